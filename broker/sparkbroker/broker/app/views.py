@@ -1,0 +1,140 @@
+"""What the use cases take and give: values for ``rpc`` to convert, and for the CLI's embedded broker."""
+
+from enum import StrEnum
+
+import msgspec
+
+from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseReason, LeaseState
+from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.units import Generation, LeaseId, Revision, Seconds, WallTime
+from sparkbroker.broker.ports.provisioner import ConnectEndpoint
+
+
+class OnExisting(StrEnum):
+    """What ``acquire`` does when the key has a live lease; names are those of the API."""
+
+    FAIL = "FAIL"
+    REATTACH = "REATTACH"
+    REPLACE = "REPLACE"
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Why a queued lease waits: position from 1, the queue's length, the blocking reason and its sentence."""
+
+    position: int
+    queue_length: int
+    reason: LeaseReason
+    message: str
+
+
+class LeaseView(msgspec.Struct, frozen=True):
+    """A lease as read; ``progress`` while it is QUEUED; ``spec`` and charge are in the lease."""
+
+    lease: Lease
+    progress: Progress | None = None
+
+
+class EventType(StrEnum):
+    """What an event tells; names are those of the API."""
+
+    STATE = "STATE"
+    ATTACHED = "ATTACHED"
+    DETACHED = "DETACHED"
+    NOTICE = "NOTICE"
+
+
+class LeaseEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One committed change of a lease."""
+
+    revision: Revision
+    lease_id: LeaseId
+    type: EventType
+    state: LeaseState
+    reason: LeaseReason
+    message: str
+    time: WallTime
+    attempt: int
+    generation: Generation = Generation(0)
+    # What a filter needs, so that a watch doesn't have to read the lease as it was.
+    principal: str
+    queue: str
+    profile: str
+    key: str = ""
+    labels: dict[str, str] = {}
+
+
+class Acquired(msgspec.Struct, frozen=True):
+    """Result of ``acquire``."""
+
+    view: LeaseView
+    existing: bool
+
+
+class Attached(msgspec.Struct, frozen=True):
+    """Result of ``attach``."""
+
+    view: LeaseView
+    attachment: Attachment
+    ttl: Seconds
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """Result of ``renew``."""
+
+    state: LeaseState
+    ttl: Seconds
+    notice: str
+
+
+class LocalSession(msgspec.Struct, frozen=True):
+    """What a LOCAL session is to be built with."""
+
+    master: str
+    conf: dict[str, str]
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """Result of ``connection``: one of the two. ``session_id`` is the attachment's."""
+
+    connect: ConnectEndpoint | None = None
+    local: LocalSession | None = None
+    session_id: str = ""
+    python_version: str = ""
+    spark_version: str = ""
+
+
+class LeasePage(msgspec.Struct, frozen=True):
+    """Result of ``list``: ``next_after`` is the last lease's sort key if there are more."""
+
+    views: list[LeaseView]
+    next_after: tuple[float, str] | None
+    revision: Revision
+
+
+class WatchUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of a watch; exactly one of the first three, or none (only the revision)."""
+
+    snapshot: LeaseView | None = None
+    event: LeaseEvent | None = None
+    progress: Progress | None = None
+    revision: Revision
+
+
+class QueueView(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue with what it holds."""
+
+    name: str
+    nominal: Resources
+    used: Resources
+    queued: int
+    admitted: int
+    priority_step: Seconds
+    blocking_message: str
+
+
+class ProfileView(msgspec.Struct, frozen=True):
+    """A profile and, if it can't be used now, why."""
+
+    profile: Profile
+    unusable: str

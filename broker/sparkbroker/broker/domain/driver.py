@@ -1,0 +1,99 @@
+"""The driver: what runs and what is charged. A lease points to one; a warm or unknown one has no lease.
+
+States and who moves them on: PENDING (intent, charged) -> the reconciler creates it -> STARTING -> a Connect call with
+its token succeeds -> READY; from each of these -> STOPPING (it is being ended, still charged) -> the reconciler sees it
+gone -> GONE (terminal, not charged).
+"""
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from sparkbroker.broker.domain.errors import IllegalTransition
+from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.units import DriverId, LeaseId, Revision, ServingTime, WallTime
+
+
+class DriverState(StrEnum):
+    """See the module."""
+
+    PENDING = "PENDING"
+    STARTING = "STARTING"
+    READY = "READY"
+    STOPPING = "STOPPING"
+    GONE = "GONE"
+
+
+DRIVER_TRANSITIONS: Final[dict[DriverState, frozenset[DriverState]]] = {
+    DriverState.PENDING: frozenset({DriverState.STARTING, DriverState.READY, DriverState.STOPPING}),
+    DriverState.STARTING: frozenset({DriverState.READY, DriverState.STOPPING}),
+    DriverState.READY: frozenset({DriverState.STOPPING}),
+    DriverState.STOPPING: frozenset({DriverState.GONE}),
+    DriverState.GONE: frozenset(),
+}
+
+
+class DriverKind(StrEnum):
+    """Whether it fills a lease, waits for one, or was found running without recorded intent."""
+
+    LEASED = "LEASED"
+    WARM = "WARM"
+    UNKNOWN = "UNKNOWN"
+
+
+class DriverExit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a driver ended by itself. ``signal`` is a name such as SIGKILL."""
+
+    exit_code: int | None = None
+    signal: str = ""
+    out_of_memory: bool = False
+    log_tail: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """For people: what ended it."""
+        how = f"signal {self.signal}" if self.signal else f"exit status {self.exit_code}"
+        if self.exit_code is None and not self.signal:
+            how = "an unknown exit status"
+        return f"out of memory ({how})" if self.out_of_memory else how
+
+
+class Driver(msgspec.Struct, frozen=True, kw_only=True):
+    """One driver. ``handle`` is what its provisioner needs to find it again: names, pids, ports; never a secret.
+
+    Charged for max(``target``, ``observed``). ``ending_sessions`` are Spark sessions of attachments that ended, to be
+    interrupted and released before another attachment gets the connection.
+    """
+
+    id: DriverId
+    kind: DriverKind = DriverKind.LEASED
+    lease_id: LeaseId | None = None
+    attempt: int = 1
+    provisioner: str
+    profile_fingerprint: str
+    queue: str
+    pool: str
+    target: Resources
+    observed: Resources = Resources()
+    state: DriverState = DriverState.PENDING
+    handle: dict[str, str | int | float] = {}
+    created: WallTime
+    start_deadline: ServingTime
+    stop_requested: ServingTime | None = None
+    ending_sessions: tuple[str, ...] = ()
+    exit: DriverExit | None = None
+    stop_message: str = ""
+    misconfigured: bool = False
+    """Its failure is one that another attempt would repeat."""
+    revision: Revision = Revision(0)
+
+    @property
+    def charge(self) -> Resources:
+        return Resources() if self.state is DriverState.GONE else self.target.maximum(self.observed)
+
+
+def move(driver: Driver, state: DriverState, **changes: object) -> Driver:
+    """The driver in its next state; raise IllegalTransition if the table has no such step."""
+    if state not in DRIVER_TRANSITIONS[driver.state]:
+        raise IllegalTransition(f"driver {driver.id}: {driver.state} -> {state} is not in the state table")
+    return msgspec.structs.replace(driver, state=state, **changes)

@@ -1,0 +1,63 @@
+"""What ops define once, as the domain sees it: a resolved profile is stored with each lease and never changes under it."""
+
+from hashlib import sha256
+from typing import Literal
+
+import msgspec
+
+from sparkbroker.broker.domain.lease import LeaseMode, LeaseSpec
+
+
+class StaticEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """An existing Connect server. ``token_file`` is read when a connection is asked for; the token is stored nowhere."""
+
+    url: str
+    token_file: str | None = None
+    ca_file: str | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Upper bounds on what a holder may ask for; None: the queue's quota is the only bound. Memory in bytes."""
+
+    driver_cores: int | None = None
+    driver_memory: int | None = None
+    executor_count: int | None = None
+    executor_cores: int | None = None
+    executor_memory: int | None = None
+    max_duration: float | None = None
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """One profile, resolved. ``defaults`` is complete: a request that names only the profile gets exactly it.
+
+    ``conf`` is set on every driver and wins over the holder's; ``allowed_conf`` are exact keys, or prefixes ending
+    in ``*``. ``master``: ``local``, ``local-cluster`` or ``spark://host:port`` (with the local provisioner).
+    """
+
+    name: str
+    provisioner: Literal["local", "static"] = "local"
+    description: str = ""
+    modes: tuple[LeaseMode, ...] = (LeaseMode.CONNECT, LeaseMode.LOCAL)
+    defaults: LeaseSpec
+    limits: Limits = Limits()
+    conf: dict[str, str] = {}
+    allowed_conf: tuple[str, ...] = ()
+    allow_packages: bool = True
+    queues: tuple[str, ...] = ()
+    """Queues that may be used with it; empty: all."""
+    pool: str = "local"
+    """The capacity that it is charged to: ``local`` is this machine; others are named in the configuration."""
+    master: str = "local"
+    spark_home: str | None = None
+    java_home: str | None = None
+    python: str | None = None
+    """The interpreter of the driver's Python workers; None: the broker's own."""
+    ui: bool = False
+    endpoints: tuple[StaticEndpoint, ...] = ()
+    shared_endpoints: bool = False
+    start_timeout: float = 120.0
+    max_attempts: int = 2
+
+    def fingerprint(self) -> str:
+        """Equal for equal profiles, in every process: what a lease stores, and what a warm driver must match."""
+        return sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:16]

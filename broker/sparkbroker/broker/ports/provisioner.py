@@ -1,0 +1,145 @@
+"""Where drivers run. Level-triggered: every call can be repeated, and the world decides what it finds.
+
+Identity: everything a provisioner makes is named after the driver's id. A provisioner touches nothing that it can't
+prove to be this broker's.
+"""
+
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from sparkbroker.broker.domain.driver import DriverExit
+from sparkbroker.broker.domain.lease import LeaseSpec
+from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.units import DriverId, WallTime
+
+Handle = dict[str, str | int | float]
+"""What a provisioner needs to find a driver again. It is stored and shown: never a secret in it."""
+
+
+class Phase(StrEnum):
+    """What the world shows of a driver."""
+
+    ABSENT = "ABSENT"
+    """Confirmed: nothing of it exists (never on a guess: promises 5 and 7)."""
+    STARTING = "STARTING"
+    """Its process exists; its port does not answer yet."""
+    PORT_OPEN = "PORT_OPEN"
+    """Its port accepts connections; a Connect call with its token has not succeeded yet."""
+    READY = "READY"
+    """A Connect call with its token has succeeded."""
+    STOPPING = "STOPPING"
+    """It was asked to end, or has partly ended; something of it still exists."""
+    EXITED = "EXITED"
+    """It has ended by itself and nothing of it runs; its exit is known as far as it can be."""
+
+
+class DriverRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is needed to create a driver."""
+
+    driver_id: DriverId
+    attempt: int
+    spec: LeaseSpec
+    profile: Profile
+    profile_fingerprint: str
+    target: Resources
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is seen of one driver now. Times are None until they have happened."""
+
+    driver_id: DriverId
+    phase: Phase
+    handle: Handle = {}
+    resources: Resources = Resources()
+    profile_fingerprint: str = ""
+    process_started: WallTime | None = None
+    port_open: WallTime | None = None
+    ready: WallTime | None = None
+    exit: DriverExit | None = None
+    message: str = ""
+
+
+class ConnectEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """How to connect to a READY driver. ``headers`` are secret."""
+
+    endpoint: str
+    headers: dict[str, str]
+    user_id: str
+    use_tls: bool = False
+    ca_certificate: str = ""
+    ui_url: str = ""
+    python_version: str = ""
+    spark_version: str = ""
+
+
+class LogChunk(msgspec.Struct, frozen=True):
+    """Bytes of a log, and the offset of the byte after them."""
+
+    data: bytes
+    next_offset: int
+
+
+class Provisioner(Protocol):
+    """Errors: ProvisionerFailed, which says whether another attempt may succeed. Any call may be cancelled at any
+    await and repeated."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Get ready to work: folders, credentials, caches. Nothing is created or ended yet."""
+        ...
+
+    def capacity(self) -> dict[str, Resources]:
+        """What it has by itself, by pool (``local`` -> the machine). Configuration may set less."""
+        ...
+
+    def unusable(self, profile: Profile) -> str:
+        """Why a profile can't be used now, and what would help, in a sentence. Empty: it can."""
+        ...
+
+    async def inventory(self) -> list[Observation]:
+        """Everything of this broker's that exists or has left a record, also what nobody recorded."""
+        ...
+
+    async def create(self, request: DriverRequest) -> Observation:
+        """Make it, or adopt what already exists under its id (same fingerprint). Its intent is already committed."""
+        ...
+
+    async def observe(self, driver_id: DriverId, handle: Handle, profile: Profile) -> Observation:
+        """Look now; bounded in time. Doubt is not ABSENT: raise ProvisionerFailed(retryable=True)."""
+        ...
+
+    async def delete(self, driver_id: DriverId, handle: Handle, *, force: bool) -> None:
+        """Ask it to end; with ``force`` at once and without mercy. Returns when asked, not when gone."""
+        ...
+
+    async def forget(self, driver_id: DriverId) -> None:
+        """Remove its logs and records. Only of a driver that is gone."""
+        ...
+
+    async def endpoint(self, driver_id: DriverId, handle: Handle, profile: Profile) -> ConnectEndpoint:
+        """How to connect to a READY driver."""
+        ...
+
+    async def end_session(self, driver_id: DriverId, handle: Handle, profile: Profile, session_id: str) -> None:
+        """Interrupt and release one Spark session of it. A session that doesn't exist is ended."""
+        ...
+
+    def logs(
+        self, driver_id: DriverId, handle: Handle, *, offset: int, tail_lines: int, follow: bool
+    ) -> AsyncIterator[LogChunk]:
+        """The driver's log from ``offset``, or from ``tail_lines`` lines before its end; with ``follow`` until it has
+        ended. A log that is gone or not ours to read is empty."""
+        ...
+
+    async def wait_for_change(self) -> set[DriverId]:
+        """Wait until drivers may have changed and return which: a hint that saves polling, never the only way."""
+        ...
+
+    async def close(self) -> None:
+        """Let go. Leased drivers go on running, unless the broker is embedded: then they end with it."""
+        ...

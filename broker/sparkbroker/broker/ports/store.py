@@ -1,0 +1,142 @@
+"""Durable state. One leader holds the authority in memory and commits groups of changes; a store never decides."""
+
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from sparkbroker.broker.domain.errors import BrokerError
+from sparkbroker.broker.domain.units import Epoch, Revision, ServingTime, WallTime
+
+
+class RowKind(StrEnum):
+    """What a row is. Bodies are JSON text, encoded by ``app.records``; a store doesn't look into them."""
+
+    LEASE = "lease"
+    DRIVER = "driver"
+    PROFILE = "profile"
+
+
+class RowImage(msgspec.Struct, frozen=True):
+    """A row as it is to be. ``expected`` is the revision that the store must now hold for it, 0: none.
+
+    ``body`` None deletes the row.
+    """
+
+    kind: RowKind
+    id: str
+    revision: Revision
+    expected: Revision
+    body: bytes | None
+
+
+class EventRecord(msgspec.Struct, frozen=True):
+    """An event, unique by revision, in the order of revisions. ``subject`` is the lease's id."""
+
+    revision: Revision
+    subject: str
+    body: bytes
+
+
+class RequestRecord(msgspec.Struct, frozen=True):
+    """The stored answer of a request id: (principal, request_id) is the key; a body of None deletes it."""
+
+    principal: str
+    request_id: str
+    created: WallTime
+    body: bytes | None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """One transaction: all of it or nothing. ``revision`` is the highest in it; revisions never repeat or go back.
+
+    ``compact_through``: events up to and including this revision are deleted; a watermark that only grows.
+    """
+
+    revision: Revision
+    rows: tuple[RowImage, ...] = ()
+    events: tuple[EventRecord, ...] = ()
+    requests: tuple[RequestRecord, ...] = ()
+    serving: ServingTime
+    compact_through: Revision | None = None
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """It is durable, also through a power cut."""
+
+    revision: Revision
+
+
+class Deposed(msgspec.Struct, frozen=True):
+    """Nothing was written: another leadership has begun since, or an ``expected`` revision did not match."""
+
+    message: str
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """It may or may not be written. The broker has to end, and recover from the store."""
+
+    message: str
+
+
+CommitResult = Committed | Deposed | Unknown
+
+
+class StoredRow(msgspec.Struct, frozen=True):
+    """A row as loaded."""
+
+    kind: RowKind
+    id: str
+    revision: Revision
+    body: bytes
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything, as of ``revision``. Events up to and including ``compacted_through`` are gone."""
+
+    revision: Revision
+    serving: ServingTime
+    rows: list[StoredRow]
+    requests: list[RequestRecord]
+    compacted_through: Revision
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """Events in the order of revisions; ``complete``: there were no more at the time."""
+
+    events: tuple[EventRecord, ...]
+    complete: bool
+
+
+class StoreUnusable(BrokerError):
+    """The store can't be opened: another broker has it, read-only, full, damaged, or of a newer schema. Says which
+    and what to do."""
+
+    reason = "STORE_UNUSABLE"
+
+
+class Store(Protocol):
+    """Calls are made by one task at a time, but for ``events``, which may overlap anything."""
+
+    async def lead(self) -> Epoch:
+        """Begin a leadership: a larger epoch than any before, durable before it is returned.
+
+        Raise StoreUnusable. A leader's commits fail as Deposed from the moment another call returns.
+        """
+        ...
+
+    async def load(self) -> Loaded:
+        """All rows and request ids. Raise StoreUnusable."""
+        ...
+
+    async def events(self, after: Revision, limit: int, subject: str | None = None) -> EventPage:
+        """At most ``limit`` events with a revision greater than ``after`` (of one subject). Raise Compacted."""
+        ...
+
+    async def commit(self, epoch: Epoch, batch: Batch) -> CommitResult:
+        """Write the batch durably. Never raises for an I/O error: it is Unknown. If cancelled, it goes on."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was begun, and let go of the store. Idempotent."""
+        ...
