@@ -1,0 +1,128 @@
+"""Lease Spark sessions from a sparkbroker, synchronously or with asyncio.
+
+    with Broker().session(cores=2, memory="2g") as spark:
+        spark.range(1000).count()
+
+What this package promises:
+
+- It needs grpcio and protobuf only; pyspark (or pyspark-client) is looked for when a session is opened. The import is
+  lazy: a name is loaded when it is first used.
+- Every wait has a bound. A dead broker or a dead Spark server makes an error, never a hang.
+- An attachment is renewed in the background until it is released. Its deadline counts from when the renewal was *sent*,
+  on a clock that counts the machine's sleep. A lease that the broker has ended is reported as ``LeaseLost``: at the next
+  use, at the end of ``with``, and by interrupting its Spark session. It is never replaced by another one.
+- A cancelled or interrupted acquire gives back what it got. ``with`` releases the lease however its body ends.
+- Only what is safe to repeat is repeated, under one request id per logical request.
+- Tokens appear in no log, ``repr`` or error message.
+
+What it does not promise:
+
+- That a lost lease's query has stopped before ``LeaseLost`` is seen: fencing is the broker's, and it is at the latest
+  when the driver has ended.
+- That a release reaches a broker which is down: the lease then ends by its time to live, and a warning is logged.
+- That a lease survives a fork: it stays with the process that has attached to it. The child's copy of it refuses to
+  work, and its copy of a ``Broker`` connects anew.
+"""
+
+from typing import TYPE_CHECKING
+
+from sparkbroker.client._version import __version__
+
+if TYPE_CHECKING:
+    from sparkbroker.client._address import Address, resolve_address
+    from sparkbroker.client._async_broker import AsyncBroker
+    from sparkbroker.client._async_lease import AsyncLease
+    from sparkbroker.client._errors import (
+        AcquireFailed,
+        AcquireTimeout,
+        BadAddress,
+        BrokerFault,
+        BrokerUnreachable,
+        ClientClosed,
+        EventsCompacted,
+        InvalidRequest,
+        LeaseEnded,
+        LeaseKeyInUse,
+        LeaseLost,
+        LeaseNotFound,
+        LeaseNotReady,
+        NeverFits,
+        NotAllowed,
+        NotAuthenticated,
+        PythonMismatch,
+        RequestIdReused,
+        SessionConflict,
+        SessionFailed,
+        SparkbrokerError,
+        SparkConflict,
+        SparkMissing,
+        TooManyRequests,
+        WrongProcess,
+    )
+    from sparkbroker.client._sync_broker import Broker
+    from sparkbroker.client._sync_lease import Lease
+    from sparkbroker.client._values import ConnectConnection, LocalConnection, Progress
+
+_MODULE_OF = {
+    "Address": "_address",
+    "resolve_address": "_address",
+    "AsyncBroker": "_async_broker",
+    "AsyncLease": "_async_lease",
+    "Broker": "_sync_broker",
+    "Lease": "_sync_lease",
+    "ConnectConnection": "_values",
+    "LocalConnection": "_values",
+    "Progress": "_values",
+}
+
+__all__ = [
+    "AcquireFailed",
+    "AcquireTimeout",
+    "Address",
+    "AsyncBroker",
+    "AsyncLease",
+    "BadAddress",
+    "Broker",
+    "BrokerFault",
+    "BrokerUnreachable",
+    "ClientClosed",
+    "ConnectConnection",
+    "EventsCompacted",
+    "InvalidRequest",
+    "Lease",
+    "LeaseEnded",
+    "LeaseKeyInUse",
+    "LeaseLost",
+    "LeaseNotFound",
+    "LeaseNotReady",
+    "LocalConnection",
+    "NeverFits",
+    "NotAllowed",
+    "NotAuthenticated",
+    "Progress",
+    "PythonMismatch",
+    "RequestIdReused",
+    "SessionConflict",
+    "SessionFailed",
+    "SparkConflict",
+    "SparkMissing",
+    "SparkbrokerError",
+    "TooManyRequests",
+    "WrongProcess",
+    "__version__",
+    "resolve_address",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415  the price of a lazy import is paid by who uses it
+
+    value: object = getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, '_errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

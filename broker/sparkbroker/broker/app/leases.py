@@ -1,50 +1,158 @@
 """The use cases: what a caller may do with leases.
 
-Each method authorises, decides with ``domain``, and returns only what is committed. A foreign lease is NotFound to a
-user; an operator sees all.
+Each method authorises, decides with ``domain``, and returns only what is committed; so do its errors. A foreign lease
+is NotFound to a user; an operator sees all. Any call may be cancelled at any await: what was decided is then committed
+all the same, and a repetition with the same request_id gets its answer (promise 8).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 
-from sparkbroker.broker.app.views import (
-    Acquired,
-    Attached,
-    Connection,
-    LeasePage,
-    LeaseView,
-    OnExisting,
-    ProfileView,
-    QueueView,
-    Renewed,
-    WatchUpdate,
-)
+from sparkbroker.broker.app.access import Access, Answers
+from sparkbroker.broker.app.acquiring import Acquiring
+from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.attaching import Attaching
+from sparkbroker.broker.app.authority import Authority
+from sparkbroker.broker.app.catalogue import Catalogue
+from sparkbroker.broker.app.ending import Ending
+from sparkbroker.broker.app.ids import Ids
+from sparkbroker.broker.app.reconciler import Reconciler
+from sparkbroker.broker.app.views import LeasePage, LeaseView, ProfileView, QueueView, WatchUpdate
+from sparkbroker.broker.app.watching import Watching
+from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.filter import LeaseFilter
-from sparkbroker.broker.domain.request import SpecRequest
-from sparkbroker.broker.domain.units import Generation, LeaseId, Revision
+from sparkbroker.broker.domain.lease import Lease
+from sparkbroker.broker.domain.units import LeaseId, Revision
 from sparkbroker.broker.ports.authenticator import Caller
-from sparkbroker.broker.ports.provisioner import LogChunk
+from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.provisioner import LogChunk, Provisioner
 
 
 class Leases:
     """See the module. All methods raise the errors of ``domain.errors``."""
 
-    async def acquire(
-        self, caller: Caller, *, request_id: str, key: str, on_existing: OnExisting, request: SpecRequest
-    ) -> Acquired: ...
-    async def get(self, caller: Caller, lease_id: LeaseId) -> LeaseView: ...
+    def __init__(
+        self,
+        *,
+        authority: Authority,
+        catalogue: Catalogue,
+        admitter: Admitter,
+        reconciler: Reconciler,
+        ending: Ending,
+        watching: Watching,
+        provisioners: Mapping[str, Provisioner],
+        ids: Ids,
+        clock: Clock,
+        max_live: int = 1000,
+    ) -> None:
+        self._authority = authority
+        self._catalogue = catalogue
+        self._admitter = admitter
+        self._watching = watching
+        self._provisioners = provisioners
+        self._access = Access(authority, admitter)
+        answers = Answers(authority, clock)
+        acquiring = Acquiring(
+            authority=authority,
+            catalogue=catalogue,
+            admitter=admitter,
+            ending=ending,
+            access=self._access,
+            answers=answers,
+            ids=ids,
+            clock=clock,
+            max_live=max_live,
+        )
+        attaching = Attaching(
+            authority=authority,
+            reconciler=reconciler,
+            ending=ending,
+            access=self._access,
+            answers=answers,
+            provisioners=provisioners,
+            ids=ids,
+            clock=clock,
+        )
+        self.acquire = acquiring.acquire
+        self.attach = attaching.attach
+        self.renew = attaching.renew
+        self.release = attaching.release
+        self.connection = attaching.connection
+
+    async def get(self, caller: Caller, lease_id: LeaseId) -> LeaseView:
+        """One lease."""
+        return await self._access.view(self._access.lease(caller, lease_id))
+
     async def list(
         self, caller: Caller, selection: LeaseFilter, *, descending: bool, after: tuple[float, str] | None, limit: int
-    ) -> LeasePage: ...
-    def watch(self, caller: Caller, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]: ...
-    def watch_all(self, caller: Caller, selection: LeaseFilter, after: Revision) -> AsyncIterator[WatchUpdate]: ...
-    async def attach(self, caller: Caller, lease_id: LeaseId, *, request_id: str, holder: str) -> Attached: ...
-    async def renew(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> Renewed: ...
-    async def release(
-        self, caller: Caller, lease_id: LeaseId, generation: Generation, message: str
-    ) -> LeaseView: ...
-    async def connection(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> Connection: ...
-    def logs(
+    ) -> LeasePage:
+        """A page of the leases that the caller may see, by time of creation."""
+        found = [
+            lease
+            for lease in self._authority.leases.values()
+            if (caller.operator or lease.principal == caller.principal) and selection.matches(lease)
+        ]
+        revision = self._authority.revision
+        found.sort(key=_sort_key, reverse=descending)
+        if after is not None:
+            found = [lease for lease in found if (_sort_key(lease) < after if descending else _sort_key(lease) > after)]
+        page = found[:limit]
+        await self._authority.settle(revision)
+        views = [LeaseView(lease, self._admitter.progress(lease)) for lease in page]
+        return LeasePage(views, _sort_key(page[-1]) if len(found) > limit else None, revision)
+
+    def watch(self, caller: Caller, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]:
+        """Follow one lease."""
+        return self._watching.one(self._access.lease(caller, lease_id).id, after)
+
+    def watch_all(self, caller: Caller, selection: LeaseFilter, after: Revision) -> AsyncIterator[WatchUpdate]:
+        """Follow all that the caller may see and the filter matches."""
+        return self._watching.all(
+            lambda event: (caller.operator or event.principal == caller.principal) and selection.matches_event(event),
+            after,
+        )
+
+    async def logs(
         self, caller: Caller, lease_id: LeaseId, *, offset: int, tail_lines: int, follow: bool, attempt: int
-    ) -> AsyncIterator[LogChunk]: ...
-    def queues(self, caller: Caller) -> list[QueueView]: ...
-    def profiles(self, caller: Caller) -> list[ProfileView]: ...
+    ) -> AsyncIterator[LogChunk]:
+        """The log of the driver of one attempt (0: the newest)."""
+        lease = self._access.lease(caller, lease_id)
+        drivers = [self._authority.drivers[d] for d in self._authority.drivers_of.get(lease.id, ())]
+        if attempt:
+            drivers = [driver for driver in drivers if driver.attempt == attempt]
+            if not drivers:
+                raise InvalidField("attempt", f"attempt {attempt} has no driver", f"this lease is at {lease.attempt}")
+        if not drivers:
+            return
+        driver = max(drivers, key=lambda each: each.attempt)
+        provisioner = self._provisioners[driver.provisioner]
+        async for chunk in provisioner.logs(
+            driver.id, driver.handle, offset=offset, tail_lines=tail_lines, follow=follow
+        ):
+            yield chunk
+
+    def queues(self, caller: Caller) -> Sequence[QueueView]:
+        """The queues that the caller may use, by name."""
+        ledger = self._authority.ledger
+        return [
+            QueueView(
+                name=queue.name,
+                nominal=queue.nominal,
+                used=ledger.used(queue.name),
+                queued=self._admitter.queue_length(queue.name),
+                admitted=ledger.holders(queue.name),
+                priority_step=queue.priority_step,
+                blocking_message=self._admitter.blocking_message(queue.name),
+            )
+            for queue in sorted(self._catalogue.usable_queues(caller), key=lambda each: each.name)
+        ]
+
+    def profiles(self, caller: Caller) -> Sequence[ProfileView]:  # noqa: ARG002 - who may use which comes with roles
+        """The profiles, by name."""
+        return [
+            ProfileView(profile, self._provisioners[profile.provisioner].unusable(profile))
+            for _, profile in sorted(self._catalogue.profiles.items())
+        ]
+
+
+def _sort_key(lease: Lease) -> tuple[float, str]:
+    return (lease.timings.queued, lease.id)

@@ -3,7 +3,6 @@
 from enum import StrEnum
 
 import msgspec
-
 from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseReason, LeaseState
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources

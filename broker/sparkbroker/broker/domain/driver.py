@@ -6,7 +6,7 @@ gone -> GONE (terminal, not charged).
 """
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -69,7 +69,7 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True):
     kind: DriverKind = DriverKind.LEASED
     lease_id: LeaseId | None = None
     attempt: int = 1
-    provisioner: str
+    provisioner: Literal["local", "static"]
     profile_fingerprint: str
     queue: str
     pool: str

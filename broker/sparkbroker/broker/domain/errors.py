@@ -114,6 +114,7 @@ class ProvisionerFailed(BrokerError):
     reason = "PROVISIONER_FAILED"
 
     def __init__(self, message: str, *, retryable: bool, misconfigured: bool = False, **metadata: str) -> None:
-        super().__init__(message, **metadata)
+        super().__init__(message)
+        self.metadata = metadata
         self.retryable = retryable
         self.misconfigured = misconfigured

@@ -349,16 +349,13 @@ def recover(lease: Lease, now: ServingTime, previous: Epoch) -> Lease:
     return msgspec.structs.replace(lease, **changes) if changes else lease
 
 
-def next_deadline(lease: Lease) -> ServingTime | None:
-    """The earliest moment at which this lease could need the expirer; None: never."""
-    candidates: list[ServingTime | None] = []
-    match lease.state:
-        case LeaseState.QUEUED | LeaseState.PROVISIONING:
-            candidates = [lease.acquire_deadline, *(a.deadline for a in lease.attachments)]
-            if not lease.attachments:
-                candidates.append(lease.wait_deadline)
-        case LeaseState.READY:
-            candidates = [lease.max_deadline, lease.unattended_deadline, *(a.deadline for a in lease.attachments)]
-        case _:
-            return None
-    return min((c for c in candidates if c is not None), default=None)
+def notify(lease: Lease, notice: str) -> Lease:
+    """The holder is told something before it happens."""
+    return msgspec.structs.replace(lease, notice=notice)
+
+
+def retrying(lease: Lease, message: str) -> Lease:
+    """PROVISIONING still: this attempt failed, and another follows once its driver is confirmed gone."""
+    if lease.state is not LeaseState.PROVISIONING:
+        raise IllegalTransition(f"lease {lease.id} is {lease.state}: no attempt of it can be retried")
+    return msgspec.structs.replace(lease, reason=LeaseReason.RETRYING, message=message)

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from sparkbroker.broker.domain.lease import LeaseMode, LeaseSpec
+from sparkbroker.broker.domain.lease import ContainerSize, LeaseMode, LeaseSpec
 
 
 class StaticEndpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +57,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     shared_endpoints: bool = False
     start_timeout: float = 120.0
     max_attempts: int = 2
+
+    @classmethod
+    def unknown(cls, provisioner: Literal["local", "static"]) -> "Profile":
+        """Stands for the profile of a driver that nobody recorded: it can be looked at and ended, no more."""
+        size = ContainerSize(cores=1, memory=1 << 20)
+        return cls(name="", provisioner=provisioner, defaults=LeaseSpec(profile="", queue="", driver=size))
 
     def fingerprint(self) -> str:
         """Equal for equal profiles, in every process: what a lease stores, and what a warm driver must match."""

@@ -5,36 +5,16 @@ prove to be this broker's.
 """
 
 from collections.abc import AsyncIterator
-from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
-from sparkbroker.broker.domain.driver import DriverExit
 from sparkbroker.broker.domain.lease import LeaseSpec
+from sparkbroker.broker.domain.observation import Handle, Observation, Phase
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources
-from sparkbroker.broker.domain.units import DriverId, WallTime
-
-Handle = dict[str, str | int | float]
-"""What a provisioner needs to find a driver again. It is stored and shown: never a secret in it."""
-
-
-class Phase(StrEnum):
-    """What the world shows of a driver."""
-
-    ABSENT = "ABSENT"
-    """Confirmed: nothing of it exists (never on a guess: promises 5 and 7)."""
-    STARTING = "STARTING"
-    """Its process exists; its port does not answer yet."""
-    PORT_OPEN = "PORT_OPEN"
-    """Its port accepts connections; a Connect call with its token has not succeeded yet."""
-    READY = "READY"
-    """A Connect call with its token has succeeded."""
-    STOPPING = "STOPPING"
-    """It was asked to end, or has partly ended; something of it still exists."""
-    EXITED = "EXITED"
-    """It has ended by itself and nothing of it runs; its exit is known as far as it can be."""
+from sparkbroker.broker.domain.units import DriverId
+__all__ = ["ConnectEndpoint", "DriverRequest", "Handle", "LogChunk", "Observation", "Phase", "Provisioner"]
 
 
 class DriverRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,21 +26,6 @@ class DriverRequest(msgspec.Struct, frozen=True, kw_only=True):
     profile: Profile
     profile_fingerprint: str
     target: Resources
-
-
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
-    """What is seen of one driver now. Times are None until they have happened."""
-
-    driver_id: DriverId
-    phase: Phase
-    handle: Handle = {}
-    resources: Resources = Resources()
-    profile_fingerprint: str = ""
-    process_started: WallTime | None = None
-    port_open: WallTime | None = None
-    ready: WallTime | None = None
-    exit: DriverExit | None = None
-    message: str = ""
 
 
 class ConnectEndpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""The ports' implementations. Each translates its library's errors once, at its edge."""

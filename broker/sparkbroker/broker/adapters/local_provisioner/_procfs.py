@@ -1,0 +1,135 @@
+"""Processes as Linux shows them, and how to end exactly those that are meant.
+
+The shim runs this file too, without the package around it: only the standard library's quickest modules here.
+
+A process is known by its pid, its start time and the machine's boot: a pid alone may be somebody else's by now.
+Membership of a driver: its environment carries the driver's marker, or it is in the session of a shim that is known to
+live. A worker that left the session is found by the marker, one that dropped its environment by the session.
+"""
+
+import os
+import signal
+
+DRIVER_MARK = "SPARKBROKER_DRIVER_ID"
+OWNER_MARK = "SPARKBROKER_OWNER"
+CHARGE_MARK = "SPARKBROKER_CHARGE"
+_LONGEST_ENVIRON = 1 << 20
+
+
+class ProcessStat:
+    """What /proc/PID/stat says; ``start`` is in clock ticks since the boot."""
+
+    __slots__ = ("pid", "session", "start", "state")
+
+    def __init__(self, pid: int, state: str, session: int, start: int) -> None:
+        self.pid = pid
+        self.state = state
+        self.session = session
+        self.start = start
+
+
+def boot_id() -> str:
+    """Of this boot of the machine."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def read_stat(pid: int) -> ProcessStat | None:
+    """None if there is no such process, or only what is left of a dead one: a zombie is dead."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()
+    state = fields[0].decode()
+    if state in "ZXx":
+        return None
+    return ProcessStat(pid, state, int(fields[3]), int(fields[19]))
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """Whether the process of this pid is still the one that started then."""
+    stat = read_stat(pid)
+    return stat is not None and stat.start == start
+
+
+def environment(pid: int) -> dict[str, str]:
+    """Of a process of ours, as it was started. Empty if it is gone or somebody else's."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            entries = file.read(_LONGEST_ENVIRON).split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return {}
+    pairs = (entry.partition(b"=") for entry in entries if b"=" in entry)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
+def all_processes() -> list[ProcessStat]:
+    """Every process that is alive now."""
+    found = (read_stat(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return [stat for stat in found if stat is not None]
+
+
+def owned(owner: str) -> dict[int, dict[str, str]]:
+    """The environments, by pid, of all processes that carry this owner's mark."""
+    result = {}
+    mark = f"{OWNER_MARK}={owner}".encode()
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                raw = file.read(_LONGEST_ENVIRON)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if mark in raw.split(b"\0") and read_stat(int(name)) is not None:
+            result[int(name)] = environment(int(name))
+    return result
+
+
+def members(owner: str, driver_id: str, session: int, leader_start: int) -> list[ProcessStat]:
+    """The driver's processes that are alive, its shim included.
+
+    The session counts only while its leader is the driver's own shim, or dead and the session's pid not taken anew.
+    """
+    leader = read_stat(session) if session else None
+    session_is_ours = leader is not None and leader.start == leader_start
+    result = []
+    for stat in all_processes():
+        if session_is_ours and stat.session == session:
+            result.append(stat)
+            continue
+        found = environment(stat.pid)
+        if found.get(DRIVER_MARK) == driver_id and found.get(OWNER_MARK) == owner:
+            result.append(stat)
+    return result
+
+
+def send_signal(process: ProcessStat, number: int) -> bool:
+    """Signal exactly this process. False: it is gone."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not is_alive(process.pid, process.start):
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory since the boot; 0 if it doesn't tell."""
+    try:
+        with open("/proc/vmstat", "rb") as file:
+            for line in file:
+                if line.startswith(b"oom_kill "):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,343 @@
+"""The local provisioner: composition of the folder, the processes and the launcher behind the port."""
+
+import asyncio
+import hashlib
+import hmac
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sparkbroker.broker.adapters import spark_connect
+from sparkbroker.broker.adapters.local_provisioner import _logfile, _procfs
+from sparkbroker.broker.adapters.local_provisioner._driver import USER_ID, LocalDriver
+from sparkbroker.broker.adapters.local_provisioner._folder import Intent, Readiness, Process
+from sparkbroker.broker.adapters.local_provisioner._launch import TOKEN_VARIABLE, Launcher, LaunchPlan, Place
+from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
+from sparkbroker.broker.adapters.local_provisioner._scratch import private_folder
+from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
+from sparkbroker.broker.adapters.local_provisioner._verdict import is_current
+from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.units import DriverId
+from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.provisioner import (
+    ConnectEndpoint,
+    DriverRequest,
+    Handle,
+    LogChunk,
+    Observation,
+    Phase,
+)
+
+POOL: Final = "local"
+STOP_GRACE: Final = 5.0
+LOG_LIMIT: Final = 64 << 20
+CHUNK: Final = 64 * 1024
+_LONGEST_TAIL: Final = 16 << 20
+_SESSION_CALL_TIMEOUT: Final = 5.0
+_ADVANCE_BUDGET: Final = 2.0
+_FOLLOW_EVERY: Final = 0.2
+_STOP_POLL: Final = 0.05
+_SHORTEST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 0.25
+_PAUSE_GROWTH: Final = 1.2
+_CLOSE_TIMEOUT: Final = 10.0
+_SHIM: Final = str(Path(__file__).with_name("_shim.py"))
+_DRIVER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+class LocalProvisioner:
+    """Drivers as processes of this machine. See the package.
+
+    ``folder`` holds a folder for each driver; ``cache`` what brokers may share (archives, packages); ``scratch`` what
+    Spark writes while it runs, by default in the system's temporary folder. ``key`` makes the tokens.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        cache: Path,
+        key: bytes,
+        embedded: bool,
+        clock: Clock,
+        scratch: Path | None = None,
+        launcher: Launcher | None = None,
+        stop_grace: float = STOP_GRACE,
+        log_limit: int = LOG_LIMIT,
+    ) -> None:
+        self._folder = folder
+        self._key = key
+        self._owner = hashlib.sha256(b"owner\0" + key).hexdigest()[:16]
+        self._embedded = embedded
+        self._clock = clock
+        base = scratch if scratch is not None else Path(tempfile.gettempdir()) / f"sparkbroker-{os.getuid()}"
+        self._scratch = base / self._owner
+        self._launcher: Launcher = launcher if launcher is not None else SparkLauncher(cache)
+        self._stop_grace = stop_grace
+        self._log_limit = log_limit
+        self._drivers: dict[DriverId, LocalDriver] = {}
+        self._changed: set[DriverId] = set()
+        self._wake = asyncio.Event()
+        self._attending: dict[DriverId, asyncio.Task[None]] = {}
+        """Owned: each ends when its driver is up or gone, and all end in ``close``."""
+        self._closing = False
+
+    def __repr__(self) -> str:
+        starting = sum(not driver.settled for driver in self._drivers.values())
+        return f"<LocalProvisioner [{len(self._drivers)} drivers known, {starting} starting]>"
+
+    async def start(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(self._scratch.parent)
+            private_folder(self._scratch)
+            await self._launcher.start()
+        except OSError as error:
+            raise ProvisionerFailed(f"the local provisioner can't write its folders: {error}", retryable=False) from error
+
+    def capacity(self) -> dict[str, Resources]:
+        return {POOL: machine_capacity()}
+
+    def unusable(self, profile: Profile) -> str:
+        return self._launcher.unusable(profile)
+
+    async def inventory(self) -> list[Observation]:
+        marked = await asyncio.to_thread(_procfs.owned, self._owner)
+        found = {DriverId(environment.get(_procfs.DRIVER_MARK, "")) for environment in marked.values()}
+        found |= {DriverId(path.name) for path in self._folder.iterdir() if path.is_dir()}
+        result = []
+        for driver_id in sorted(found):
+            if _DRIVER_ID.fullmatch(driver_id) is None:
+                continue  # not a name that we give
+            driver = self._driver(driver_id)
+            seen = self._look(driver)
+            self._attend(driver)
+            if seen.phase is Phase.ABSENT and driver.folder.read(Intent) is None:
+                driver.folder.remove()  # was being made or removed when its broker ended
+                continue
+            result.append(seen)
+        return result
+
+    async def create(self, request: DriverRequest) -> Observation:
+        driver = self._driver(request.driver_id)
+        async with driver.lock:
+            intent = driver.folder.read(Intent)
+            if intent is not None and intent.fingerprint != request.profile_fingerprint:
+                raise ProvisionerFailed(
+                    f"driver {request.driver_id} exists with the profile fingerprint {intent.fingerprint}, "
+                    f"not {request.profile_fingerprint}",
+                    retryable=False,
+                )
+            seen = driver.look()
+            if intent is not None and (seen.phase is not Phase.ABSENT or driver.was_stopped):
+                return seen
+            scratch = self._scratch / request.driver_id
+            plan = await self._launcher.plan(request, Place(arguments=driver.folder.arguments, scratch=scratch))
+            try:
+                self._launch(driver, request, plan, scratch)
+            except OSError as error:
+                raise ProvisionerFailed(f"the driver's process can't be started: {error}", retryable=True) from error
+            seen = driver.look()
+            self._attend(driver)
+            return seen
+
+    def _launch(self, driver: LocalDriver, request: DriverRequest, plan: LaunchPlan, scratch: Path) -> None:
+        """Without an await: a cancelled create has done all of it or nothing. It takes some milliseconds."""
+        driver.folder.path.mkdir(mode=0o700, exist_ok=True)
+        for part in (scratch, scratch / "local"):
+            private_folder(part)
+        if plan.arguments:
+            driver.folder.write_bytes("arguments", plan.arguments)
+        driver.folder.write(
+            Intent(
+                driver_id=request.driver_id,
+                attempt=request.attempt,
+                profile=request.profile.name,
+                fingerprint=request.profile_fingerprint,
+                target=request.target,
+                scratch=str(scratch),
+            )
+        )
+        marks = {
+            _procfs.DRIVER_MARK: request.driver_id,
+            _procfs.OWNER_MARK: self._owner,
+            _procfs.CHARGE_MARK: ",".join(f"{name}={amount}" for name, amount in request.target.quantities.items()),
+        }
+        message = {
+            "folder": str(driver.folder.path),
+            "scratch": str(scratch),
+            "driver_id": request.driver_id,
+            "owner": self._owner,
+            "embedded": self._embedded,
+            "log_limit": self._log_limit,
+            "argv": plan.argv,
+            "env": {**plan.environment, **marks, TOKEN_VARIABLE: driver.token},
+        }
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", _SHIM],
+            env=marks,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            bufsize=0,
+        )
+        driver.launched(child, msgspec.json.encode(message) + b"\n", keep_pipe=self._embedded)
+
+    async def observe(self, driver_id: DriverId, handle: Handle, profile: Profile) -> Observation:
+        driver = self._driver(driver_id)
+        seen = self._look(driver)
+        self._attend(driver)
+        if seen.phase is Phase.ABSENT:
+            self._drivers.pop(driver_id, None)
+        return seen
+
+    def _look(self, driver: LocalDriver) -> Observation:
+        try:
+            return driver.look()
+        except (OSError, ValueError, msgspec.DecodeError) as error:
+            raise ProvisionerFailed(f"driver {driver.id} can't be looked at: {error}", retryable=True) from error
+
+    async def delete(self, driver_id: DriverId, handle: Handle, *, force: bool) -> None:
+        driver = self._driver(driver_id)
+        if driver.evidence().alive:
+            driver.stop(force=force, grace=self._stop_grace)
+        self._look(driver)
+        self._attend(driver)
+        self._note(driver_id)
+
+    async def forget(self, driver_id: DriverId) -> None:
+        driver = self._driver(driver_id)
+        if driver.evidence(thorough=True).alive:
+            raise ProvisionerFailed(f"driver {driver_id} still has processes: it can't be forgotten", retryable=True)
+        driver.look()
+        await asyncio.to_thread(driver.folder.remove)
+        self._drivers.pop(driver_id, None)
+
+    async def endpoint(self, driver_id: DriverId, handle: Handle, profile: Profile) -> ConnectEndpoint:
+        driver = self._driver(driver_id)
+        readiness = driver.folder.read(Readiness)
+        if readiness is None or self._look(driver).phase is not Phase.READY:
+            raise ProvisionerFailed(f"driver {driver_id} is not ready", retryable=True)
+        versions = self._launcher.versions(profile)
+        server = driver.server(readiness.port)
+        return ConnectEndpoint(
+            endpoint=f"sc://{server.target}/",
+            headers=server.headers,
+            user_id=USER_ID,
+            ui_url=readiness.ui_url,
+            python_version=versions.python,
+            spark_version=versions.spark,
+        )
+
+    async def end_session(self, driver_id: DriverId, handle: Handle, profile: Profile, session_id: str) -> None:
+        driver = self._driver(driver_id)
+        readiness, process = driver.folder.read(Readiness), driver.folder.read(Process)
+        if readiness is None or not is_current(readiness, process) or not driver.evidence().driver_alive:
+            return
+        try:
+            await spark_connect.end_session(driver.server(readiness.port), session_id, _SESSION_CALL_TIMEOUT)
+        except spark_connect.ConnectCallFailed as error:
+            if driver.evidence().driver_alive:
+                raise ProvisionerFailed(f"a session of driver {driver_id} can't be ended: {error}", retryable=True) from error
+
+    async def logs(
+        self, driver_id: DriverId, handle: Handle, *, offset: int, tail_lines: int, follow: bool
+    ) -> AsyncIterator[LogChunk]:
+        driver = self._driver(driver_id)
+        path = str(driver.folder.log)
+        if tail_lines:
+            offset = _logfile.tail_offset(path, tail_lines, _LONGEST_TAIL)
+        while True:
+            gone = not driver.evidence().alive
+            data, next_offset = await asyncio.to_thread(driver.read_log, offset, CHUNK)
+            if data:
+                offset = next_offset
+                yield LogChunk(data, next_offset)
+            elif not follow or gone:
+                return
+            else:
+                await asyncio.sleep(_FOLLOW_EVERY)
+
+    async def wait_for_change(self) -> set[DriverId]:
+        while not self._changed:
+            self._wake.clear()
+            await self._wake.wait()
+        result, self._changed = self._changed, set()
+        return result
+
+    def _attend(self, driver: LocalDriver) -> None:
+        """See to it that a driver which is coming up or going down gets there."""
+        if not driver.settled and driver.id not in self._attending and not self._closing:
+            task = asyncio.get_running_loop().create_task(self._bring_along(driver), name=f"driver {driver.id}")
+            self._attending[driver.id] = task
+            task.add_done_callback(lambda _: self._attending.pop(driver.id, None))
+
+    async def _bring_along(self, driver: LocalDriver) -> None:
+        pause = _SHORTEST_PAUSE
+        while True:
+            try:
+                seen = self._look(driver)
+                if driver.settled:
+                    self._note(driver.id)
+                    return
+                if seen.phase is Phase.STOPPING:
+                    driver.kill_if_due(self._clock.monotonic())
+                else:
+                    await driver.advance(_ADVANCE_BUDGET)
+            except (OSError, ProvisionerFailed) as error:
+                driver.trouble = str(error)
+            if driver.settled:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
+
+    async def close(self) -> None:
+        self._closing = True
+        await self._launcher.close()
+        tasks = list(self._attending.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for driver in self._drivers.values():
+            driver.let_go()
+        if self._embedded:
+            await self._wait_for_end()
+
+    async def _wait_for_end(self) -> None:
+        """Their shims see the end of the pipe and end them; what doesn't end in time is killed."""
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                while any(driver.evidence(thorough=True).alive for driver in self._drivers.values()):
+                    await asyncio.sleep(_STOP_POLL)
+        except TimeoutError:
+            for driver in self._drivers.values():
+                driver.kill()
+
+    def _driver(self, driver_id: DriverId) -> LocalDriver:
+        if _DRIVER_ID.fullmatch(driver_id) is None:
+            raise ProvisionerFailed(f"{driver_id!r} is no driver id of ours", retryable=False)
+        driver = self._drivers.get(driver_id)
+        if driver is None:
+            token = hmac.new(self._key, driver_id.encode(), hashlib.sha256).hexdigest()
+            driver = LocalDriver(
+                driver_id, self._folder / driver_id, owner=self._owner, token=token, clock=self._clock, changed=self._note
+            )
+            self._drivers[driver_id] = driver
+        return driver
+
+    def _note(self, driver_id: DriverId) -> None:
+        self._changed.add(driver_id)
+        self._wake.set()

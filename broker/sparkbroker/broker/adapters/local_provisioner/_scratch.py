@@ -1,0 +1,17 @@
+"""Folders in places where others may write."""
+
+import os
+import stat
+from pathlib import Path
+
+
+def private_folder(path: Path) -> None:
+    """Make it if need be, for this user alone. PermissionError if what is there is a link, or somebody else's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        status = os.lstat(path)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            raise PermissionError(f"{path} exists, and is not a folder of this user's") from None
+        path.chmod(0o700)

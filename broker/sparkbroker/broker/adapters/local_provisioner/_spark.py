@@ -1,0 +1,70 @@
+"""Drivers that are Spark Connect servers, started with ``java`` directly."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Final
+
+from sparkbroker.broker.adapters.local_provisioner._conf import argument_file, driver_host, jvm_arguments
+from sparkbroker.broker.adapters.local_provisioner._launch import LaunchPlan, Place, Versions
+from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain, discover
+from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.ports.provisioner import DriverRequest
+
+_PASSED_ON: Final = ("HOME", "LD_LIBRARY_PATH", "TZ")
+
+
+class SparkLauncher:
+    """See the module. ``cache`` holds archives and resolved packages, which brokers may share."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._cache.mkdir, parents=True, exist_ok=True, mode=0o700)
+
+    def unusable(self, profile: Profile) -> str:
+        try:
+            discover(profile)
+        except ProvisionerFailed as error:
+            return error.message
+        return ""
+
+    def versions(self, profile: Profile) -> Versions:
+        tools = discover(profile)
+        return Versions(python=tools.python.version, spark=tools.spark.version)
+
+    async def plan(self, request: DriverRequest, place: Place) -> LaunchPlan:
+        tools = await asyncio.to_thread(discover, request.profile)
+        jars: tuple[str, ...] = ()
+        arguments = jvm_arguments(request, tools, place.scratch, jars, ())
+        return LaunchPlan(
+            argv=(tools.java.executable, f"@{place.arguments}"),
+            environment=_environment(tools, place.scratch, driver_host(request.profile.master)),
+            arguments=argument_file(arguments),
+        )
+
+    def driver_ready(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+def _environment(tools: Toolchain, scratch: Path, host: str) -> dict[str, str]:
+    """From nothing: what the broker's own environment holds is nobody's business."""
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {
+        "HOME": str(scratch),
+        **passed,
+        "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        "LANG": "C.UTF-8",
+        "TMPDIR": str(scratch),
+        "JAVA_HOME": tools.java.home,
+        "SPARK_HOME": tools.spark.home,
+        "PYSPARK_PYTHON": tools.python.executable,
+        "PYSPARK_DRIVER_PYTHON": tools.python.executable,
+        # Else the RPC, block manager and UI ports leave loopback.
+        "SPARK_LOCAL_IP": host,
+    }

@@ -1,0 +1,58 @@
+"""The connection that reads events, in a thread of its own: a watch never waits for a commit, nor a commit for it."""
+
+import sqlite3
+from pathlib import Path
+
+from sparkbroker.broker.adapters.sql_store import _sqlite
+from sparkbroker.broker.adapters.sql_store import _statements as sql
+from sparkbroker.broker.domain.errors import Compacted
+from sparkbroker.broker.domain.units import Revision
+from sparkbroker.broker.ports.store import EventPage, EventRecord
+
+
+class Reader:
+    """Synchronous, and used by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def events(self, after: Revision, limit: int, subject: str | None) -> EventPage:
+        """See ``ports.store.Store.events``. The watermark and the events are of the same moment."""
+        try:
+            if self._connection is None:
+                self._connection = _sqlite.open_reader(self._path)
+            connection = self._connection
+            connection.execute(sql.READ)
+            try:
+                *_, compacted_through = connection.execute(sql.META).fetchone()
+                rows = _select(connection, after, limit + 1, subject)
+            finally:
+                connection.execute(sql.COMMIT)
+        except sqlite3.Error as error:
+            raise _sqlite.unusable(self._path, error) from error
+        if after < compacted_through:
+            raise compacted(after, compacted_through)
+        return EventPage(tuple(EventRecord(*row) for row in rows[:limit]), complete=len(rows) <= limit)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def compacted(after: Revision, through: Revision) -> Compacted:
+    """The error for a reader that comes too late."""
+    return Compacted(
+        f"the events up to revision {through} are no longer kept, and those after {after} were asked for; read the leases "
+        "again, and watch from the revision that this tells",
+        compacted_through=str(through),
+    )
+
+
+def _select(
+    connection: sqlite3.Connection, after: Revision, limit: int, subject: str | None
+) -> list[tuple[Revision, str, bytes]]:
+    if subject is None:
+        return connection.execute(sql.EVENTS, (after, limit)).fetchall()
+    return connection.execute(sql.EVENTS_OF, (after, subject, limit)).fetchall()

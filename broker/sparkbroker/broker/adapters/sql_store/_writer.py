@@ -1,0 +1,249 @@
+"""The one connection that writes: synchronous, and used by one thread. ``_store`` is its asynchronous face."""
+
+import gc
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from sparkbroker.broker.adapters.sql_store import _batch, _schema, _sqlite
+from sparkbroker.broker.adapters.sql_store import _statements as sql
+from sparkbroker.broker.adapters.sql_store._ballast import Ballast
+from sparkbroker.broker.domain.units import Epoch, WallTime
+from sparkbroker.broker.ports.store import (
+    Batch,
+    CommitResult,
+    Committed,
+    Deposed,
+    Loaded,
+    RequestRecord,
+    RowKind,
+    StoredRow,
+    StoreUnusable,
+    Unknown,
+)
+
+CHECKPOINT_CHANGES: Final = 2000
+"""Changes after which the WAL is moved into the database: some 10 to 50 MB of WAL, more only while somebody reads."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Writer:
+    """See ``ports.store.Store``: the same calls, without ``events``."""
+
+    def __init__(self, path: Path, ballast: Ballast | None) -> None:
+        self._path = path
+        self._ballast = ballast
+        self._connection: sqlite3.Connection | None = None
+        self._failure = ""
+        self._changes = 0
+
+    def lead(self) -> Epoch:
+        try:
+            return self._lead()
+        except sqlite3.Error as error:
+            self.close()
+            if not _sqlite.is_full(error) or not self._free_ballast():
+                raise _sqlite.unusable(self._path, error) from error
+        except StoreUnusable:
+            self.close()
+            raise
+        return self.lead()  # once: the ballast can be freed only once
+
+    def _lead(self) -> Epoch:
+        if self._failure:
+            raise StoreUnusable(self._failure)
+        if self._connection is None:
+            self._connection = _sqlite.open_writer(self._path)
+            _schema.prepare(self._connection, self._path)
+        connection = self._connection
+        with _transaction(connection, sql.BEGIN):
+            connection.execute(sql.LEAD)
+            epoch, *_ = connection.execute(sql.META).fetchone()
+        return Epoch(epoch)
+
+    def load(self) -> Loaded:
+        connection = self._connection
+        if connection is None:
+            raise StoreUnusable(f"{self._path} is not open; begin with lead()")
+        try:
+            with _no_collection(), _transaction(connection, sql.READ):
+                return _load(connection)
+        except sqlite3.Error as error:
+            raise _sqlite.unusable(self._path, error) from error
+
+    def commit(self, epoch: Epoch, batch: Batch) -> CommitResult:
+        if self._failure:
+            return Unknown(self._failure)
+        if self._connection is None:
+            return Deposed(f"{self._path} is not open: no leadership has begun")
+        plan = _batch.plan(batch)
+        if isinstance(plan, _batch.Conflict):
+            return Deposed(plan.message)
+        try:
+            try:
+                return self._write(self._connection, epoch, batch, plan)
+            except sqlite3.Error as error:
+                if not _sqlite.is_full(error) or not self._free_ballast():
+                    raise
+                return self._write(self._connection, epoch, batch, plan)
+        except sqlite3.IntegrityError as error:
+            return Deposed(f"an event's revision is taken ({error}): another broker has written")
+        except sqlite3.Error as error:
+            return self._fail(error)
+
+    def checkpoint(self) -> None:
+        """Move the WAL into the database if it has grown. Never raises: its failure fails the commits that follow."""
+        if self._connection is None or self._failure or self._changes < CHECKPOINT_CHANGES:
+            return
+        self._changes = 0
+        try:
+            self._connection.execute(sql.CHECKPOINT).fetchall()
+        except sqlite3.Error as error:
+            # Full: all is still in the WAL, and commits say it themselves if they don't fit either.
+            if _sqlite.is_full(error):
+                self._free_ballast()
+                _log.warning("store.checkpoint_delayed", path=str(self._path), error=_sqlite.describe(error))
+            else:
+                self._fail(error)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _write(self, connection: sqlite3.Connection, epoch: Epoch, batch: Batch, plan: _batch.Plan) -> CommitResult:
+        with _transaction(connection, sql.BEGIN) as transaction:
+            parameters = (batch.revision, batch.serving, batch.compact_through or 0, epoch)
+            if connection.execute(sql.ADVANCE, parameters).rowcount != 1:
+                transaction.rollback()
+                return Deposed(self._why_fenced(connection, epoch, batch))
+            if not _apply_rows(connection, plan):
+                transaction.rollback()
+                return Deposed(_why_mismatched(connection, batch))
+            for statement, packed in (
+                (sql.INSERT_EVENTS, plan.events),
+                (sql.PUT_REQUESTS, plan.requests),
+                (sql.DELETE_REQUESTS, plan.forgotten),
+            ):
+                _execute(connection, statement, packed)
+            if batch.compact_through:
+                connection.execute(sql.COMPACT, (batch.compact_through,))
+        self._changes += len(batch.rows) + len(batch.events) + len(batch.requests) + 1
+        return Committed(batch.revision)
+
+    def _why_fenced(self, connection: sqlite3.Connection, epoch: Epoch, batch: Batch) -> str:
+        current, revision, *_ = connection.execute(sql.META).fetchone()
+        if current != epoch:
+            return f"leadership {epoch} is over: leadership {current} of {self._path} has begun"
+        return f"{self._path} is at revision {revision}, and the batch goes back to {batch.revision}"
+
+    def _fail(self, error: sqlite3.Error) -> Unknown:
+        """From now on nothing is written: after a failed fsync SQLite would go on, and later lose what it said is safe."""
+        if _sqlite.is_full(error):
+            self._failure = (
+                f"the disk that holds {self._path} is full, and there is no ballast left to free; free some space, then "
+                "start the broker again"
+            )
+        else:
+            self._failure = (
+                f"writing {self._path} failed: {_sqlite.describe(error)}; check the disk, then start the broker again: it "
+                "recovers from what is there"
+            )
+        _log.error("store.failed", path=str(self._path), error=_sqlite.describe(error))
+        return Unknown(self._failure)
+
+    def _free_ballast(self) -> bool:
+        return self._ballast is not None and self._ballast.free()
+
+
+class _Transaction:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rollback(self) -> None:
+        # SQLite has rolled back by itself after some errors.
+        if self._connection.in_transaction:
+            self._connection.execute(sql.ROLLBACK)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[_Transaction]:
+    """Commits at the end unless it was rolled back; rolls back on any error, and raises that of the rollback first."""
+    transaction = _Transaction(connection)
+    connection.execute(begin)
+    try:
+        yield transaction
+        if connection.in_transaction:
+            connection.execute(sql.COMMIT)
+    except BaseException:
+        transaction.rollback()
+        raise
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """100,000 new values that all live on: the collector would go over them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _load(connection: sqlite3.Connection) -> Loaded:
+    _, revision, serving, compacted_through = connection.execute(sql.META).fetchone()
+    rows = [
+        StoredRow(kind, identity, row_revision, body)
+        for kind in RowKind
+        for identity, row_revision, body in connection.execute(sql.LOAD_ROWS, (kind.value,))
+    ]
+    requests = [
+        RequestRecord(principal, request_id, WallTime(float(created)), body)
+        for principal, request_id, created, body in connection.execute(sql.LOAD_REQUESTS)
+    ]
+    return Loaded(revision=revision, serving=serving, rows=rows, requests=requests, compacted_through=compacted_through)
+
+
+def _apply_rows(connection: sqlite3.Connection, plan: _batch.Plan) -> bool:
+    """Whether every row was as expected; if not, some may have been changed, and the transaction is to be rolled back."""
+    for statement, packed in (
+        (sql.INSERT_ROWS, plan.inserts),
+        (sql.UPDATE_ROWS, plan.updates),
+        (sql.DELETE_ROWS, plan.deletes),
+    ):
+        if _execute(connection, statement, packed) != packed.count:
+            return False
+    if not plan.absent.count:
+        return True
+    (present,) = connection.execute(sql.COUNT_ROWS, (plan.absent.columns,)).fetchone()
+    return not present
+
+
+def _execute(connection: sqlite3.Connection, statement: str, packed: _batch.Packed) -> int:
+    """How many rows it changed. A statement for nothing isn't made: each costs a round through the GIL."""
+    if not packed.count:
+        return 0
+    uses_bodies = "?2" in statement
+    parameters = (packed.columns, packed.bodies) if uses_bodies else (packed.columns,)
+    return connection.execute(statement, parameters).rowcount
+
+
+def _why_mismatched(connection: sqlite3.Connection, batch: Batch) -> str:
+    """Which row it was: the first that isn't as its first image in the batch expects."""
+    seen: set[tuple[str, str]] = set()
+    for row in batch.rows:
+        key = (row.kind, row.id)
+        if key in seen:
+            continue
+        seen.add(key)
+        held = connection.execute(sql.HELD, (row.kind.value, row.id)).fetchone()
+        if (held[0] if held else 0) != row.expected:
+            return _batch.mismatch(row, held[0] if held else 0)
+    return "a row changed while the batch was refused: another broker has written"

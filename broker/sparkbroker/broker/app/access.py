@@ -1,0 +1,103 @@
+"""Which lease a caller means, the refusals that several use cases share, and the answers that are stored."""
+
+from typing import Literal
+
+from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.authority import Authority
+from sparkbroker.broker.app.records import RequestResult
+from sparkbroker.broker.app.views import LeaseView
+from sparkbroker.broker.domain.errors import InvalidField, LeaseEnded, NotFound, RequestIdReused, StaleGeneration
+from sparkbroker.broker.domain.lease import Lease, LeaseState
+from sparkbroker.broker.domain.units import Generation, LeaseId
+from sparkbroker.broker.ports.authenticator import Caller
+from sparkbroker.broker.ports.clock import Clock
+
+
+class Access:
+    """Reading one lease for a caller. A foreign lease is NotFound to a user; an operator sees all."""
+
+    def __init__(self, authority: Authority, admitter: Admitter) -> None:
+        self._authority = authority
+        self._admitter = admitter
+
+    def lease(self, caller: Caller, lease_id: LeaseId) -> Lease:
+        lease = self._authority.leases.get(lease_id)
+        if lease is None or not (caller.operator or lease.principal == caller.principal):
+            raise NotFound(
+                f"there is no lease leases/{lease_id}: it never existed, is someone else's, or ended so long ago that "
+                "it is no longer kept",
+                resource=f"leases/{lease_id}",
+            )
+        return lease
+
+    async def view(self, lease: Lease) -> LeaseView:
+        """A lease as it is now, once that is committed."""
+        lease = self._authority.leases.get(lease.id, lease)
+        await self._authority.settle(lease.revision)
+        return LeaseView(lease, self._admitter.progress(lease) if lease.state is LeaseState.QUEUED else None)
+
+
+class Answers:
+    """The stored result of each (principal, request_id): a repetition gets the first answer (promise 8)."""
+
+    def __init__(self, authority: Authority, clock: Clock) -> None:
+        self._authority = authority
+        self._clock = clock
+
+    def find(self, caller: Caller, request_id: str, kind: str, asked: str) -> RequestResult | None:
+        if not request_id:
+            return None
+        result = self._authority.requests.get((caller.principal, request_id))
+        if result is not None and (result.kind != kind or result.fingerprint != asked):
+            raise RequestIdReused(
+                f"request_id: {request_id} was used before for a different request; make a new UUID for each request",
+                field="request_id",
+            )
+        return result
+
+    def remember(
+        self,
+        caller: Caller,
+        request_id: str,
+        kind: Literal["acquire", "attach"],
+        asked: str,
+        lease: Lease,
+        generation: int = 0,
+    ) -> None:
+        if request_id:
+            result = RequestResult(
+                kind=kind,
+                fingerprint=asked,
+                lease_id=lease.id,
+                generation=Generation(generation),
+                created=self._clock.wall(),
+            )
+            self._authority.put_request(caller.principal, request_id, result)
+
+
+def fenced(lease: Lease, generation: Generation) -> StaleGeneration | LeaseEnded | InvalidField:
+    """Why this generation of a lease can't be used."""
+    if not lease.live:
+        return ended(lease)
+    if generation > lease.generation:
+        return InvalidField(
+            "generation", f"{generation} was never given out", f"the newest of leases/{lease.id} is an earlier one"
+        )
+    return StaleGeneration(
+        f"generation {generation} of lease leases/{lease.id} is over: another attachment superseded it, it was "
+        "detached, or its heartbeat ran out; attach again",
+        lease=f"leases/{lease.id}",
+        generation=str(lease.generation),
+    )
+
+
+def ended(lease: Lease) -> LeaseEnded:
+    """The lease is RELEASING or terminal, and why."""
+    outcome = lease.outcome or lease.state
+    return LeaseEnded(
+        f"lease leases/{lease.id} is {lease.state} ({lease.reason}): {lease.message}",
+        lease=f"leases/{lease.id}",
+        state=str(lease.state),
+        outcome=str(outcome),
+        lease_reason=str(lease.reason),
+    )

@@ -1,0 +1,133 @@
+"""Asking for leases."""
+
+from typing import Final
+
+from sparkbroker.broker.app.access import Access, Answers
+from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.authority import Authority
+from sparkbroker.broker.app.catalogue import Catalogue, Resolved
+from sparkbroker.broker.app.ending import Ending
+from sparkbroker.broker.app.ids import Ids
+from sparkbroker.broker.app.records import digest
+from sparkbroker.broker.app.views import Acquired, EventType, OnExisting
+from sparkbroker.broker.domain.errors import KeyInUse, LeaseEnded, TooMany
+from sparkbroker.broker.domain.lease import Lease, LeaseReason, LeaseState, Timings
+from sparkbroker.broker.domain.request import SpecRequest, check_key, check_request_id
+from sparkbroker.broker.domain.units import Generation, ServingTime
+from sparkbroker.broker.ports.authenticator import Caller
+from sparkbroker.broker.ports.clock import Clock
+
+BUSY: Final = 5.0
+"""Seconds after which a caller that met a limit may try again."""
+
+
+class Acquiring:
+    """Everything of one request is decided without an await, and so commits together: the replaced lease's end, the
+    new lease, and the stored answer."""
+
+    def __init__(
+        self,
+        *,
+        authority: Authority,
+        catalogue: Catalogue,
+        admitter: Admitter,
+        ending: Ending,
+        access: Access,
+        answers: Answers,
+        ids: Ids,
+        clock: Clock,
+        max_live: int,
+    ) -> None:
+        self._authority = authority
+        self._catalogue = catalogue
+        self._admitter = admitter
+        self._ending = ending
+        self._access = access
+        self._answers = answers
+        self._ids = ids
+        self._clock = clock
+        self._max_live = max_live
+
+    async def acquire(
+        self, caller: Caller, *, request_id: str, key: str, on_existing: OnExisting, request: SpecRequest
+    ) -> Acquired:
+        """Ask for a lease; it is QUEUED, or further, when this returns."""
+        if request_id:
+            request_id = check_request_id(request_id)
+        if key:
+            key = check_key(key)
+        asked = digest(key, on_existing, request)
+        replayed = self._answers.find(caller, request_id, "acquire", asked)
+        if replayed is not None:
+            lease = self._authority.leases.get(replayed.lease_id)
+            if lease is None:
+                raise LeaseEnded("this request was answered before, and its lease has ended and is no longer kept")
+            return await self._acquired(lease, existing=False)
+        resolved = self._catalogue.resolve(caller, request)
+        existing = self._existing(caller, key)
+        if existing is not None and on_existing is not OnExisting.REPLACE:
+            if on_existing is OnExisting.FAIL or existing.spec != resolved.spec:
+                await self._authority.settle(existing.revision)
+                raise _key_in_use(existing, on_existing)
+            self._answers.remember(caller, request_id, "acquire", asked, existing)
+            return await self._acquired(existing, existing=True)
+        self._check_limits(caller, resolved, replaces=existing is not None)
+        if existing is not None:
+            self._ending.end(
+                existing, LeaseState.RELEASED, LeaseReason.REPLACED, "its key was acquired again with REPLACE"
+            )
+        lease = self._insert(caller, key, resolved)
+        self._answers.remember(caller, request_id, "acquire", asked, lease)
+        return await self._acquired(lease, existing=False)
+
+    def _insert(self, caller: Caller, key: str, resolved: Resolved) -> Lease:
+        now, wall, spec = self._authority.serving.now(), self._clock.wall(), resolved.spec
+        lease = Lease(
+            id=self._ids.lease(),
+            principal=caller.principal,
+            key=key,
+            spec=spec,
+            profile_fingerprint=self._authority.put_profile(resolved.profile),
+            pool=resolved.pool,
+            charge=resolved.charge,
+            timings=Timings(queued=wall),
+            enqueued=now,
+            wait_deadline=ServingTime(now + spec.wait_ttl),
+            acquire_deadline=None if spec.acquire_timeout is None else ServingTime(now + spec.acquire_timeout),
+            renewed_epoch=self._authority.epoch,
+        )
+        lease = self._authority.put_lease(lease, (EventType.STATE, Generation(0)))
+        self._admitter.add(lease)
+        return lease
+
+    async def _acquired(self, lease: Lease, *, existing: bool) -> Acquired:
+        await self._authority.settle(lease.revision)
+        return Acquired(await self._access.view(lease), existing)
+
+    def _existing(self, caller: Caller, key: str) -> Lease | None:
+        lease_id = self._authority.keys.get((caller.principal, key)) if key else None
+        return self._authority.leases[lease_id] if lease_id is not None else None
+
+    def _check_limits(self, caller: Caller, resolved: Resolved, *, replaces: bool) -> None:
+        live = self._authority.live_of.get(caller.principal, 0)
+        if live >= self._max_live and not replaces:
+            raise TooMany(
+                f"{caller.principal} has {live} live leases, the most that are allowed: release some",
+                retry_after=BUSY,
+            )
+        queue = self._catalogue.queues[resolved.spec.queue]
+        waiting = self._admitter.queue_length(queue.name)
+        if waiting >= queue.max_queued:
+            raise TooMany(
+                f"{waiting} leases wait in queue {queue.name}, the most that may: ask again later", retry_after=BUSY
+            )
+
+
+def _key_in_use(lease: Lease, on_existing: OnExisting) -> KeyInUse:
+    if on_existing is OnExisting.REATTACH:
+        why = "has another spec: ask for the same, or use REPLACE"
+    else:
+        why = "is live: release it, or use REATTACH or REPLACE"
+    return KeyInUse(
+        f"lease_key: lease leases/{lease.id} of this key {why}", lease=f"leases/{lease.id}", field="lease_key"
+    )

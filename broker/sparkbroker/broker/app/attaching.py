@@ -1,0 +1,185 @@
+"""Using leases: attach, renew, release, connect."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from sparkbroker.broker.app.access import Access, Answers, ended, fenced
+from sparkbroker.broker.app.authority import Authority
+from sparkbroker.broker.app.ending import Ending
+from sparkbroker.broker.app.ids import Ids
+from sparkbroker.broker.app.reconciler import Reconciler
+from sparkbroker.broker.app.records import digest
+from sparkbroker.broker.app.views import Attached, Connection, EventType, LeaseView, LocalSession, Renewed
+from sparkbroker.broker.domain import lease as steps
+from sparkbroker.broker.domain import sizing
+from sparkbroker.broker.domain.driver import Driver, DriverState
+from sparkbroker.broker.domain.errors import InvalidField, LeaseNotReady, ProvisionerFailed, TooMany, Unavailable
+from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseMode, LeaseReason, LeaseSharing, LeaseState
+from sparkbroker.broker.domain.request import check_request_id, check_text
+from sparkbroker.broker.domain.resources import format_memory
+from sparkbroker.broker.domain.units import Generation, LeaseId, Seconds, ServingTime
+from sparkbroker.broker.ports.authenticator import Caller
+from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.provisioner import Provisioner
+
+SESSIONS_LIMIT: Final = Seconds(15.0)
+"""How long a connection is kept back for a former attachment's sessions to end."""
+ATTACHMENTS: Final = 1000
+"""Live attachments that a shared lease may have."""
+TEXT: Final = 256
+SOON: Final = 1.0
+
+
+class Attaching:
+    """One live attachment per exclusive lease; an older generation is refused everywhere (promise 2)."""
+
+    def __init__(
+        self,
+        *,
+        authority: Authority,
+        reconciler: Reconciler,
+        ending: Ending,
+        access: Access,
+        answers: Answers,
+        provisioners: Mapping[str, Provisioner],
+        ids: Ids,
+        clock: Clock,
+    ) -> None:
+        self._authority = authority
+        self._reconciler = reconciler
+        self._ending = ending
+        self._access = access
+        self._answers = answers
+        self._provisioners = provisioners
+        self._ids = ids
+        self._clock = clock
+
+    async def attach(self, caller: Caller, lease_id: LeaseId, *, request_id: str, holder: str) -> Attached:
+        """Become a live user; of an exclusive lease, the only one."""
+        if request_id:
+            request_id = check_request_id(request_id)
+        holder = check_text("holder", holder, TEXT)
+        lease = self._access.lease(caller, lease_id)
+        asked = digest(lease_id, holder)
+        replayed = self._answers.find(caller, request_id, "attach", asked)
+        if replayed is not None:
+            await self._authority.settle(lease.revision)
+            attachment = lease.attachment(replayed.generation)
+            if attachment is None:
+                raise fenced(lease, replayed.generation)
+            return Attached(await self._access.view(lease), attachment, lease.spec.ttl)
+        if not lease.live:
+            await self._authority.settle(lease.revision)
+            raise ended(lease)
+        if len(lease.attachments) >= ATTACHMENTS:
+            raise TooMany(f"lease leases/{lease.id} has {ATTACHMENTS} attachments, the most that are allowed")
+        superseded = lease.attachments if lease.spec.sharing is LeaseSharing.EXCLUSIVE else ()
+        attachment = Attachment(
+            id=self._ids.attachment(),
+            generation=Generation(lease.generation + 1),
+            session_id=self._ids.session(),
+            holder=holder,
+            attached_at=self._clock.wall(),
+            deadline=ServingTime(self._authority.serving.now() + lease.spec.ttl),
+            renewed_epoch=self._authority.epoch,
+        )
+        lease = self._authority.put_lease(
+            steps.attach(lease, attachment),
+            *((EventType.DETACHED, old.generation) for old in superseded),
+            (EventType.ATTACHED, attachment.generation),
+        )
+        self._ending.end_sessions(lease, superseded)
+        self._answers.remember(caller, request_id, "attach", asked, lease, attachment.generation)
+        await self._authority.settle(self._authority.revision)
+        return Attached(await self._access.view(lease), attachment, lease.spec.ttl)
+
+    async def renew(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> Renewed:
+        """One heartbeat. The first under a leadership is stored before it is answered (see ``recover``)."""
+        lease = self._access.lease(caller, lease_id)
+        if not lease.live:
+            await self._authority.settle(lease.revision)
+            raise ended(lease)
+        attachment = lease.attachment(generation)
+        if generation and attachment is None:
+            await self._authority.settle(lease.revision)
+            raise fenced(lease, generation)
+        now, epoch = self._authority.serving.now(), self._authority.epoch
+        known = (attachment.renewed_epoch if attachment else lease.renewed_epoch) == epoch
+        lease = self._authority.touch_lease(steps.renew(lease, generation, now, epoch), store=not known)
+        await self._authority.settle(lease.revision)
+        return Renewed(lease.state, lease.spec.ttl if generation else lease.spec.wait_ttl, lease.notice)
+
+    async def release(self, caller: Caller, lease_id: LeaseId, generation: Generation, message: str) -> LeaseView:
+        """Give it back, or detach from it. A lease that has ended stays as it is."""
+        message = check_text("message", message, TEXT)
+        lease = self._access.lease(caller, lease_id)
+        if not lease.live:
+            return await self._access.view(lease)
+        if generation and lease.attachment(generation) is None:
+            await self._authority.settle(lease.revision)
+            raise fenced(lease, generation)
+        if generation and lease.spec.sharing is LeaseSharing.SHARED:
+            return await self._access.view(self._ending.detach(lease, (generation,)))
+        mine = lease.principal == caller.principal
+        reason = LeaseReason.RELEASED_BY_HOLDER if mine else LeaseReason.RELEASED_BY_OPERATOR
+        text = message or ("released by its holder" if mine else f"released by {caller.principal}")
+        return await self._access.view(self._ending.end(lease, LeaseState.RELEASED, reason, text))
+
+    async def connection(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> Connection:
+        """How to connect. The secret part, and so only for a live attachment."""
+        lease, attachment = self._attached(caller, lease_id, generation)
+        await self._authority.settle(lease.revision)
+        if lease.spec.mode is LeaseMode.LOCAL:
+            return Connection(local=_local_session(lease), session_id=attachment.session_id)
+        driver = self._driver(lease)
+        try:
+            async with asyncio.timeout(SESSIONS_LIMIT):
+                await self._reconciler.sessions_ended(driver.id)
+        except TimeoutError:
+            raise Unavailable(
+                "the former holder's Spark sessions have not ended yet; ask again", retry_after=SOON
+            ) from None
+        # Others may have attached while this waited.
+        lease, attachment = self._attached(caller, lease_id, generation)
+        profile = self._authority.profiles[lease.profile_fingerprint]
+        try:
+            endpoint = await self._provisioners[driver.provisioner].endpoint(driver.id, driver.handle, profile)
+        except ProvisionerFailed as error:
+            if not error.retryable:
+                raise
+            raise Unavailable(error.message, retry_after=SOON) from error
+        self._attached(caller, lease_id, generation)
+        return Connection(
+            connect=endpoint,
+            session_id=attachment.session_id,
+            python_version=endpoint.python_version,
+            spark_version=endpoint.spark_version,
+        )
+
+    def _attached(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> tuple[Lease, Attachment]:
+        lease = self._access.lease(caller, lease_id)
+        if not lease.live:
+            raise ended(lease)
+        if not generation:
+            raise InvalidField("generation", "it is missing", "attach first, and send that attachment's generation")
+        attachment = lease.attachment(generation)
+        if attachment is None:
+            raise fenced(lease, generation)
+        if lease.state is not LeaseState.READY:
+            raise LeaseNotReady(
+                f"lease leases/{lease.id} is {lease.state}: watch it until it is READY", retry_after=SOON
+            )
+        return lease, attachment
+
+    def _driver(self, lease: Lease) -> Driver:
+        driver = self._authority.drivers.get(lease.driver_id) if lease.driver_id else None
+        if driver is None or driver.state is not DriverState.READY:
+            raise LeaseNotReady(f"lease leases/{lease.id} has no driver that is ready", retry_after=SOON)
+        return driver
+
+
+def _local_session(lease: Lease) -> LocalSession:
+    size = sizing.single_process(lease.spec)
+    conf = {**lease.spec.conf, "spark.driver.memory": format_memory(size.heap)}
+    return LocalSession(master=f"local[{size.threads}]", conf=conf)

@@ -1,0 +1,99 @@
+"""What ops have configured: profiles, queues and capacity, and what becomes of a request under them."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from sparkbroker.broker.app.records import digest
+from sparkbroker.broker.domain import sizing
+from sparkbroker.broker.domain.errors import InvalidField, NotFound
+from sparkbroker.broker.domain.lease import LeaseSpec
+from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.queue import Queue
+from sparkbroker.broker.domain.request import SpecRequest, ensure_can_ever_fit, resolve
+from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.ports.authenticator import Caller
+
+REMEMBERED: Final = 1024
+"""Resolved requests that are remembered: the same few are asked for again and again."""
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A request that could be granted: its complete spec, its profile, and what it is charged for."""
+
+    spec: LeaseSpec
+    profile: Profile
+    pool: str
+    charge: Resources
+
+
+class Catalogue:
+    """``<Catalogue [2 profiles, 3 queues]>``. Pure of I/O; fixed for the life of a broker."""
+
+    def __init__(
+        self,
+        *,
+        profiles: Mapping[str, Profile],
+        queues: Mapping[str, Queue],
+        pools: Mapping[str, Resources],
+        default_profile: str,
+        default_queue: str,
+    ) -> None:
+        self.profiles = profiles
+        self.queues = queues
+        self.pools = pools
+        self._default_profile = default_profile
+        self._default_queue = default_queue
+        self._remembered: dict[tuple[str, str], Resolved] = {}
+
+    def __repr__(self) -> str:
+        return f"<Catalogue [{len(self.profiles)} profiles, {len(self.queues)} queues]>"
+
+    def usable_queues(self, caller: Caller) -> list[Queue]:
+        """Those that the caller may use; an operator, all."""
+        return [queue for queue in self.queues.values() if caller.operator or queue.may_use(caller.principal)]
+
+    def resolve(self, caller: Caller, request: SpecRequest) -> Resolved:
+        """Raise InvalidField, NotFound or NeverFits: what is returned fits into an empty queue."""
+        key = (caller.principal, digest(request))
+        remembered = self._remembered.get(key)
+        if remembered is None:
+            remembered = self._resolve(caller, request)
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = remembered
+        return remembered
+
+    def _resolve(self, caller: Caller, request: SpecRequest) -> Resolved:
+        name = request.profile or self._default_profile
+        profile = self.profiles.get(name)
+        if profile is None:
+            raise NotFound(
+                f"spec.profile: there is no profile {_short(name)}; there are {_listed(self.profiles)}",
+                field="spec.profile",
+            )
+        self._check_queue(caller, request.queue)
+        usable = [queue.name for queue in self.usable_queues(caller)]
+        spec = resolve(request, profile, queues=usable, default_queue=self._default_queue)
+        charge = sizing.charge(spec, profile)
+        pool = profile.pool
+        if pool not in self.pools:
+            raise InvalidField("spec.profile", f"its pool {pool} has no capacity here", f"configure [capacity.{pool}]")
+        ensure_can_ever_fit(spec, charge, self.queues[spec.queue], self.pools[pool], pool=pool)
+        return Resolved(spec, profile, pool, charge)
+
+    def _check_queue(self, caller: Caller, name: str) -> None:
+        if name and name not in self.queues:
+            usable = [queue.name for queue in self.usable_queues(caller)]
+            raise NotFound(
+                f"spec.queue: there is no queue {_short(name)}; you may use {_listed(usable)}", field="spec.queue"
+            )
+
+
+def _listed(names: Mapping[str, object] | list[str]) -> str:
+    shown = sorted(names)
+    return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "") or "none"
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 60 else name[:57] + "…")

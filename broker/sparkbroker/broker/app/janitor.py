@@ -1,0 +1,87 @@
+"""Retention: terminal leases, their drivers' logs, stored answers and events are kept for a while, and then not."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import structlog
+from sparkbroker.broker.app.authority import Authority
+from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.units import DriverId, Revision, Seconds
+from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.provisioner import Provisioner
+
+log = structlog.get_logger()
+
+PERIOD: Final = 1.0
+AT_ONCE: Final = 2000
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept: a terminal lease until it is older than ``terminal_age`` or more than ``terminal_count`` are
+    kept; ``event_count`` revisions of events; an answer for ``request_age``."""
+
+    terminal_age: Seconds = Seconds(7 * 86400.0)
+    terminal_count: int = 10_000
+    event_count: int = 200_000
+    request_age: Seconds = Seconds(86400.0)
+
+
+class Janitor:
+    """Forgets what retention no longer covers."""
+
+    def __init__(
+        self, authority: Authority, provisioners: Mapping[str, Provisioner], clock: Clock, retention: Retention
+    ) -> None:
+        self._authority = authority
+        self._provisioners = provisioners
+        self._clock = clock
+        self._retention = retention
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await asyncio.sleep(PERIOD)
+            forgotten = self.sweep()
+            if not forgotten:
+                continue
+            # The records go first: a log without a lease is found again by the inventory, a lease without a log isn't.
+            await self._authority.settle(self._authority.revision)
+            for name, driver_id in forgotten:
+                try:
+                    await self._provisioners[name].forget(driver_id)
+                except ProvisionerFailed as error:
+                    log.warning("driver.log_not_removed", driver=driver_id, message=error.message)
+
+    def sweep(self) -> list[tuple[str, DriverId]]:
+        """Drop rows; return the drivers whose logs can go."""
+        authority, retention = self._authority, self._retention
+        oldest = self._clock.wall() - retention.terminal_age
+        forgotten: list[tuple[str, DriverId]] = []
+        for _ in range(AT_ONCE):
+            if not authority.ended:
+                break
+            lease = authority.leases[authority.ended[0]]
+            ended = lease.timings.ended or lease.timings.queued
+            if len(authority.ended) <= retention.terminal_count and ended > oldest:
+                break
+            authority.ended.popleft()
+            names = {d: authority.drivers[d].provisioner for d in authority.drivers_of.get(lease.id, ())}
+            forgotten += [(names[driver_id], driver_id) for driver_id in authority.drop_lease(lease.id)]
+        self._drop_requests()
+        keep_from = Revision(authority.revision - retention.event_count)
+        # In steps, so that a steady load doesn't delete at each sweep.
+        if keep_from - authority.compacted_through > retention.event_count // 10:
+            authority.compact(keep_from)
+        return forgotten
+
+    def _drop_requests(self) -> None:
+        oldest = self._clock.wall() - self._retention.request_age
+        due: list[tuple[str, str]] = []
+        for key, result in self._authority.requests.items():
+            if result.created > oldest or len(due) >= AT_ONCE:
+                break
+            due.append(key)
+        for key in due:
+            self._authority.drop_request(key)

@@ -1,0 +1,304 @@
+"""Brings the world to what is recorded, one driver at a time: intent is committed before anything is made, and capacity
+is freed only when a driver is confirmed gone (promises 5, 6, 7)."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, assert_never
+
+import msgspec
+import structlog
+from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.authority import Authority
+from sparkbroker.broker.app.views import EventType
+from sparkbroker.broker.app.workqueue import WorkQueue
+from sparkbroker.broker.domain import plan
+from sparkbroker.broker.domain.driver import Driver, DriverExit, DriverState, move
+from sparkbroker.broker.domain.errors import ProvisionerFailed, Unavailable
+from sparkbroker.broker.domain.lease import (
+    Lease,
+    LeaseReason,
+    LeaseState,
+    become_ready,
+    end,
+    finish,
+    requeue,
+    retrying,
+)
+from sparkbroker.broker.domain.observation import Observation, Phase
+from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.units import DriverId, Generation
+from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.ports.provisioner import DriverRequest, Provisioner
+
+log = structlog.get_logger()
+
+WORKERS: Final = 16
+CALL_LIMIT: Final = 60.0
+"""Seconds that one call of a provisioner may take."""
+
+
+class Reconciler:
+    """One worker per driver at a time. ``<Reconciler <WorkQueue […]>>``."""
+
+    def __init__(
+        self, authority: Authority, provisioners: Mapping[str, Provisioner], clock: Clock, metrics: Metrics
+    ) -> None:
+        self._authority = authority
+        self._provisioners = provisioners
+        self._clock = clock
+        self._metrics = metrics
+        self._queue: WorkQueue[DriverId] = WorkQueue()
+        self._session_waiters: dict[DriverId, list[asyncio.Future[None]]] = {}
+        self.admitter: Admitter | None = None
+
+    def __repr__(self) -> str:
+        return f"<Reconciler {self._queue!r}>"
+
+    def enqueue(self, driver_id: DriverId) -> None:
+        """Look at this driver."""
+        self._queue.add(driver_id)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(WORKERS):
+                group.create_task(self._work(), name=f"reconciler-{number}")
+            for name, provisioner in self._provisioners.items():
+                group.create_task(self._follow(provisioner), name=f"changes-{name}")
+
+    async def _follow(self, provisioner: Provisioner) -> None:
+        while True:
+            for driver_id in await provisioner.wait_for_change():
+                if driver_id in self._authority.drivers:
+                    self.enqueue(driver_id)
+
+    async def _work(self) -> None:
+        while True:
+            driver_id = await self._queue.get()
+            after: float | None = None
+            failed = False
+            try:
+                after = await self.reconcile(driver_id)
+            except ProvisionerFailed as error:
+                failed = not self._give_up(driver_id, error)
+                log.warning("driver.call_failed", driver=driver_id, message=error.message, retries=failed)
+            except TimeoutError:
+                failed = True
+                log.warning("driver.call_slow", driver=driver_id, limit=CALL_LIMIT)
+            except Unavailable:
+                raise  # the store is lost, and with it this leadership
+            except Exception:
+                # A bug about one driver must not end everyone's sessions, nor be forgotten.
+                failed = True
+                log.exception("driver.bug", driver=driver_id)
+            finally:
+                self._queue.done(driver_id, failed=failed, after=after)
+
+    async def reconcile(self, driver_id: DriverId) -> float | None:
+        """Take one step for this driver; return after how many seconds to look again, None: never by itself."""
+        driver = self._authority.drivers.get(driver_id)
+        if driver is None or driver.state is DriverState.GONE:
+            return None
+        # The record comes first: what is made or ended below is found again after a crash at any point.
+        await self._authority.settle(driver.revision)
+        provisioner = self._provisioners[driver.provisioner]
+        profile = self._authority.profiles.get(driver.profile_fingerprint)
+        seen: Observation | None = None
+        if driver.state is not DriverState.PENDING:
+            async with asyncio.timeout(CALL_LIMIT):
+                seen = await provisioner.observe(driver.id, driver.handle, _of(profile, driver))
+            driver = self._see(driver_id, seen)
+            if driver is None:
+                return 0.0
+        step = plan.next_step(driver, seen, self._authority.serving.now())
+        async with asyncio.timeout(CALL_LIMIT):
+            return await self._take(provisioner, profile, driver, seen, step)
+
+    async def _take(
+        self,
+        provisioner: Provisioner,
+        profile: Profile | None,
+        driver: Driver,
+        seen: Observation | None,
+        step: plan.Step,
+    ) -> float | None:
+        match step:
+            case plan.Create():
+                seen = await provisioner.create(self._request(driver, _of(profile, driver)))
+                return self._created(driver.id, seen)
+            case plan.Wait(after):
+                return after
+            case plan.BecomeReady():
+                self._ready(driver, seen)
+                return plan.READY_POLL
+            case plan.EndSessions(sessions):
+                for session_id in sessions:
+                    await provisioner.end_session(driver.id, driver.handle, _of(profile, driver), session_id)
+                self._sessions_ended(driver.id, sessions)
+                return plan.READY_POLL
+            case plan.Stop(message, exit):
+                self._stop(driver, message, exit)
+                return 0.0
+            case plan.Delete(force):
+                await provisioner.delete(driver.id, driver.handle, force=force)
+                return plan.STOPPING_POLL
+            case plan.Gone(exit):
+                self._gone(driver, exit)
+                return None
+            case _:
+                assert_never(step)
+
+    def _request(self, driver: Driver, profile: Profile) -> DriverRequest:
+        lease = self._authority.leases[driver.lease_id] if driver.lease_id else None
+        if lease is None:
+            raise ProvisionerFailed(f"driver {driver.id} has no lease to be made for", retryable=False)
+        return DriverRequest(
+            driver_id=driver.id,
+            attempt=driver.attempt,
+            spec=lease.spec,
+            profile=profile,
+            profile_fingerprint=driver.profile_fingerprint,
+            target=driver.target,
+        )
+
+    # -- what was seen becomes what is recorded; no await between the read and the write
+
+    def _lease_of(self, driver: Driver) -> Lease | None:
+        """The lease that this driver fills now (not one that has gone on to another attempt)."""
+        lease = self._authority.leases.get(driver.lease_id) if driver.lease_id else None
+        return lease if lease is not None and lease.driver_id == driver.id and not lease.terminal else None
+
+    def _created(self, driver_id: DriverId, seen: Observation) -> float:
+        driver = self._authority.drivers[driver_id]
+        if driver.state is DriverState.PENDING:
+            driver = self._authority.put_driver(
+                move(driver, DriverState.STARTING, handle=seen.handle, observed=seen.resources)
+            )
+            self._note_phases(driver, seen)
+            return 0.0 if seen.phase is not Phase.STARTING else plan.STARTING_POLL
+        # It was released meanwhile: what was made has to be found again to be ended.
+        self._authority.put_driver(msgspec.structs.replace(driver, handle=seen.handle, observed=seen.resources))
+        return 0.0
+
+    def _see(self, driver_id: DriverId, seen: Observation) -> Driver | None:
+        """Record what has changed of the driver itself; return it as it is now."""
+        driver = self._authority.drivers.get(driver_id)
+        if driver is None:
+            return None
+        handle = seen.handle or driver.handle
+        if handle != driver.handle or not seen.resources.fits(driver.charge):
+            driver = self._authority.put_driver(msgspec.structs.replace(driver, handle=handle, observed=seen.resources))
+        self._note_phases(driver, seen)
+        return driver
+
+    def _note_phases(self, driver: Driver, seen: Observation) -> None:
+        """Phase timings as they happen: no events, written with the lease's next change."""
+        lease = self._lease_of(driver)
+        if lease is None or lease.state is not LeaseState.PROVISIONING:
+            return
+        timings = msgspec.structs.replace(lease.timings, process_started=seen.process_started, port_open=seen.port_open)
+        if timings != lease.timings:
+            self._authority.touch_lease(msgspec.structs.replace(lease, timings=timings), store=False)
+
+    def _ready(self, driver: Driver, seen: Observation | None) -> None:
+        if driver.state is not DriverState.STARTING:
+            return
+        self._authority.put_driver(move(driver, DriverState.READY))
+        lease = self._lease_of(driver)
+        if lease is None or lease.state is not LeaseState.PROVISIONING:
+            return
+        ready = seen.ready if seen is not None and seen.ready is not None else self._clock.wall()
+        timings = msgspec.structs.replace(lease.timings, ready=ready)
+        now = self._authority.serving.now()
+        lease = self._authority.put_lease(become_ready(lease, timings, now), (EventType.STATE, Generation(0)))
+        if timings.admitted is not None:
+            self._metrics.phase("start", max(0.0, ready - timings.admitted))
+        log.info("lease.ready", lease=lease.id, driver=driver.id)
+
+    def _sessions_ended(self, driver_id: DriverId, sessions: tuple[str, ...]) -> None:
+        driver = self._authority.drivers.get(driver_id)
+        if driver is not None:
+            left = tuple(session for session in driver.ending_sessions if session not in sessions)
+            self._authority.put_driver(msgspec.structs.replace(driver, ending_sessions=left))
+        for waiter in self._session_waiters.pop(driver_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def sessions_ended(self, driver_id: DriverId) -> None:
+        """Wait until the Spark sessions of this driver's former attachments are ended, or it is. The caller bounds
+        it in time."""
+        while (driver := self._authority.drivers.get(driver_id)) is not None and driver.ending_sessions:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._session_waiters.setdefault(driver_id, []).append(waiter)
+            self.enqueue(driver_id)
+            await waiter
+
+    def stop(self, driver: Driver, message: str) -> None:
+        """Its lease has no more use for it."""
+        if driver.state not in (DriverState.STOPPING, DriverState.GONE):
+            now = self._authority.serving.now()
+            self._authority.put_driver(
+                move(driver, DriverState.STOPPING, stop_requested=now, stop_message=message, ending_sessions=())
+            )
+            self._sessions_ended(driver.id, ())
+        self.enqueue(driver.id)
+
+    def _stop(self, driver: Driver, message: str, exit: DriverExit | None, *, misconfigured: bool = False) -> None:
+        """It has failed: so has its lease, or this attempt of it."""
+        if driver.state in (DriverState.STOPPING, DriverState.GONE):
+            return
+        lost = driver.state is DriverState.READY
+        driver = msgspec.structs.replace(driver, exit=exit, misconfigured=misconfigured)
+        self.stop(driver, message)
+        lease = self._lease_of(driver)
+        if lease is None or not lease.live:
+            return
+        profile = self._authority.profiles[lease.profile_fingerprint]
+        if not lost and not misconfigured and lease.attempt < profile.max_attempts:
+            text = f"{message}; attempt {lease.attempt + 1} of {profile.max_attempts} follows"
+            self._authority.put_lease(retrying(lease, text), (EventType.STATE, Generation(0)))
+            return
+        reason = LeaseReason.DRIVER_LOST if lost else LeaseReason.START_FAILED
+        if exit is not None and exit.out_of_memory:
+            reason = LeaseReason.OUT_OF_MEMORY
+        elif misconfigured:
+            reason = LeaseReason.MISCONFIGURED
+        ended = end(lease, LeaseState.FAILED, reason, message, self._clock.wall(), exit)
+        self._authority.put_lease(ended, (EventType.STATE, Generation(0)))
+        log.warning("lease.failed", lease=lease.id, driver=driver.id, reason=str(reason), message=message)
+
+    def _give_up(self, driver_id: DriverId, error: ProvisionerFailed) -> bool:
+        """A call failed for good while its driver was being made: that ends the attempt. False: try the call again."""
+        driver = self._authority.drivers.get(driver_id)
+        if driver is None or driver.state not in (DriverState.PENDING, DriverState.STARTING):
+            return False
+        overdue = self._authority.serving.now() >= driver.start_deadline
+        if error.retryable and not overdue:
+            return False
+        self._stop(driver, error.message, None, misconfigured=error.misconfigured)
+        return True
+
+    def _gone(self, driver: Driver, exit: DriverExit | None) -> None:
+        self._authority.put_driver(move(driver, DriverState.GONE, exit=driver.exit or exit))
+        wall = self._clock.wall()
+        lease = self._lease_of(driver)
+        admitter = self.admitter
+        if lease is not None and lease.state is LeaseState.RELEASING:
+            lease = self._authority.put_lease(finish(lease, wall), (EventType.STATE, Generation(0)))
+            log.info("lease.ended", lease=lease.id, state=str(lease.state), reason=str(lease.reason))
+        elif lease is not None and lease.state is LeaseState.PROVISIONING:
+            lease = requeue(lease, self._authority.serving.now(), lease.message)
+            lease = self._authority.put_lease(lease, (EventType.STATE, Generation(0)))
+            if admitter is not None:
+                admitter.add(lease)
+        elif driver.lease_id is None:
+            log.warning("driver.orphan_ended", driver=driver.id)
+            self._authority.drop_driver(driver.id)
+        if admitter is not None:
+            admitter.soon()
+
+
+def _of(profile: Profile | None, driver: Driver) -> Profile:
+    """A driver that nobody recorded has no profile: ending it needs none, but the call has to say something."""
+    return profile if profile is not None else Profile.unknown(driver.provisioner)

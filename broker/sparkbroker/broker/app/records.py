@@ -1,0 +1,120 @@
+"""How values are written into the store: JSON, so that an operator can read a row with ``sqlite3``.
+
+Encoding happens when a change is enqueued, so that bad data fails its own request and never a batch. Decoding trusts
+nothing: a row that doesn't fit its type, or lies under another's id, is StoreUnusable and says which row it is.
+"""
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from sparkbroker.broker.app.views import LeaseEvent
+from sparkbroker.broker.domain.driver import Driver
+from sparkbroker.broker.domain.lease import Lease
+from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.units import Generation, LeaseId, WallTime
+from sparkbroker.broker.ports.store import EventRecord, RequestRecord, StoredRow, StoreUnusable
+
+
+class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer that a request id had. ``fingerprint`` is the request's: the same id with another one is refused.
+
+    ``generation`` is the attachment's that an attach made, and the lease's at the time of an acquire.
+    """
+
+    kind: Literal["acquire", "attach"]
+    fingerprint: str
+    lease_id: LeaseId
+    generation: Generation
+    created: WallTime
+
+
+Record = Lease | Driver | Profile | LeaseEvent | RequestResult
+_Value = TypeVar("_Value")
+_Source = TypeVar("_Source")
+
+_ENCODER: Final = msgspec.json.Encoder()
+_CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
+_LEASE: Final = msgspec.json.Decoder(Lease)
+_DRIVER: Final = msgspec.json.Decoder(Driver)
+_PROFILE: Final = msgspec.json.Decoder(Profile)
+_EVENT: Final = msgspec.json.Decoder(LeaseEvent)
+_REQUEST: Final = msgspec.json.Decoder(RequestResult)
+
+
+def encode(record: Record) -> bytes:
+    """JSON of a value. Raise ValueError (OverflowError, UnicodeEncodeError, …) for what JSON can't hold."""
+    return _ENCODER.encode(record)
+
+
+def digest(*parts: object) -> str:
+    """Equal for equal requests: how a repetition is told from another request with the same id."""
+    return blake2b(_CANONICAL.encode(parts), digest_size=12).hexdigest()
+
+
+def decode_lease(row: StoredRow) -> Lease:
+    """The lease of a row. Raise StoreUnusable."""
+    lease = _decode(_LEASE, row.body, _row, row)
+    if lease.id != row.id:
+        raise _unusable(_row(row), f"it holds lease {lease.id}")
+    return lease
+
+
+def decode_driver(row: StoredRow) -> Driver:
+    """The driver of a row. Raise StoreUnusable."""
+    driver = _decode(_DRIVER, row.body, _row, row)
+    if driver.id != row.id:
+        raise _unusable(_row(row), f"it holds driver {driver.id}")
+    return driver
+
+
+def decode_profile(row: StoredRow) -> Profile:
+    """The resolved profile of a row, whose id is its fingerprint at the time. Raise StoreUnusable.
+
+    The fingerprint isn't compared: a later version may add a field with a default.
+    """
+    return _decode(_PROFILE, row.body, _row, row)
+
+
+def decode_event(record: EventRecord) -> LeaseEvent:
+    """The event of a record. Raise StoreUnusable."""
+    event = _decode(_EVENT, record.body, _event, record)
+    if event.revision != record.revision:
+        raise _unusable(_event(record), f"it holds revision {event.revision}")
+    return event
+
+
+def decode_request(record: RequestRecord) -> RequestResult:
+    """The stored answer of a request id. Raise StoreUnusable; ValueError for a record that deletes."""
+    if record.body is None:
+        raise ValueError(f"{_request(record)} has no body: it deletes")
+    return _decode(_REQUEST, record.body, _request, record)
+
+
+def _decode(
+    decoder: msgspec.json.Decoder[_Value], body: bytes, name: Callable[[_Source], str], source: _Source
+) -> _Value:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _unusable(name(source), str(error)) from error
+
+
+def _row(row: StoredRow) -> str:
+    return f"the row of {row.kind} {row.id} (revision {row.revision})"
+
+
+def _event(record: EventRecord) -> str:
+    return f"the event of revision {record.revision} (lease {record.subject})"
+
+
+def _request(record: RequestRecord) -> str:
+    return f"the stored answer of request {record.request_id} (principal {record.principal})"
+
+
+def _unusable(what: str, problem: str) -> StoreUnusable:
+    return StoreUnusable(
+        f"{what} can't be read: {problem}; restore the state folder from a backup, or start with an empty one"
+    )

@@ -1,0 +1,147 @@
+"""Watches: a snapshot, then every committed event in order, with coalesced progress between them (promise 14)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from sparkbroker.broker.app import records
+from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.authority import Authority
+from sparkbroker.broker.app.events import Events, Subscription
+from sparkbroker.broker.app.views import LeaseEvent, LeaseView, Progress, WatchUpdate
+from sparkbroker.broker.domain.errors import Compacted, InvalidField
+from sparkbroker.broker.domain.lease import TERMINAL, LeaseState
+from sparkbroker.broker.domain.units import LeaseId, Revision
+from sparkbroker.broker.ports.store import Store
+
+PAGE: Final = 500
+PROGRESS_PERIOD: Final = 1.0
+FAR: Final = 50
+"""From this position on, progress is told ten times more rarely: a long queue isn't news every second."""
+
+
+class Watching:
+    """Reads on from the store where memory ends: see ``app.events``."""
+
+    def __init__(self, authority: Authority, admitter: Admitter, events: Events, store: Store) -> None:
+        self._authority = authority
+        self._admitter = admitter
+        self._events = events
+        self._store = store
+
+    async def run(self) -> None:
+        """Let those who wait look at their progress, until cancelled."""
+        seen = Revision(0)
+        while True:
+            await asyncio.sleep(PROGRESS_PERIOD)
+            if self._authority.revision != seen:
+                seen = self._authority.revision
+                self._events.wake_queued()
+
+    async def one(self, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]:
+        """One lease, which the caller may see. Ends after its terminal event."""
+        self._check(after)
+        subscription = self._events.subscribe(lease_id)
+        try:
+            last = after
+            lease = self._authority.leases[lease_id]
+            if not after:
+                await self._authority.settle(lease.revision)
+                lease = self._authority.leases.get(lease_id, lease)
+                await self._authority.settle(lease.revision)
+                last = lease.revision
+                view = LeaseView(lease, self._admitter.progress(lease))
+                yield WatchUpdate(snapshot=view, revision=last)
+                if lease.terminal:
+                    return
+            else:
+                subscription.overflowed = True  # what happened before the subscription is in the store
+            told = _Told()
+            while True:
+                async for event in self._next(subscription, lease_id, last):
+                    last = event.revision
+                    yield WatchUpdate(event=event, revision=last)
+                    if event.state in TERMINAL:
+                        return
+                if self._events.closed:
+                    return
+                current = self._authority.leases.get(lease_id)
+                if current is None or (after and current.terminal and current.revision <= last):
+                    return
+                progress = told.news(current.state, self._admitter.progress(current), self._authority.serving.now())
+                subscription.queued = current.state is LeaseState.QUEUED
+                if progress is not None:
+                    yield WatchUpdate(progress=progress, revision=last)
+                await subscription.wait()
+        finally:
+            self._events.unsubscribe(lease_id, subscription)
+
+    async def all(self, wanted: Callable[[LeaseEvent], bool], after: Revision) -> AsyncIterator[WatchUpdate]:
+        """Every event that is wanted. The first message only tells the revision."""
+        self._check(after)
+        subscription = self._events.subscribe(None)
+        try:
+            last = after or self._authority.durable
+            if after:
+                subscription.overflowed = True
+            yield WatchUpdate(revision=last)
+            while True:
+                async for event in self._next(subscription, None, last):
+                    last = event.revision
+                    if wanted(event):
+                        yield WatchUpdate(event=event, revision=last)
+                if self._events.closed:
+                    return
+                await subscription.wait()
+        finally:
+            self._events.unsubscribe(None, subscription)
+
+    async def _next(
+        self, subscription: Subscription, lease_id: LeaseId | None, last: Revision
+    ) -> AsyncIterator[LeaseEvent]:
+        """What has come since ``last``: from memory, or after an overflow from the store."""
+        while subscription.overflowed:
+            subscription.overflowed = False
+            complete = False
+            while not complete:
+                page = await self._store.events(last, PAGE, lease_id)
+                complete = page.complete
+                for record in page.events:
+                    last = record.revision
+                    yield records.decode_event(record)
+        for event in subscription.take():
+            if event.revision > last:
+                yield event
+
+    def _check(self, after: Revision) -> None:
+        if after > self._authority.revision:
+            raise InvalidField(
+                "after_revision",
+                f"{after} is later than anything here ({self._authority.revision})",
+                "resume from a revision that this broker has told",
+            )
+        if after and after < self._authority.compacted_through:
+            raise Compacted(
+                f"events up to revision {self._authority.compacted_through} are no longer kept, and {after} was asked "
+                "for: read the lease again and watch from its revision",
+                revision=str(self._authority.compacted_through),
+            )
+
+
+class _Told:
+    """What a watcher has been told of its progress, so that it's told only news, and not too often."""
+
+    __slots__ = ("_last", "_time")
+
+    def __init__(self) -> None:
+        self._last: Progress | None = None
+        self._time = 0.0
+
+    def news(self, state: LeaseState, progress: Progress | None, now: float) -> Progress | None:
+        if state is not LeaseState.QUEUED or progress is None or progress == self._last:
+            return None
+        period = PROGRESS_PERIOD * (1 if progress.position <= FAR else 10)
+        if self._last is not None and now - self._time < period - 0.1:
+            return None
+        self._last, self._time = progress, now
+        return progress

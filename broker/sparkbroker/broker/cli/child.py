@@ -1,0 +1,99 @@
+"""The command that ``run`` starts: spawned, signalled, waited for.
+
+With a controlling terminal it stays in our process group, so that the terminal's foreground group, Ctrl-C, Ctrl-Z and
+``fg`` mean what they would without us. Without one it gets a group of its own, and signals go to all of it.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sparkbroker.broker.cli.exit_codes import CANNOT_EXECUTE, COMMAND_NOT_FOUND, SIGNAL_BASE, Exit
+from sparkbroker.broker.cli.signals import Received
+
+KILL_GRACE: Final = 10.0
+"""Seconds between SIGTERM and SIGKILL."""
+# Python ignores these two; a program expects them as they are by default.
+_RESET: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal, wherever its standard streams go."""
+    try:
+        descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    os.close(descriptor)
+    return True
+
+
+class Child:
+    """A running command. Belongs to the event loop in which it was started."""
+
+    def __init__(self, pid: int, *, own_group: bool) -> None:
+        self.pid = pid
+        self._own_group = own_group
+        self._descriptor = os.pidfd_open(pid)
+        self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().add_reader(self._descriptor, self._ended)
+
+    def __repr__(self) -> str:
+        status = self._status.result() if self._status.done() else "running"
+        return f"<Child {self.pid} [{status}]>"
+
+    def _ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self._descriptor)
+        code = os.waitstatus_to_exitcode(status)
+        if not self._status.done():
+            self._status.set_result(code if code >= 0 else SIGNAL_BASE - code)
+
+    async def wait(self) -> int:
+        """Its exit status, or 128 + n if signal n ended it. Cancelling the wait doesn't end the command."""
+        return await asyncio.shield(self._status)
+
+    def send(self, number: int) -> None:
+        """Send a signal to it, or to its whole group if it has its own."""
+        if self._status.done():
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if self._own_group:
+                os.killpg(self.pid, number)
+            else:
+                os.kill(self.pid, number)
+
+    def pass_on(self, received: Received) -> None:
+        """Pass a signal on, unless the terminal has already sent it to the group that we share."""
+        if self._own_group or not received.by_kernel:
+            self.send(received.number)
+
+    async def end(self) -> int:
+        """Ask it to end, then make it: SIGTERM, KILL_GRACE seconds, SIGKILL. Its exit status."""
+        self.send(signal.SIGTERM)
+        # A command that is stopped (Ctrl-Z) acts on a signal only once it is continued.
+        self.send(signal.SIGCONT)
+        try:
+            async with asyncio.timeout(KILL_GRACE):
+                return await self.wait()
+        except TimeoutError:
+            self.send(signal.SIGKILL)
+            return await self.wait()
+
+
+def start(command: Sequence[str], environment: Mapping[str, str]) -> Child:
+    """Start the command. Raise Exit with 127 if there is none of this name, 126 if it can't be executed."""
+    own_group = not has_terminal()
+    group = {"setpgroup": 0} if own_group else {}
+    try:
+        pid = os.posix_spawnp(
+            command[0], list(command), dict(environment), setsigmask=(), setsigdef=_RESET, **group
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise Exit(COMMAND_NOT_FOUND, f"{command[0]}: there is no such command") from error
+    except OSError as error:
+        raise Exit(CANNOT_EXECUTE, f"{command[0]}: it can't be executed: {error.strerror}") from error
+    return Child(pid, own_group=own_group)

@@ -1,0 +1,77 @@
+"""Runs a broker in this process: with its configuration, or embedded in another program."""
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from sparkbroker.broker.config import Config, check_principals, load_config, to_profiles
+
+Overrides = dict[tuple[str, str], object]
+
+
+def load(config: Path | None, env: Mapping[str, str], state_folder: Path | None, listen: list[str] | None) -> Config:
+    """The configuration with the command line's values over it, and its token file checked."""
+    overrides: Overrides = {}
+    if state_folder is not None:
+        overrides["store", "state_folder"] = str(state_folder.absolute())
+    if listen:
+        overrides["server", "listen"] = listen
+    loaded = load_config(config, env, overrides=overrides)
+    _check_token_file(loaded)
+    return loaded
+
+
+def _check_token_file(config: Config) -> None:
+    if config.server.tokens is None:
+        return
+    from sparkbroker.broker.adapters.static_tokens import load as load_tokens
+    from sparkbroker.broker.ports.authenticator import Role
+
+    callers = load_tokens(config.server.tokens).values()
+    check_principals(config, {caller.principal for caller in callers if Role.USER in caller.roles})
+
+
+def describe_config(
+    config: Path | None, env: Mapping[str, str], state_folder: Path | None, listen: list[str] | None
+) -> str:
+    """Check everything that can be checked without starting; a short account of what it means."""
+    loaded = load(config, env, state_folder, listen)
+    profiles = to_profiles(loaded)
+    lines = [
+        f"{loaded.source}: it can be used",
+        f"listens on {', '.join(loaded.listen)}",
+        f"keeps its state in {loaded.store.state_folder}",
+        f"queues: {', '.join(loaded.queues)}",
+        f"profiles: {', '.join(f'{name} ({profile.provisioner})' for name, profile in profiles.items())}",
+    ]
+    return "\n".join(lines)
+
+
+def serve(config: Path | None, env: Mapping[str, str], state_folder: Path | None, listen: list[str] | None) -> None:
+    """Until SIGTERM or SIGINT. Raise BrokerError if it can't."""
+    loaded = load(config, env, state_folder, listen)
+    from sparkbroker.broker.bootstrap import serve as run_broker
+
+    asyncio.run(run_broker(loaded))
+
+
+def serve_embedded(config: Path | None, env: Mapping[str, str], folder: Path, parent_fd: int) -> None:
+    """Until ``parent_fd`` ends (its writer has gone, however) or a signal; then the folder is removed.
+
+    Queues and profiles are the configuration's; it listens only on the socket in its folder, and remembers nothing.
+    """
+    folder = folder.absolute()
+    overrides: Overrides = {
+        ("store", "state_folder"): str(folder),
+        ("store", "kind"): "memory",
+        ("server", "listen"): [f"unix:{folder}/run/broker.sock"],
+        ("server", "metrics"): "",
+    }
+    try:
+        loaded = load_config(config, env, overrides=overrides)
+        from sparkbroker.broker.bootstrap import serve as run_broker
+
+        asyncio.run(run_broker(loaded, embedded=True, parent_fd=parent_fd))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

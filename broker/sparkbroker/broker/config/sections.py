@@ -1,0 +1,167 @@
+"""The broker's own sections of the file: what each key means, its default, and how ``[server]``, ``[store]`` and
+``[leases]`` agree within themselves."""
+
+from typing import Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sparkbroker.broker.config.fields import (
+    AbsolutePath,
+    Address,
+    Cpu,
+    Duration,
+    Listen,
+    Memory,
+    Name,
+    is_loopback,
+    split_host_port,
+    wrong,
+)
+
+DAY: Final = 86_400.0
+LEASE_BOUNDS: Final = {
+    "ttl": (1.0, 3600.0, "1s to 1h"),
+    "wait_ttl": (1.0, 7 * DAY, "1s to 7d"),
+    "unattended_ttl": (1.0, 7 * DAY, "1s to 7d"),
+    "acquire_timeout": (1.0, 30 * DAY, "1s to 30d"),
+    "max_duration": (1.0, 366 * DAY, "1s to 366d"),
+}
+"""What a request may say (``domain.request``); a default outside of it would be refused with every lease."""
+
+
+class Section(BaseModel):
+    """A table of the file. Unknown keys are refused; a section never changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, str_max_length=4096)
+
+
+class Server(Section):
+    """``[server]``: where the broker listens, who may call, and how it speaks of itself."""
+
+    listen: tuple[Listen, ...] = Field(default=(), max_length=16)
+    """``unix:PATH`` or ``tcp://HOST:PORT``. Empty: ``unix:<store.state_folder>/run/broker.sock``."""
+    tls_cert: AbsolutePath | None = None
+    """PEM: the certificate and its chain, for all TCP addresses."""
+    tls_key: AbsolutePath | None = None
+    """PEM: the certificate's private key."""
+    tokens: AbsolutePath | None = None
+    """The file of hashed static tokens (``sparkbroker token new``)."""
+    metrics: Address = ""
+    """``127.0.0.1:9464``: where Prometheus reads. Empty: nowhere."""
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """``auto``: console on a terminal, else json."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    max_message_bytes: int = Field(default=256 << 10, ge=64 << 10, le=64 << 20)
+    """The largest request."""
+    max_concurrent_rpcs: int = Field(default=20_000, ge=16, le=1_000_000)
+    """Over all connections; beyond it calls are refused with RESOURCE_EXHAUSTED."""
+    max_concurrent_streams: int = Field(default=1_000, ge=1, le=100_000)
+    """Calls on one connection at a time."""
+    max_watches_per_principal: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_stream_age: Duration = 3600.0
+    """A watch, keepalive or log stream is ended (with OK; clients resume) after this."""
+    shutdown_grace: Duration = 10.0
+    """How long calls that are under way may take to finish when the broker stops."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise wrong("server.tls_cert and server.tls_key belong together", "set both or none")
+        for address in self.tcp:
+            if self.tokens is None:
+                raise wrong(
+                    f"server.listen has {address}, and server.tokens is not set: anybody could call",
+                    "set server.tokens, or listen on a unix socket only",
+                )
+            if self.tls_cert is None and not is_loopback(split_host_port(address.removeprefix("tcp://"))[0]):
+                raise wrong(
+                    f"server.listen has {address}, which other machines can reach, without TLS",
+                    "set server.tls_cert and server.tls_key, or listen on 127.0.0.1",
+                )
+        return self
+
+    @property
+    def tcp(self) -> tuple[str, ...]:
+        """The TCP addresses, as written."""
+        return tuple(address for address in self.listen if address.startswith("tcp://"))
+
+
+class Store(Section):
+    """``[store]``: what is kept, where, and how long."""
+
+    state_folder: AbsolutePath
+    """Database, socket, logs and drivers' records. Default: ``$XDG_STATE_HOME/sparkbroker``."""
+    kind: Literal["sqlite", "memory"] = "sqlite"
+    """``memory`` forgets everything when the broker ends: for tests, and for embedded brokers."""
+    ballast: Memory = 16 << 20
+    """A file that is freed when the disk is full, so that leases can still be ended."""
+    terminal_age: Duration = 7 * DAY
+    """Leases that have ended, with their logs, are kept this long."""
+    terminal_count: int = Field(default=10_000, ge=0, le=10_000_000)
+    """And at most so many of them."""
+    event_count: int = Field(default=200_000, ge=1_000, le=100_000_000)
+    """A watch can resume within this many events."""
+    request_age: Duration = DAY
+    """A repeated request_id gets its first answer for this long."""
+
+
+class Leases(Section):
+    """``[leases]``: what a request gets that doesn't say, and how many there may be."""
+
+    default_profile: Name | None = None
+    """Default: the only profile, or the one that is called ``default``."""
+    default_queue: Name | None = None
+    """Default: the only queue, or the one that is called ``default``."""
+    ttl: Duration = 30.0
+    """An attachment that isn't renewed ends after this."""
+    wait_ttl: Duration = 300.0
+    """A queued or starting lease that nobody watches or renews ends after this."""
+    unattended_ttl: Duration = 300.0
+    """A ready lease without an attachment ends after this."""
+    acquire_timeout: Duration | None = None
+    """A lease that isn't ready this long after it was asked for ends. Unset: it may wait for ever."""
+    max_duration: Duration | None = None
+    """A lease ends this long after it became ready. Unset: no bound."""
+    max_live_per_principal: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Live leases of one principal."""
+    max_queued: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Waiting leases of one queue, unless the queue says otherwise."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, (low, high, words) in LEASE_BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise wrong(f"leases.{name} ({value:g}s) is out of range", f"leases.{name} must be from {words}")
+        if self.wait_ttl < self.ttl:
+            raise wrong(
+                f"leases.wait_ttl ({self.wait_ttl:g}s) is less than leases.ttl ({self.ttl:g}s): a waiting client, which"
+                " renews every third of its ttl, could lose its place",
+                "leases.wait_ttl must be at least leases.ttl",
+            )
+        return self
+
+
+class Pool(Section):
+    """``[capacity.NAME]``: what may be charged at once. ``local`` is this machine, and defaults to all of it."""
+
+    cpu: Cpu | None = None
+    """Cores: ``8``, ``0.5`` or ``"500m"``."""
+    memory: Memory | None = None
+
+
+class Queue(Section):
+    """``[queues.NAME]``: a share of the capacity."""
+
+    cpu: Cpu | None = None
+    """Its quota of cores. Unset: all of every pool."""
+    memory: Memory | None = None
+    """Its quota of memory. Unset: all of every pool."""
+    priority_step: Duration = 300.0
+    """How much waiting one step of priority is worth."""
+    bypass_budget: int = Field(default=16, ge=0, le=1_000_000)
+    """So many smaller leases may pass a large one before capacity is kept for it."""
+    users: tuple[str, ...] = ()
+    """Principals that may use it. Empty: all."""
+    max_queued: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Default: ``leases.max_queued``."""

@@ -1,0 +1,265 @@
+"""The one place where capacity is taken.
+
+Promises: what is charged without ``force`` never exceeds what is configured, for its queue and for its pool at once;
+the sums are exact at every moment. Not promised: that what is charged with ``force``, or grows by ``resize``, fits: it
+runs already, and the ledger tells the truth about it. Until it fits again, nothing is admitted.
+
+Every operation is O(1) in the number of charges. A limit lists names and quantities: a *queue* limits only the names
+that it lists; a *pool* has only the names that it lists, and nothing of others.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from sparkbroker.broker.domain.resources import CPU, Resources, describe_quantity
+
+
+class LimitKind(StrEnum):
+    """Whose limit: the queue's quota, or the pool's capacity."""
+
+    QUEUE = "QUEUE"
+    POOL = "POOL"
+
+
+class Lacking(msgspec.Struct, frozen=True):
+    """The limit that an amount doesn't fit in, and the names of which there is too little; no names: the queue or
+    pool is not configured."""
+
+    kind: LimitKind
+    name: str
+    names: tuple[str, ...]
+
+
+class Charge(msgspec.Struct, frozen=True):
+    """What one owner holds."""
+
+    queue: str
+    pool: str
+    amount: Resources
+
+
+class _Account:
+    """One queue's or pool's limit and use. ``version`` grows with each change that could let something fit, or that
+    was not asked for (force, resize)."""
+
+    __slots__ = ("closed", "holders", "known", "limit", "used", "version")
+
+    def __init__(self, closed: bool) -> None:
+        self.closed = closed
+        self.known = False
+        self.limit: Mapping[str, int] = {}
+        self.used: dict[str, int] = {}
+        self.holders = 0
+        self.version = 0
+
+    def lacking(self, amount: Resources, used: Mapping[str, int]) -> tuple[str, ...]:
+        limit, names = self.limit, []
+        for name, asked in amount.quantities.items():
+            # Asking nothing of a name always fits, also where more than all of it is in use.
+            if asked and (name in limit or self.closed) and used.get(name, 0) + asked > limit.get(name, 0):
+                names.append(name)
+        return tuple(names)
+
+    def add(self, amount: Resources, sign: int) -> None:
+        for name, quantity in amount.quantities.items():
+            self.used[name] = self.used.get(name, 0) + sign * quantity
+        self.holders += sign
+
+    def configure(self, limit: Resources | None) -> None:
+        self.known = limit is not None
+        self.limit = {} if limit is None else limit.quantities
+        self.version += 1
+
+
+class Ledger:
+    """See the module. Owners are drivers' ids (or, for leases without a driver of ours, the leases')."""
+
+    def __init__(self, queues: Mapping[str, Resources], pools: Mapping[str, Resources]) -> None:
+        self._charges: dict[str, Charge] = {}
+        self._queues: dict[str, _Account] = {}
+        self._pools: dict[str, _Account] = {}
+        self.reconfigure(queues, pools)
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self._charges)} charged"]
+        for name, account in sorted(self._queues.items()):
+            shown = (describe_use(n, account.used.get(n, 0), limit, "/") for n, limit in sorted(account.limit.items()))
+            parts.append(" ".join((name, *shown)))
+        return f"<Ledger [{', '.join(parts)}]>"
+
+    def __len__(self) -> int:
+        return len(self._charges)
+
+    def __contains__(self, owner: object) -> bool:
+        return owner in self._charges
+
+    def get(self, owner: str) -> Charge | None:
+        """What the owner holds."""
+        return self._charges.get(owner)
+
+    def charge(self, owner: str, queue: str, pool: str, amount: Resources, *, force: bool = False) -> bool:
+        """Take capacity. False, and nothing is changed, if it doesn't fit or the queue or pool is not configured.
+
+        With ``force``, for what runs already, it is always recorded (also over an earlier charge of the same owner).
+        Without it, raise ValueError if the owner has a charge: that would be counted twice.
+        """
+        charge = Charge(queue, pool, amount)
+        if force:
+            if self._charges.get(owner) == charge:
+                return True
+            self.release(owner)
+        elif owner in self._charges:
+            raise ValueError(f"{owner} is charged already; resize or release it")
+        elif not self.fits(queue, pool, amount):
+            return False
+        self._charges[owner] = charge
+        for account in self._open(queue, pool):
+            account.add(amount, 1)
+            account.version += force
+        return True
+
+    def resize(self, owner: str, amount: Resources) -> bool:
+        """Record what the owner was seen to hold, whether it fits or not. False, and nothing is recorded, only if the
+        owner has no charge."""
+        charge = self._charges.get(owner)
+        if charge is None:
+            return False
+        if charge.amount == amount:
+            return True
+        self._charges[owner] = Charge(charge.queue, charge.pool, amount)
+        for account in self._accounts(charge.queue, charge.pool):
+            account.add(charge.amount, -1)
+            account.add(amount, 1)
+            account.version += 1
+        return True
+
+    def release(self, owner: str) -> None:
+        """Give back what the owner holds. Idempotent."""
+        charge = self._charges.pop(owner, None)
+        if charge is None:
+            return
+        for account in self._accounts(charge.queue, charge.pool):
+            account.add(charge.amount, -1)
+            account.version += 1
+
+    def fits(self, queue: str, pool: str, amount: Resources) -> bool:
+        """Whether ``charge`` would take it now."""
+        return self.lacking(queue, pool, amount) is None
+
+    def lacking(
+        self, queue: str, pool: str, amount: Resources, *, reserved: Resources | None = None
+    ) -> Lacking | None:
+        """What it doesn't fit in now: the queue's limit before the pool's. None: it fits.
+
+        ``reserved`` is counted as in use in the pool.
+        """
+        quota, capacity = self._accounts(queue, pool)
+        used: Mapping[str, int] = capacity.used
+        if reserved is not None:
+            used = (Resources(capacity.used) + reserved).quantities
+        return _lacking(queue, quota, quota.used, pool, capacity, used, amount)
+
+    def never_fits(self, queue: str, pool: str, amount: Resources) -> Lacking | None:
+        """What it would not fit in even if nothing were in use. None: it can fit some time."""
+        quota, capacity = self._accounts(queue, pool)
+        return _lacking(queue, quota, {}, pool, capacity, {}, amount)
+
+    def used(self, queue: str) -> Resources:
+        """The sum of the queue's charges."""
+        return _sum(self._queues.get(queue))
+
+    def pool_used(self, pool: str) -> Resources:
+        """The sum of the pool's charges."""
+        return _sum(self._pools.get(pool))
+
+    def limit(self, kind: LimitKind, name: str) -> Resources:
+        """What is configured; nothing if it isn't."""
+        account = (self._queues if kind is LimitKind.QUEUE else self._pools).get(name)
+        return Resources() if account is None else Resources(dict(account.limit))
+
+    def holders(self, queue: str) -> int:
+        """How many owners the queue's charges have."""
+        account = self._queues.get(queue)
+        return 0 if account is None else account.holders
+
+    def pool_holders(self, pool: str) -> int:
+        """How many owners the pool's charges have."""
+        account = self._pools.get(pool)
+        return 0 if account is None else account.holders
+
+    def queue_version(self, queue: str) -> int:
+        """Grows when something might fit that didn't: what depends on this queue is to be tried again."""
+        account = self._queues.get(queue)
+        return -1 if account is None else account.version
+
+    def pool_version(self, pool: str) -> int:
+        """The same of a pool."""
+        account = self._pools.get(pool)
+        return -1 if account is None else account.version
+
+    def reconfigure(self, queues: Mapping[str, Resources], pools: Mapping[str, Resources]) -> None:
+        """New limits. Those below what is in use stop admission there until it fits; nothing is taken away."""
+        for accounts, limits, closed in ((self._queues, queues, False), (self._pools, pools, True)):
+            for name in accounts.keys() | limits.keys():
+                if name not in accounts:
+                    accounts[name] = _Account(closed)
+                accounts[name].configure(limits.get(name))
+
+    def check(self) -> None:
+        """Raise AssertionError unless every sum is that of the charges."""
+        for accounts, of_queue in ((self._queues, True), (self._pools, False)):
+            for name, account in accounts.items():
+                charges = [c for c in self._charges.values() if (c.queue if of_queue else c.pool) == name]
+                expected = Resources()
+                for charge in charges:
+                    expected += charge.amount
+                if _sum(account) != _without_zeros(expected) or account.holders != len(charges):
+                    raise AssertionError(f"{name}: {_sum(account)} by {account.holders}, charged are {charges}")
+
+    def _accounts(self, queue: str, pool: str) -> tuple[_Account, _Account]:
+        return self._queues.get(queue, _NO_QUEUE), self._pools.get(pool, _NO_POOL)
+
+    def _open(self, queue: str, pool: str) -> tuple[_Account, _Account]:
+        """The accounts, made if they are not configured: what runs is charged all the same."""
+        if queue not in self._queues:
+            self._queues[queue] = _Account(closed=False)
+        if pool not in self._pools:
+            self._pools[pool] = _Account(closed=True)
+        return self._accounts(queue, pool)
+
+
+_NO_QUEUE: Final = _Account(closed=False)
+_NO_POOL: Final = _Account(closed=True)
+
+
+def _lacking(
+    queue: str,
+    quota: _Account,
+    quota_used: Mapping[str, int],
+    pool: str,
+    capacity: _Account,
+    capacity_used: Mapping[str, int],
+    amount: Resources,
+) -> Lacking | None:
+    if not quota.known or (names := quota.lacking(amount, quota_used)):
+        return Lacking(LimitKind.QUEUE, queue, names if quota.known else ())
+    if not capacity.known or (names := capacity.lacking(amount, capacity_used)):
+        return Lacking(LimitKind.POOL, pool, names if capacity.known else ())
+    return None
+
+
+def _sum(account: _Account | None) -> Resources:
+    return Resources() if account is None else _without_zeros(Resources(account.used))
+
+
+def _without_zeros(amount: Resources) -> Resources:
+    return Resources({name: quantity for name, quantity in amount.quantities.items() if quantity})
+
+
+def describe_use(name: str, used: int, limit: int, joint: str = " of ") -> str:
+    """How much of a limit is in use, for people: ``6 of 8 cores``, ``1.5 GiB of 4 GiB of memory``."""
+    left = f"{used / 1000:g}" if name == CPU else describe_quantity(name, used).removesuffix(" of memory")
+    return f"{left}{joint}{describe_quantity(name, limit)}"

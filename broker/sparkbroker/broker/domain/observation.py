@@ -1,0 +1,44 @@
+"""What a provisioner has seen of a driver."""
+
+from enum import StrEnum
+
+import msgspec
+
+from sparkbroker.broker.domain.driver import DriverExit
+from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.units import DriverId, WallTime
+
+Handle = dict[str, str | int | float]
+"""What a provisioner needs to find a driver again. It is stored and shown: never a secret in it."""
+
+
+class Phase(StrEnum):
+    """What the world shows of a driver."""
+
+    ABSENT = "ABSENT"
+    """Confirmed: nothing of it exists (never on a guess: promises 5 and 7)."""
+    STARTING = "STARTING"
+    """Its process exists; its port does not answer yet."""
+    PORT_OPEN = "PORT_OPEN"
+    """Its port accepts connections; a Connect call with its token has not succeeded yet."""
+    READY = "READY"
+    """A Connect call with its token has succeeded."""
+    STOPPING = "STOPPING"
+    """It was asked to end, or has partly ended; something of it still exists."""
+    EXITED = "EXITED"
+    """It has ended by itself and nothing of it runs; its exit is known as far as it can be."""
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is seen of one driver now. Times are None until they have happened."""
+
+    driver_id: DriverId
+    phase: Phase
+    handle: Handle = {}
+    resources: Resources = Resources()
+    profile_fingerprint: str = ""
+    process_started: WallTime | None = None
+    port_open: WallTime | None = None
+    ready: WallTime | None = None
+    exit: DriverExit | None = None
+    message: str = ""

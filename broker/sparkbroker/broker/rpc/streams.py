@@ -1,0 +1,100 @@
+"""The streams that are open: how many each principal has, how old they may get, and how they end when the broker does."""
+
+import asyncio
+from types import TracebackType
+from typing import Final, Self
+
+from sparkbroker.broker.domain.errors import TooMany, Unavailable
+from sparkbroker.broker.domain.units import Principal
+from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.rpc.limits import Limits
+
+STOPPING: Final = "the broker is stopping; sessions go on: connect again and resume"
+
+
+class Streams:
+    """One for all listeners of a server."""
+
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._limits = limits
+        self._metrics = metrics
+        self._open: set[Stream] = set()
+        self._by_principal: dict[Principal, int] = {}
+        self.closing = False
+
+    def __repr__(self) -> str:
+        return f"<Streams [{len(self._open)} open, {len(self._by_principal)} principals]>"
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, method: str, principal: Principal) -> "Stream":
+        """A context in which one stream runs, in the current task."""
+        return Stream(self, method, principal)
+
+    def close(self) -> None:
+        """End all streams with UNAVAILABLE, and refuse new calls the same way. Idempotent; returns at once."""
+        self.closing = True
+        for stream in self._open:
+            stream.end()
+
+    def refuse_if_closing(self) -> None:
+        if self.closing:
+            raise Unavailable(STOPPING, retry_after=1.0)
+
+    def _add(self, stream: "Stream") -> None:
+        self.refuse_if_closing()
+        count = self._by_principal.get(stream.principal, 0)
+        if count >= self._limits.streams_per_principal:
+            raise TooMany(
+                f"{count} streams are open for this principal, and it may have {self._limits.streams_per_principal}; "
+                "end some, or watch all leases over one stream (WatchLeases)",
+                retry_after=5.0,
+                limit=str(self._limits.streams_per_principal),
+            )
+        self._by_principal[stream.principal] = count + 1
+        self._open.add(stream)
+        self._metrics.streams(stream.method, 1)
+
+    def _remove(self, stream: "Stream") -> None:
+        self._open.discard(stream)
+        left = self._by_principal[stream.principal] - 1
+        if left:
+            self._by_principal[stream.principal] = left
+        else:
+            del self._by_principal[stream.principal]
+        self._metrics.streams(stream.method, -1)
+
+
+class Stream:
+    """The body is interrupted at the maximum age, which ends the stream well, or by ``end``, which raises Unavailable.
+
+    Raise TooMany or Unavailable at the entry. A cancellation from outside (the client has gone) passes through.
+    """
+
+    __slots__ = ("_streams", "_timeout", "method", "principal")
+
+    def __init__(self, streams: Streams, method: str, principal: Principal) -> None:
+        self._streams = streams
+        self.method = method
+        self.principal = principal
+        self._timeout = asyncio.timeout(streams._limits.stream_seconds)  # noqa: SLF001 - one thing in two classes
+
+    def end(self) -> None:
+        self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    async def __aenter__(self) -> Self:
+        self._streams._add(self)  # noqa: SLF001 - as above
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._streams._remove(self)  # noqa: SLF001 - as above
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            self._streams.refuse_if_closing()
+            return True
+        return False

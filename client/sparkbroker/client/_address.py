@@ -1,0 +1,198 @@
+"""Where the broker is and how to prove who we are: argument, else environment, else configuration file, else default.
+
+A URL is ``unix:///path/to/socket``, ``grpc://host:port`` (plaintext) or ``grpcs://host:port`` (TLS). A credential in
+the configuration file belongs to the URL beside it and is sent nowhere else.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from sparkbroker.client._errors import BadAddress
+
+_FORMS: Final = "unix:///path/to/socket, grpc://host:port or grpcs://host:port"
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_LONGEST_SOCKET_PATH: Final = 107
+_FILE_KEYS: Final = frozenset({"url", "token", "token_file", "ca_file"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A broker's address, checked. ``target`` is gRPC's; ``source`` says for people where the URL came from."""
+
+    url: str
+    target: str
+    tls: bool
+    loopback: bool
+    source: str
+    token: str = field(default="", repr=False)
+    token_file: Path | None = None
+    ca_file: Path | None = None
+
+    def read_token(self) -> str:
+        """The token of now: a file is read at each call, so that a rotated token is taken up."""
+        if self.token_file is None:
+            return self.token
+        return _token_text(_read(self.token_file, "token file").decode("utf-8", "replace"), str(self.token_file))
+
+    def read_ca(self) -> bytes | None:
+        """The certificates to trust, PEM. None: the system's."""
+        return None if self.ca_file is None else _read(self.ca_file, "CA file")
+
+
+def resolve_address(
+    url: str | None = None,
+    *,
+    token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    ca_file: str | os.PathLike[str] | None = None,
+    plaintext_token: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> Address:
+    """Find the broker's address; raise BadAddress, which names the source of what is wrong.
+
+    Environment: SPARKBROKER_URL, SPARKBROKER_TOKEN, SPARKBROKER_TOKEN_FILE, SPARKBROKER_CA_FILE. File:
+    ``$XDG_CONFIG_HOME/sparkbroker/client.toml`` with the keys url, token, token_file, ca_file. Default: the socket
+    ``$XDG_STATE_HOME/sparkbroker/run/broker.sock``. ``plaintext_token`` allows to send a token unencrypted to
+    another machine (a network that encrypts by itself).
+    """
+    env = os.environ if environ is None else environ
+    if url:
+        found, source, settings = url, "the url argument", {}
+    elif env.get("SPARKBROKER_URL"):
+        found, source, settings = env["SPARKBROKER_URL"], "SPARKBROKER_URL", {}
+    else:
+        file = _home(env, "XDG_CONFIG_HOME", ".config") / "sparkbroker" / "client.toml"
+        settings = _read_settings(file)
+        found, source = settings.get("url", ""), str(file)
+        if not found:
+            socket = _home(env, "XDG_STATE_HOME", ".local/state") / "sparkbroker" / "run" / "broker.sock"
+            found, source = f"unix://{socket}", "the default"
+    address = _parse(found, source)
+    return _with_credentials(address, env, settings, token, token_file, ca_file, plaintext_token)
+
+
+def _with_credentials(
+    address: Address,
+    env: Mapping[str, str],
+    settings: Mapping[str, str],
+    token: str | None,
+    token_file: str | os.PathLike[str] | None,
+    ca_file: str | os.PathLike[str] | None,
+    plaintext_token: bool,
+) -> Address:
+    levels = [
+        ("an argument", token, token_file),
+        ("the environment", env.get("SPARKBROKER_TOKEN"), env.get("SPARKBROKER_TOKEN_FILE")),
+        (address.source, settings.get("token"), settings.get("token_file")),
+    ]
+    text, path = "", None
+    for origin, own_token, own_file in levels:
+        if own_token and own_file:
+            raise BadAddress(f"{origin} gives both a token and a token file; give one of them")
+        if own_token or own_file:
+            text = _token_text(own_token, origin) if own_token else ""
+            path = Path(own_file).expanduser() if own_file else None
+            break
+    ca = ca_file or env.get("SPARKBROKER_CA_FILE") or settings.get("ca_file")
+    if ca and not address.tls and settings.get("ca_file") != ca:
+        raise BadAddress(f"{address.source}: {address.url!r} has no TLS, and a CA file is given; use grpcs://")
+    if (text or path) and not (address.tls or address.loopback or plaintext_token):
+        raise BadAddress(
+            f"{address.source}: a token would be sent unencrypted to {address.url!r}; use grpcs://, "
+            "or plaintext_token=True if the network encrypts by itself"
+        )
+    return Address(
+        url=address.url,
+        target=address.target,
+        tls=address.tls,
+        loopback=address.loopback,
+        source=address.source,
+        token=text,
+        token_file=path,
+        ca_file=Path(ca).expanduser() if ca else None,
+    )
+
+
+def _parse(url: str, source: str) -> Address:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise BadAddress(f"{source}: {_shown(url)!r} is no URL ({error}); use {_FORMS}") from error
+    if parts.username is not None or parts.query or parts.fragment:
+        raise BadAddress(
+            f"{source}: {_shown(url)!r} must hold nothing but the address; give credentials as token or token_file"
+        )
+    if parts.scheme == "unix":
+        path = parts.path
+        if parts.netloc or not path.startswith("/"):
+            raise BadAddress(f"{source}: {url!r} must name an absolute path, as unix:///path/to/socket")
+        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+            raise BadAddress(f"{source}: the socket path {path!r} is longer than {_LONGEST_SOCKET_PATH} bytes")
+        return Address(url=url, target=f"unix:{path}", tls=False, loopback=True, source=source)
+    if parts.scheme in ("grpc", "grpcs"):
+        if not host or port is None or parts.path not in ("", "/"):
+            raise BadAddress(f"{source}: {url!r} must name host and port, as {parts.scheme}://host:port")
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return Address(
+            url=url, target=target, tls=parts.scheme == "grpcs", loopback=host in _LOOPBACK, source=source
+        )
+    raise BadAddress(f"{source}: {_shown(url)!r} has an unknown form; use {_FORMS}")
+
+
+def _shown(url: str) -> str:
+    """The URL without what may be a credential."""
+    scheme, mark, rest = url.partition("://")
+    rest = rest.partition("?")[0].partition("#")[0]
+    return scheme + mark + rest.rpartition("@")[2]
+
+
+def _home(env: Mapping[str, str], variable: str, below_home: str) -> Path:
+    value = env.get(variable, "")
+    if value.startswith("/"):  # the XDG specification: a relative path is to be ignored
+        return Path(value)
+    home = env.get("HOME")
+    return (Path(home) if home else Path.home()) / below_home
+
+
+def _read_settings(file: Path) -> dict[str, str]:
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise BadAddress(f"{file} can't be read: {error.strerror}") from error
+    import tomllib  # noqa: PLC0415  only needed where there is a file
+
+    try:
+        settings = tomllib.loads(raw.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadAddress(f"{file} is no TOML: {error}") from error
+    for key, value in settings.items():
+        if key not in _FILE_KEYS:
+            raise BadAddress(f"{file}: unknown key {key!r}; known are {', '.join(sorted(_FILE_KEYS))}")
+        if not isinstance(value, str):
+            raise BadAddress(f"{file}: {key} must be a string")
+    if settings.keys() & {"token", "token_file"} and "url" not in settings:
+        raise BadAddress(f"{file}: a token needs the url that it is for beside it")
+    return settings
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(1 << 20)
+    except OSError as error:
+        raise BadAddress(f"the {what} {path} can't be read: {error.strerror}") from error
+    return content
+
+
+def _token_text(text: str, origin: str) -> str:
+    token = text.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise BadAddress(f"the token from {origin} is empty or has characters that a token can't have")
+    return token

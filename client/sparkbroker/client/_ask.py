@@ -1,0 +1,170 @@
+"""What a program asks for, as arguments, checked as far as the client can and made into a request."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final, Literal, TypedDict
+
+from google.protobuf.duration_pb2 import Duration
+
+from sparkbroker.client._errors import InvalidRequest
+from sparkbroker.v1 import broker_pb2 as pb
+
+Seconds = float | timedelta
+_INT32: Final = 2**31 - 1
+
+
+class Ask(TypedDict, total=False):
+    """The arguments of ``acquire``, ``lease`` and ``session``. What is left out takes the profile's default.
+
+    ``cores`` and ``memory`` are the driver's ("2g": Spark's notation); ``executors`` is how many, or the pair of
+    fewest and most. Durations are seconds or timedelta. ``key`` is the caller's own name for the lease, and
+    ``on_existing`` what happens when it has a live one. The rest is documented at LeaseSpec in broker.proto.
+    """
+
+    profile: str
+    queue: str
+    mode: Literal["CONNECT", "LOCAL"]
+    sharing: Literal["EXCLUSIVE", "SHARED"]
+    cores: int
+    memory: str
+    memory_overhead: str
+    executors: int | tuple[int, int]
+    executor_cores: int
+    executor_memory: str
+    executor_memory_overhead: str
+    conf: Mapping[str, str]
+    packages: Sequence[str]
+    jars: Sequence[str]
+    priority: int
+    labels: Mapping[str, str]
+    wait_ttl: Seconds
+    unattended_ttl: Seconds
+    ttl: Seconds
+    acquire_timeout: Seconds
+    max_duration: Seconds
+    keep_when_holder_lost: bool
+    key: str
+    on_existing: Literal["FAIL", "REATTACH", "REPLACE"]
+
+
+def acquire_request(ask: Ask, request_id: str) -> pb.AcquireLeaseRequest:
+    """The request for an Ask; raise InvalidRequest, which names the argument."""
+    given: dict[str, Any] = {name: value for name, value in ask.items() if value is not None}
+    for name in given:
+        if name not in Ask.__annotations__:
+            raise InvalidRequest(f"{name}: there is no such argument", field=name)
+    spec = pb.LeaseSpec(
+        profile=_text(given, "profile"),
+        queue=_text(given, "queue"),
+        mode=_choice(given, "mode", pb.LeaseMode, "LEASE_MODE_"),
+        sharing=_choice(given, "sharing", pb.LeaseSharing, "LEASE_SHARING_"),
+        conf=_texts(given, "conf"),
+        packages=_list(given, "packages"),
+        jars=_list(given, "jars"),
+        priority=_whole(given, "priority", lowest=-_INT32),
+        labels=_texts(given, "labels"),
+        keep_when_holder_lost=_flag(given, "keep_when_holder_lost"),
+    )
+    driver = _size(given, "cores", "memory", "memory_overhead")
+    if driver is not None:
+        spec.driver.CopyFrom(driver)
+    executors = _executors(given)
+    if executors is not None:
+        spec.executors.CopyFrom(executors)
+    for name in ("wait_ttl", "unattended_ttl", "ttl", "acquire_timeout", "max_duration"):
+        if name in given:
+            getattr(spec, name).CopyFrom(_duration(given[name], name))
+    return pb.AcquireLeaseRequest(
+        request_id=request_id,
+        lease_key=_text(given, "key"),
+        on_existing=_choice(given, "on_existing", pb.OnExisting, "ON_EXISTING_"),
+        spec=spec,
+    )
+
+
+def _size(given: Mapping[str, Any], cores: str, memory: str, overhead: str) -> pb.ContainerSize | None:
+    if not {cores, memory, overhead} & given.keys():
+        return None
+    return pb.ContainerSize(
+        cores=_whole(given, cores, lowest=1), memory=_text(given, memory), memory_overhead=_text(given, overhead)
+    )
+
+
+def _executors(given: Mapping[str, Any]) -> pb.ExecutorSpec | None:
+    size = _size(given, "executor_cores", "executor_memory", "executor_memory_overhead")
+    if "executors" not in given and size is None:
+        return None
+    value = given.get("executors", 1)
+    pair = value if isinstance(value, tuple) else (value, value)
+    if len(pair) != 2:  # noqa: PLR2004
+        raise InvalidRequest(f"executors: {value!r} is neither a number nor a pair (fewest, most)", field="executors")
+    fewest, most = (_whole({"executors": number}, "executors", lowest=0) for number in pair)
+    if fewest > most:
+        raise InvalidRequest(f"executors: fewest is {fewest} and most is {most}; fewest first", field="executors")
+    return pb.ExecutorSpec(size=size, min_count=fewest, max_count=most)
+
+
+def _whole(given: Mapping[str, Any], name: str, *, lowest: int) -> int:
+    value = given.get(name)
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidRequest(f"{name}: {value!r} is no whole number; give one from {lowest} to {_INT32}", field=name)
+    if not lowest <= value <= _INT32:
+        raise InvalidRequest(f"{name}: {value} is out of range; give {lowest} to {_INT32}", field=name)
+    return value
+
+
+def _text(given: Mapping[str, Any], name: str) -> str:
+    value = given.get(name, "")
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name}: {value!r} is no text; give a str", field=name)
+    return value
+
+
+def _flag(given: Mapping[str, Any], name: str) -> bool:
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name}: {value!r} is neither True nor False", field=name)
+    return value
+
+
+def _texts(given: Mapping[str, Any], name: str) -> dict[str, str]:
+    value = given.get(name, {})
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"{name}: give a mapping of text to text", field=name)
+    for key, item in value.items():
+        if not isinstance(key, str) or not isinstance(item, str):
+            raise InvalidRequest(f"{name}: {key!r} must be text with a value that is text", field=name)
+    return dict(value)
+
+
+def _list(given: Mapping[str, Any], name: str) -> list[str]:
+    value = given.get(name, ())
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
+        raise InvalidRequest(f"{name}: give a list of texts", field=name)
+    return list(value)
+
+
+def _choice(given: Mapping[str, Any], name: str, enum: Any, prefix: str) -> Any:
+    value = given.get(name)
+    if value is None:
+        return 0
+    known = [key.removeprefix(prefix) for key in enum.keys() if not key.endswith("UNSPECIFIED")]  # noqa: SIM118
+    if value not in known:
+        raise InvalidRequest(f"{name}: {value!r} is unknown; give one of {', '.join(known)}", field=name)
+    return enum.Value(prefix + value)
+
+
+def seconds(value: object, name: str) -> float:
+    """A duration as seconds; raise InvalidRequest unless it is finite and not negative."""
+    if isinstance(value, timedelta):
+        return seconds(value.total_seconds(), name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10**9:
+        raise InvalidRequest(f"{name}: {value!r} is no duration; give seconds (0 to 1e9) or a timedelta", field=name)
+    return float(value)
+
+
+def _duration(value: object, name: str) -> Duration:
+    whole, nanos = divmod(round(seconds(value, name) * 1e9), 10**9)
+    return Duration(seconds=whole, nanos=nanos)

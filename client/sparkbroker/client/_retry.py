@@ -1,0 +1,23 @@
+"""When to try again: pure decisions."""
+
+from typing import Final
+
+from sparkbroker.client._errors import BrokerUnreachable, SparkbrokerError, TooManyRequests
+
+FIRST_DELAY: Final = 0.1
+LONGEST_DELAY: Final = 5.0
+
+
+def retry_delay(error: SparkbrokerError, attempt: int, remaining: float, jitter: float) -> float | None:
+    """Seconds to wait before the next try, or None: don't.
+
+    ``attempt`` counts tries made, from 1; ``remaining`` are the seconds left for all of it; ``jitter`` is in [0, 1).
+    A delay that the broker suggests is kept to; more than remains means no further try.
+    """
+    if not isinstance(error, BrokerUnreachable | TooManyRequests):
+        return None
+    if error.retry_after is not None:
+        delay = error.retry_after * (1 + 0.1 * jitter)
+    else:
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 16)) * (0.5 + 0.5 * jitter)
+    return delay if delay < remaining else None

@@ -1,0 +1,119 @@
+"""What every test may ask for, and the check that a test run leaves no process behind."""
+
+import importlib.util
+import os
+import select
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+NEEDS_ARE_ERRORS = "CI"
+"""The environment variable under which a missing need fails a test instead of skipping it."""
+GRACE = 5.0
+"""Seconds that a process which was told to end gets after the last test."""
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[[object, str], None]:
+    """``need(condition, why)``: what the machine must have for this test.
+
+    Missing, it is an error where ``CI`` is set, so that no test stops running unseen, and elsewhere a skip that says why.
+    """
+
+    def check(condition: object, why: str) -> None:
+        if condition:
+            return
+        if os.environ.get(NEEDS_ARE_ERRORS):
+            pytest.fail(f"this machine lacks what the test needs: {why}", pytrace=False)
+        pytest.skip(why)
+
+    return check
+
+
+@pytest.fixture
+def state_folder(run_folder: Path) -> Path:
+    """An empty folder of mode 0700, with a path short enough for a unix socket in it (107 bytes)."""
+    return Path(tempfile.mkdtemp(prefix="s", dir=run_folder))
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder under which this test run keeps everything."""
+    return tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leftovers(run_folder: Path) -> Iterator[None]:
+    """After the run nothing lives that was started by it: whatever has its folder in arguments, environment or cwd."""
+    yield
+    leftovers = {pid: command for pid, command in _started_by(run_folder).items() if not _ends_by_itself(pid)}
+    if not leftovers:
+        return
+    for pid in leftovers:
+        _end(pid)
+    shown = "\n".join(f"  {pid}: {command}" for pid, command in leftovers.items())
+    pytest.fail(f"the run left processes behind (ended now):\n{shown}", pytrace=False)
+
+
+def _started_by(folder: Path) -> dict[int, str]:
+    """Pid -> command line of live processes that carry ``folder``, but for this one and those above it."""
+    needle = os.fsencode(folder)
+    spared = _ancestors()
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        pid = int(entry.name)
+        if pid in spared:
+            continue
+        try:
+            traces = [(entry / name).read_bytes() for name in ("cmdline", "environ")]
+            traces.append(bytes((entry / "cwd").readlink()))
+        except OSError:  # It has ended, is a zombie, or isn't ours to read.
+            continue
+        if any(needle in trace for trace in traces):
+            found[pid] = traces[0].replace(b"\0", b" ").decode(errors="replace")[:200]
+    return found
+
+
+def _ancestors() -> set[int]:
+    """This process and all above it: a shell that set ``--basetemp`` is no leftover."""
+    pids, pid = set(), os.getpid()
+    while pid:
+        pids.add(pid)
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return pids
+
+
+def _ends_by_itself(pid: int) -> bool:
+    """Whether it is gone within the grace: a driver that was told to end may be at it."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([process], [], [], GRACE)[0])
+    finally:
+        os.close(process)
+
+
+def _end(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+@pytest.fixture(scope="session")
+def docs_generate() -> ModuleType:
+    """``docs/generate.py``, which isn't in a package."""
+    path = Path(__file__).parents[1] / "docs" / "generate.py"
+    spec = importlib.util.spec_from_file_location("docs_generate", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
