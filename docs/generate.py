@@ -322,7 +322,7 @@ def errors_page() -> str:
     from sparkbroker.broker.domain.errors import BrokerError
 
     codes = _module("sparkbroker.broker.rpc.errors")
-    table: dict[type, Any] = {}
+    table: dict[type[BrokerError], Any] = {}
     for value in vars(codes).values():
         if (
             isinstance(value, dict)

@@ -1,136 +1,215 @@
 """Composition: the one place that sees the configuration and every adapter.
 
-``Core`` is a broker without a transport; ``serve`` is a whole one, from taking the state folder to letting it go.
+``serve`` is a whole broker, from taking the state folder to letting it go.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Mapping
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 
-from sparkbroker.broker.app.admitter import Admitter
-from sparkbroker.broker.app.authority import Authority
+from sparkbroker.broker.adapters.local_provisioner import Launcher, LocalProvisioner
+from sparkbroker.broker.adapters.local_user import LocalUser
+from sparkbroker.broker.adapters.memory_store import MemoryDatabase, MemoryStore
+from sparkbroker.broker.adapters.prometheus_metrics import PrometheusMetrics
+from sparkbroker.broker.adapters.sql_store import SqlStore, StateFolder
+from sparkbroker.broker.adapters.static_provisioner import StaticProvisioner
+from sparkbroker.broker.adapters.static_tokens import StaticTokens
+from sparkbroker.broker.adapters.system_clock import SystemClock
+from sparkbroker.broker.app.authority import StoreLost
 from sparkbroker.broker.app.catalogue import Catalogue
-from sparkbroker.broker.app.ending import Ending
-from sparkbroker.broker.app.events import Events
-from sparkbroker.broker.app.expirer import Expirer
-from sparkbroker.broker.app.ids import Ids
-from sparkbroker.broker.app.inventory import Inventory
-from sparkbroker.broker.app.janitor import Janitor, Retention
-from sparkbroker.broker.app.leases import Leases
-from sparkbroker.broker.app.reconciler import Reconciler
-from sparkbroker.broker.app.watching import Watching
-from sparkbroker.broker.domain.admission import Admission
-from sparkbroker.broker.domain.driver import DriverState
-from sparkbroker.broker.domain.lease import LeaseState
-from sparkbroker.broker.domain.ledger import Ledger
-from sparkbroker.broker.ports.clock import Clock
-from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.app.janitor import Retention
+from sparkbroker.broker.config import Config, capacity_warnings, to_capacity, to_profiles, to_queues
+from sparkbroker.broker.core import Core
+from sparkbroker.broker.domain.errors import Unavailable
+from sparkbroker.broker.domain.units import Seconds
+from sparkbroker.broker.log_setup import set_up
 from sparkbroker.broker.ports.provisioner import Provisioner
 from sparkbroker.broker.ports.store import Store
+from sparkbroker.broker.rpc.limits import Limits
+from sparkbroker.broker.rpc.listeners import Listener, TcpListener, Tls, UnixListener
+from sparkbroker.broker.rpc.server import BrokerServer
 
 log = structlog.get_logger()
 
 
-class Core:
-    """A broker without a transport: ``recover`` it, then ``run`` it in a task until ``stop``.
+async def serve(
+    config: Config, *, embedded: bool = False, parent_fd: int | None = None, launcher: Launcher | None = None
+) -> None:
+    """A broker until SIGTERM, SIGINT or the end of ``parent_fd``; then it finishes what it accepted (promise 15).
 
-    ``leases`` are its use cases. ``repr`` shows its parts' live counts.
+    ``embedded``: its drivers end with it, also when it is killed. ``launcher``: what local drivers are started as, by
+    default Spark. Raise BrokerError for what keeps it from serving,
+    and Unavailable when the store is lost meanwhile.
     """
+    form = config.server.log_format
+    set_up(
+        form=form if form != "auto" else "console" if sys.stderr.isatty() else "json", level=config.server.log_level
+    )
+    folder = StateFolder(config.store.state_folder, ballast_size=config.store.ballast, create_parents=True)
+    with folder:
+        await _Broker(config, folder, embedded=embedded, launcher=launcher).run(parent_fd)
 
-    def __init__(
-        self,
-        *,
-        catalogue: Catalogue,
-        store: Store,
-        provisioners: Mapping[str, Provisioner],
-        clock: Clock,
-        metrics: Metrics,
-        retention: Retention | None = None,
-        max_live: int = 1000,
-    ) -> None:
-        ids = Ids(clock)
-        self._store = store
-        self._provisioners = provisioners
-        self.events = Events()
-        ledger = Ledger({name: queue.nominal for name, queue in catalogue.queues.items()}, catalogue.pools)
-        self.authority = Authority(store, clock, metrics, ledger, self.events)
-        self.reconciler = Reconciler(self.authority, provisioners, clock, metrics)
-        self.admitter = Admitter(
-            self.authority, Admission(catalogue.queues), ids, clock, metrics, self.reconciler.enqueue
-        )
-        self.reconciler.admitter = self.admitter
-        ending = Ending(self.authority, self.admitter, self.reconciler, clock)
-        self.expirer = Expirer(self.authority, self.events, ending)
-        self.authority.on_lease = self.expirer.note
-        self._watching = Watching(self.authority, self.admitter, self.events, store)
-        self.inventory = Inventory(self.authority, self.admitter, self.reconciler, provisioners, clock)
-        self._janitor = Janitor(self.authority, provisioners, clock, retention or Retention())
-        self.leases = Leases(
-            authority=self.authority,
-            catalogue=catalogue,
-            admitter=self.admitter,
-            reconciler=self.reconciler,
-            ending=ending,
-            watching=self._watching,
-            provisioners=provisioners,
-            ids=ids,
+
+class _Broker:
+    """All parts of one broker, for the life of ``serve``."""
+
+    def __init__(self, config: Config, folder: StateFolder, *, embedded: bool, launcher: Launcher | None) -> None:
+        clock = SystemClock()
+        self._config = config
+        self._embedded = embedded
+        self._metrics = PrometheusMetrics()
+        self._tokens = StaticTokens(config.server.tokens) if config.server.tokens is not None else None
+        profiles = to_profiles(config)
+        self._provisioners: Mapping[str, Provisioner] = {
+            "local": LocalProvisioner(
+                folder=folder.drivers,
+                cache=folder.cache,
+                key=folder.key,
+                embedded=embedded,
+                clock=clock,
+                launcher=launcher,
+            ),
+            "static": StaticProvisioner(list(profiles.values()), clock=clock),
+        }
+        found = {pool: size for each in self._provisioners.values() for pool, size in each.capacity().items()}
+        pools = to_capacity(config, found)
+        for warning in capacity_warnings(config, pools):
+            log.warning("config.capacity", message=warning)
+        self._core = Core(
+            catalogue=Catalogue(
+                profiles=profiles,
+                queues=to_queues(config, pools),
+                pools=pools,
+                default_profile=config.default_profile,
+                default_queue=config.default_queue,
+            ),
+            store=_store(config, folder),
+            provisioners=self._provisioners,
             clock=clock,
-            max_live=max_live,
+            metrics=self._metrics,
+            retention=_retention(config),
+            max_live=config.leases.max_live_per_principal,
         )
-        self._stopping = asyncio.Event()
+        self._server = BrokerServer(
+            self._core.leases,
+            [self._listener(address) for address in config.listen],
+            metrics=self._metrics,
+            broker_key=folder.key,
+            limits=_limits(config),
+        )
 
-    def __repr__(self) -> str:
-        parts = (self.authority, self.authority.ledger, self.admitter, self.reconciler, self.expirer, self.events)
-        return f"<Core {' '.join(map(repr, parts))}>"
+    async def run(self, parent_fd: int | None) -> None:
+        stop = asyncio.Event()
+        try:
+            with _signals({signal.SIGTERM: stop.set, signal.SIGINT: stop.set, signal.SIGHUP: self._reload}):
+                with _end_of(parent_fd, stop.set):
+                    await self._core.recover()
+                    self._serve_metrics()
+                    await self._serve(stop)
+        except* StoreLost as group:
+            lost = group.exceptions[0]
+            raise Unavailable(f"the store is lost ({lost}); start the broker again") from group
+        finally:
+            self._metrics.close()
+            await self._core.close()
 
-    def census(self) -> Mapping[tuple[str, str], int]:
-        """How many leases there are by (queue, state)."""
-        return Counter((lease.spec.queue, str(lease.state)) for lease in self.authority.leases.values())
-
-    async def recover(self) -> None:
-        """Take over what is stored. Raise StoreUnusable, ProvisionerFailed."""
-        await self.authority.recover()
-        for lease in self.authority.leases.values():
-            if lease.live:
-                self.expirer.note(lease)
-            if lease.state is LeaseState.QUEUED:
-                self.admitter.add(lease)
-        for provisioner in self._provisioners.values():
-            await provisioner.start()
-        for driver in self.authority.drivers.values():
-            if driver.state is not DriverState.GONE:
-                self.reconciler.enqueue(driver.id)
-
-    async def run(self) -> None:
-        """Serve until ``stop``; raise StoreLost (in a group) if the store fails. What was accepted is committed."""
+    async def _serve(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
-            committing = group.create_task(self.authority.run(), name="commit")
-            working = [
-                group.create_task(part.run(), name=name)
-                for name, part in (
-                    ("reconcile", self.reconciler),
-                    ("expire", self.expirer),
-                    ("watch", self._watching),
-                    ("inventory", self.inventory),
-                    ("retain", self._janitor),
-                )
-            ]
-            await self._stopping.wait()
-            for task in working:
-                task.cancel()
-            self.authority.heartbeat()
-            self.authority.stop()
-            await committing
+            running = group.create_task(self._core.run(), name="core")
+            await self._server.start()
+            announcing = group.create_task(self._announce(), name="announce")
+            try:
+                await stop.wait()
+                log.info("broker.stopping", embedded=self._embedded)
+            finally:
+                announcing.cancel()
+                await self._server.stop(self._config.server.shutdown_grace)
+                self._core.stop()
+            await running
+        log.info("broker.stopped")
 
-    def stop(self) -> None:
-        """Let ``run`` finish its commits and return. Sessions go on (promise 15)."""
-        self.events.close()
-        self._stopping.set()
+    async def _announce(self) -> None:
+        await self._core.inventory.complete.wait()
+        self._server.set_serving(True)
+        log.info("broker.serving", listen=self._server.addresses, pid=os.getpid())
 
-    async def close(self) -> None:
-        """Let go of provisioners and store."""
-        for provisioner in self._provisioners.values():
-            await provisioner.close()
-        await self._store.close()
+    def _serve_metrics(self) -> None:
+        self._metrics.observe_leases(self._core.census, asyncio.get_running_loop())
+        if self._config.server.metrics:
+            host, _, port = self._config.server.metrics.rpartition(":")
+            bound = self._metrics.serve(host.strip("[]"), int(port))
+            log.info("metrics.listening", address=f"http://{host}:{bound}/metrics")
+
+    def _reload(self) -> None:
+        if self._tokens is not None:
+            log.info("tokens.reloaded", count=self._tokens.reload())
+
+    def _listener(self, address: str) -> Listener:
+        if address.startswith("unix:"):
+            return UnixListener(Path(address.removeprefix("unix:")), LocalUser())
+        url = urlsplit(address)
+        if self._tokens is None or url.hostname is None or url.port is None:
+            raise Unavailable(f"server.listen: {address} needs server.tokens")
+        server = self._config.server
+        tls = Tls(server.tls_cert, server.tls_key) if server.tls_cert and server.tls_key else None
+        return TcpListener(url.hostname, url.port, self._tokens, tls)
+
+
+def _store(config: Config, folder: StateFolder) -> Store:
+    if config.store.kind == "memory":
+        return MemoryStore(MemoryDatabase())
+    return SqlStore(folder.database, ballast=folder.ballast)
+
+
+def _retention(config: Config) -> Retention:
+    store = config.store
+    return Retention(
+        terminal_age=Seconds(store.terminal_age),
+        terminal_count=store.terminal_count,
+        event_count=store.event_count,
+        request_age=Seconds(store.request_age),
+    )
+
+
+def _limits(config: Config) -> Limits:
+    server = config.server
+    return Limits(
+        message_bytes=server.max_message_bytes,
+        concurrent_rpcs=server.max_concurrent_rpcs,
+        streams_per_connection=server.max_concurrent_streams,
+        streams_per_principal=server.max_watches_per_principal,
+        stream_seconds=server.max_stream_age,
+    )
+
+
+@contextmanager
+def _signals(handlers: Mapping[signal.Signals, Callable[[], object]]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _end_of(descriptor: int | None, tell: Callable[[], object]) -> Iterator[None]:
+    """Tell when the other end of a pipe is closed, however its process ended. Nothing is ever written to it."""
+    if descriptor is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, tell)
+    try:
+        yield
+    finally:
+        loop.remove_reader(descriptor)

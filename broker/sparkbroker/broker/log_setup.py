@@ -24,9 +24,7 @@ def bind_lazily(fields: Callable[[], Mapping[str, str]]) -> None:
     _fields.set(fields)
 
 
-def set_up(
-    *, form: Literal["console", "json"] = "console", level: str = "info", stream: TextIO | None = None
-) -> None:
+def set_up(*, form: Literal["console", "json"] = "console", level: str = "info", stream: TextIO | None = None) -> None:
     """Configure structlog and the standard library's logging (gRPC, Alembic, asyncio) alike, to ``stream`` or stderr.
 
     ``level`` is debug, info, warning or error. May be called again; the last call counts.

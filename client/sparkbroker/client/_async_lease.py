@@ -1,6 +1,7 @@
 """One lease, from the holder's side."""
 
 import asyncio
+import copy
 import logging
 import os
 import socket
@@ -29,7 +30,7 @@ from sparkbroker.client._keepalive import KeepAlive
 from sparkbroker.client._rpc import Rpc
 from sparkbroker.client._schedule import Beat
 from sparkbroker.client._tasks import Tasks
-from sparkbroker.client._values import LIVE, TERMINAL, ConnectConnection, Connection, Progress, read_connection, state_name
+from sparkbroker.client._values import LIVE, Connection, Progress, read_connection, state_name
 from sparkbroker.v1 import broker_pb2 as pb
 
 if TYPE_CHECKING:
@@ -64,6 +65,14 @@ class LeaseContext:
     callbacks: Callbacks
 
 
+def call_logged(callback: Callable[[Any], object], lease: Any) -> None:
+    """Call back; the program's own error in it is logged, since there is nobody to raise it to."""
+    try:
+        callback(lease)
+    except Exception:
+        _log.exception("sparkbroker: a callback for %s failed", lease.name)
+
+
 class AsyncLease:
     """A handle on a lease. Acquired, it isn't attached yet: ``wait_ready``, then ``attach`` (or ``open_session``).
 
@@ -71,8 +80,9 @@ class AsyncLease:
     A handle that isn't attached and isn't used with ``async with`` leaves the lease to whoever attaches to it.
     """
 
-    def __init__(self, context: LeaseContext, info: pb.Lease) -> None:
+    def __init__(self, context: LeaseContext, info: pb.Lease, *, joined: bool = False) -> None:
         self._context = context
+        self._joined = joined
         self._pid = os.getpid()
         self._info = info
         self._generation = 0
@@ -80,7 +90,7 @@ class AsyncLease:
         self._suspect = ""
         self._notice = ""
         self._loss: LeaseLost | None = None
-        self._loss_told: asyncio.Task[Any] | None = None
+        self._loss_known = asyncio.Event()
         self._released = False
         self._sessions: list[OpenSession] = []
         self._session_id_used = False
@@ -135,11 +145,10 @@ class AsyncLease:
     @property
     def lost(self) -> LeaseLost | None:
         """How it was lost; None: it was not."""
-        return self._loss and _copy(self._loss)
+        return self._loss and copy.copy(self._loss)
 
     async def refresh(self) -> pb.Lease:
         """Read the lease from the broker."""
-        self._check_process()
         response = await self._context.rpc.call("GetLease", pb.GetLeaseRequest(name=self.name), pb.GetLeaseResponse)
         self._info = response.lease
         return self._info
@@ -150,7 +159,7 @@ class AsyncLease:
         Raise AcquireFailed (AcquireTimeout if its time or ``timeout`` seconds have passed: the lease then still
         waits), and BrokerUnreachable when the client's patience with a broker that is away is over.
         """
-        self._check()
+        self.check()
         end = None if timeout is None else _clock.now() + timeout
         progress = _progress.from_lease(self._info)
         told: Progress | None = None
@@ -213,17 +222,13 @@ class AsyncLease:
 
         ``holder`` is for people; empty: host and process. Attached already: nothing happens.
         """
-        self._check()
+        self.check()
         if self.attached:
             return
         self._holder = (holder or self._holder or f"{socket.gethostname()}:{os.getpid()}")[:256]
         request = pb.AttachLeaseRequest(name=self.name, request_id=str(uuid.uuid4()), holder=self._holder)
-        # If the caller goes while it is on its way, the attachment is given back: it is known once this has ended.
-        await self._context.tasks.finish(self._attach(request), "attach")
-
-    async def _attach(self, request: pb.AttachLeaseRequest) -> None:
         sent = _clock.now()
-        response = await self._context.rpc.call("AttachLease", request, pb.AttachLeaseResponse)
+        response = await self._guarded(self._context.rpc.call("AttachLease", request, pb.AttachLeaseResponse))
         self._info = response.lease
         self._generation = response.attachment.generation
         self._context.held.add(self)
@@ -249,7 +254,7 @@ class AsyncLease:
 
     async def session_connection(self) -> Connection:
         """As ``connection``, for a session that doesn't exist yet: a session id serves once, then it is attached anew."""
-        self._check()
+        self.check()
         if any(session.open for session in self._sessions):
             raise SessionConflict(f"{self.name} has an open session; use its newSession(), or a shared lease")
         if self._session_id_used and self.attached:
@@ -311,18 +316,15 @@ class AsyncLease:
                         "RenewLease", request, pb.RenewLeaseResponse, patience=_VERIFY_TIMEOUT
                     )
             except (LeaseEnded, LeaseNotFound) as error:
-                self.lost_now(error.reason, error.message)
+                self.renewal_lost(error.reason, error.message)
             except (SparkbrokerError, TimeoutError):
                 _log.info("sparkbroker: whether %s still lives could not be asked", self.name)
-        if self._loss is not None:
-            await self._loss_known()
-            raise _copy(self._loss) from cause
+        await self._raise_loss(cause)
 
     async def logs(
         self, *, offset: int = 0, tail_lines: int = 0, follow: bool = False, attempt: int = 0
     ) -> AsyncIterator[bytes]:
         """The driver's log, in pieces of any size."""
-        self._check_process()
         request = pb.StreamLogsRequest(
             name=self.name, offset=offset, tail_lines=tail_lines, follow=follow, attempt=attempt
         )
@@ -335,7 +337,8 @@ class AsyncLease:
         Of a shared lease only this attachment is given back, unless ``everyone``. Returns whether the broker has
         confirmed it; if not, a warning is logged, and the lease ends by its time to live.
         """
-        self._check_process()
+        if self._pid != os.getpid():
+            raise WrongProcess(f"{self.name} belongs to process {self._pid}, which releases it")
         if self._released:
             return True
         return bool(await self._context.tasks.finish(self._release(message, everyone, timeout), "release"))
@@ -356,7 +359,7 @@ class AsyncLease:
                 )
             self._info = response.lease
         except (LeaseLost, LeaseNotFound) as error:
-            self.lost_now(error.reason, error.message)
+            self.renewal_lost(error.reason, error.message)
         except (SparkbrokerError, TimeoutError) as error:
             text = str(error) or f"no answer within {timeout} s"
             _log.warning("sparkbroker: %s could not be released and ends by its time to live: %s", self.name, text)
@@ -372,6 +375,8 @@ class AsyncLease:
     ) -> None:
         if self._pid != os.getpid():
             return  # a forked child leaves its parent's block: the lease isn't its own
+        if self._joined and not self._generation and self._info.spec.sharing == pb.LEASE_SHARING_SHARED:
+            return  # others may be attached to it: it isn't ours to end
         if self.attached and isinstance(error, Exception):
             try:
                 await self.raise_if_lost(error)
@@ -379,26 +384,79 @@ class AsyncLease:
                 await self.release()
             return
         await self.release()
-        if self._loss is not None and not isinstance(error, LeaseLost) and not _is_exit(error):
-            await self._loss_known()
-            raise _copy(self._loss) from error
+        if not isinstance(error, LeaseLost) and (error is None or isinstance(error, Exception)):
+            await self._raise_loss(error)
 
-    # What the keepalive tells.
+    # Holder: what the keepalive tells.
 
-    def suspected(self, message: str) -> None:
+    def renewal_suspect(self, message: str) -> None:
         self._suspect = message or "unknown"
         _log.warning("sparkbroker: %s is suspect, its session goes on: %s", self.name, message)
         self._tell(self._context.callbacks.suspect)
 
-    def resumed(self) -> None:
+    def renewal_resumed(self) -> None:
         self._suspect = ""
         _log.info("sparkbroker: %s is no longer suspect", self.name)
         self._tell(self._context.callbacks.resumed)
 
-    def noticed(self, message: str) -> None:
+    def renewal_notice(self, message: str) -> None:
         self._notice = message
         if message:
             _log.warning("sparkbroker: %s: %s", self.name, message)
         self._tell(self._context.callbacks.notice)
 
-    def lost(self_or_none: Any, *_: Any) -> None: ...  # replaced below
+    def renewal_lost(self, reason: str, message: str) -> None:
+        """It is lost, from now on; how is asked for, its sessions are interrupted, and then the callback is called."""
+        if self._loss is not None or self._released:
+            return
+        self._loss = LeaseLost(f"{self.name} is lost: {message or reason}", lease=self.name, reason=reason)
+        self._context.keepalive.remove(self.name, self._generation)
+        _log.warning("sparkbroker: %s is lost: %s", self.name, message or reason)
+        self._context.tasks.start(self._after_loss(), "loss")
+
+    async def _after_loss(self) -> None:
+        try:
+            async with asyncio.timeout(_LOSS_DETAILS_TIMEOUT):
+                request = pb.GetLeaseRequest(name=self.name)
+                response = await self._context.rpc.call(
+                    "GetLease", request, pb.GetLeaseResponse, patience=_LOSS_DETAILS_TIMEOUT
+                )
+            self._info = response.lease
+            if self.state not in LIVE:
+                self._loss = _progress.lost_error(self._info)
+        except (SparkbrokerError, TimeoutError):
+            _log.info("sparkbroker: how %s was lost could not be asked", self.name)
+        finally:
+            self._loss_known.set()
+        sessions = list(self._sessions)
+        if sessions:
+            reason = str(self._loss)
+            await in_thread(lambda: [session.abort(reason) for session in sessions], "abort-session")
+        self._tell(self._context.callbacks.lost)
+
+    async def _raise_loss(self, cause: BaseException | None) -> None:
+        if self._loss is not None:
+            await self._loss_known.wait()  # bounded: see _after_loss
+            raise copy.copy(self._loss) from cause
+
+    async def _guarded(self, call: Awaitable[T]) -> T:
+        """A call for this attachment: that it has ended is a loss."""
+        try:
+            return await call
+        except (LeaseEnded, LeaseNotFound) as error:
+            self.renewal_lost(error.reason, error.message)
+            await self._raise_loss(error)
+            raise
+
+    def _tell(self, callback: Callable[[Any], object] | None) -> None:
+        if callback is not None:
+            call_logged(callback, self)
+
+    def check(self) -> None:
+        """Raise what stands against using the lease here and now: LeaseLost, WrongProcess, LeaseEnded."""
+        if self._pid != os.getpid():
+            raise WrongProcess(f"{self.name} belongs to process {self._pid}; this forked child needs a lease of its own")
+        if self._loss is not None:
+            raise copy.copy(self._loss)
+        if self._released:
+            raise LeaseEnded(f"{self.name} has been released by this program", lease=self.name, state=self.state)

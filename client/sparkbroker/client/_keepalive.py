@@ -24,16 +24,16 @@ _LONGEST_PAUSE: Final = 2.0
 class Holder(Protocol):
     """Whose attachment it is. Called in the event loop; must not raise."""
 
-    def suspected(self, message: str) -> None:
+    def renewal_suspect(self, message: str) -> None:
         """It may have been ended: the broker can't be asked, or the deadline has passed."""
 
-    def resumed(self) -> None:
+    def renewal_resumed(self) -> None:
         """It is alive after all."""
 
-    def lost(self, reason: str, message: str, state: int) -> None:
+    def renewal_lost(self, reason: str, message: str) -> None:
         """The broker has said that it has ended. The last call."""
 
-    def noticed(self, message: str) -> None:
+    def renewal_notice(self, message: str) -> None:
         """The broker's notice, when it changed."""
 
 
@@ -122,6 +122,7 @@ class KeepAlive:
                 await stream.send(pb.KeepAliveRequest(renewals=renewals))
                 response = await stream.receive()
         except TimeoutError as error:
+            self._transport.distrust()
             raise BrokerUnreachable(f"the broker has not answered a renewal for {limit:.1f} s") from error
         if response is None:
             return False
@@ -142,14 +143,14 @@ class KeepAlive:
         match entry.beat.state:
             case BeatState.LOST:
                 self.remove(beat.lease, beat.generation)
-                entry.holder.lost(result.error_reason, result.message, result.state)
+                entry.holder.renewal_lost(result.error_reason, result.message)
             case BeatState.ATTACHED if before is BeatState.SUSPECT:
-                entry.holder.resumed()
+                entry.holder.renewal_resumed()
             case BeatState.SUSPECT if before is BeatState.ATTACHED:
-                entry.holder.suspected(result.message or "the deadline of the lease has passed")
+                entry.holder.renewal_suspect(result.message or "the deadline of the lease has passed")
         if result.code == 0 and result.message != entry.notice:
             entry.notice = result.message
-            entry.holder.noticed(result.message)
+            entry.holder.renewal_notice(result.message)
 
     def _check_deadlines(self) -> None:
         for entry in list(self._entries.values()):
@@ -164,7 +165,7 @@ class KeepAlive:
         changed = beat.state is not entry.beat.state
         entry.beat = beat
         if changed:
-            entry.holder.suspected(message)
+            entry.holder.renewal_suspect(message)
 
     async def _sleep(self, seconds: float | None) -> None:
         """Until then, or until an attachment comes or goes."""

@@ -82,6 +82,55 @@ class Rpc:
                 delay = min(1.0, 0.05 * 2 ** min(attempt, 5))
             await asyncio.sleep(delay)
 
+    async def watch_all(self, filter: str, after_revision: int) -> AsyncIterator[pb.WatchLeasesResponse]:
+        """Follow all leases that the filter selects, for ever; errors as of ``watch``."""
+        revision, reached, attempt = after_revision, now(), 0
+        while True:
+            request = pb.WatchLeasesRequest(filter=filter, after_revision=revision)
+            opened = now()
+            delay: float | None = 0.05
+            try:
+                async for update in self.transport.stream(
+                    "WatchLeases", request, pb.WatchLeasesResponse, STREAM_TIMEOUT
+                ):
+                    revision, reached, attempt = max(revision, update.revision), now(), 0
+                    yield update
+            except BrokerUnreachable as error:
+                if now() - opened >= STREAM_TIMEOUT * 0.9:
+                    reached = now()
+                    continue
+                attempt += 1
+                delay = retry_delay(error, attempt, self.patience - (now() - reached), random.random())  # noqa: S311
+                if delay is None:
+                    raise
+            await asyncio.sleep(delay)
+
+    async def logs(self, request: pb.StreamLogsRequest) -> AsyncIterator[pb.StreamLogsResponse]:
+        """A driver's log, across broken connections, which it resumes by offset; errors as of ``watch``."""
+        reached = now()
+        attempt = 0
+        while True:
+            opened = now()
+            try:
+                async for chunk in self.transport.stream("StreamLogs", request, pb.StreamLogsResponse, STREAM_TIMEOUT):
+                    reached, attempt = now(), 0
+                    yield chunk
+                    request = _resumed(request, chunk.next_offset)
+                return
+            except BrokerUnreachable as error:
+                if now() - opened >= STREAM_TIMEOUT * 0.9:
+                    reached = now()
+                    continue
+                attempt += 1
+                delay = retry_delay(error, attempt, self.patience - (now() - reached), random.random())  # noqa: S311
+                if delay is None:
+                    raise
+            await asyncio.sleep(delay)
+
+
+def _resumed(request: pb.StreamLogsRequest, offset: int) -> pb.StreamLogsRequest:
+    return pb.StreamLogsRequest(name=request.name, offset=offset, follow=request.follow, attempt=request.attempt)
+
 
 def _is_last(update: pb.WatchLeaseResponse) -> bool:
     match update.WhichOneof("update"):

@@ -15,9 +15,17 @@ import grpc
 from google.protobuf.message import Message
 
 from sparkbroker.client._address import Address
+from sparkbroker.client._clock import now
 from sparkbroker.client._errors import ClientClosed
 from sparkbroker.client._status import translate
-from sparkbroker.client._transport import Duplex, Reply, call_metadata, channel_options
+from sparkbroker.client._transport import (
+    MOST_OLD_CHANNELS,
+    SHORTEST_TRUST,
+    Duplex,
+    Reply,
+    call_metadata,
+    channel_options,
+)
 from sparkbroker.v1.broker_pb2_grpc import BrokerServiceStub
 
 _END: Final = object()
@@ -29,14 +37,25 @@ class ThreadedTransport:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        options = channel_options(address)
-        if address.tls:
-            credentials = grpc.ssl_channel_credentials(root_certificates=address.read_ca())
-            self._channel = grpc.secure_channel(address.target, credentials, options=options)
-        else:
-            self._channel = grpc.insecure_channel(address.target, options=options)
-        self._stub: Final = BrokerServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._channels: list[grpc.Channel] = []
         self._closed = False
+        self._connect()
+
+    def _connect(self) -> None:
+        options = channel_options(self._address)
+        if self._address.tls:
+            credentials = grpc.ssl_channel_credentials(root_certificates=self._address.read_ca())
+            channel = grpc.secure_channel(self._address.target, credentials, options=options)
+        else:
+            channel = grpc.insecure_channel(self._address.target, options=options)
+        self._connected = now()
+        self._channels.append(channel)
+        self._stub = BrokerServiceStub(channel)  # type: ignore[no-untyped-call]
+
+    def distrust(self) -> None:
+        if not self._closed and now() - self._connected >= SHORTEST_TRUST:
+            del self._channels[:-MOST_OLD_CHANNELS]
+            self._connect()
 
     def _open(self, method: str) -> Any:
         if self._closed:
@@ -54,6 +73,8 @@ class ThreadedTransport:
         except (grpc.RpcError, grpc.FutureCancelledError) as error:
             if self._closed:
                 raise ClientClosed(f"the client was closed during {method}") from error
+            if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self.distrust()
             raise translate(call, where=self._address.url, method=method) from error
         finally:
             call.cancel()
@@ -75,7 +96,8 @@ class ThreadedTransport:
 
     async def close(self) -> None:
         self._closed = True
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
 
 class _ThreadedDuplex:

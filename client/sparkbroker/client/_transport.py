@@ -12,10 +12,14 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from sparkbroker.client._address import Address
+from sparkbroker.client._clock import now
 from sparkbroker.client._errors import ClientClosed
 from sparkbroker.client._status import translate
 from sparkbroker.v1.broker_pb2_grpc import BrokerServiceStub
 
+SHORTEST_TRUST: Final = 5.0
+"""Seconds before a new connection can be distrusted in its turn."""
+MOST_OLD_CHANNELS: Final = 3
 Reply = TypeVar("Reply", bound=Message)
 
 
@@ -39,6 +43,10 @@ class Transport(Protocol):
         ...
 
     def duplex(self, method: str) -> Duplex: ...
+    def distrust(self) -> None:
+        """The connection seems dead although nobody has said so (sleep, a lost NAT entry): use a new one from now on."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -49,6 +57,8 @@ def channel_options(address: Address) -> list[tuple[str, Any]]:
         ("grpc.min_reconnect_backoff_ms", 500),
         ("grpc.max_reconnect_backoff_ms", 2000),
         ("grpc.max_receive_message_length", 16 << 20),
+        # Else a new channel would be given the connection that the old one's was distrusted for.
+        ("grpc.use_local_subchannel_pool", 1),
     ]
     if address.loopback:
         options.append(("grpc.enable_http_proxy", 0))
@@ -66,14 +76,26 @@ class AioTransport:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        options = channel_options(address)
-        if address.tls:
-            credentials = grpc.ssl_channel_credentials(root_certificates=address.read_ca())
-            self._channel = grpc.aio.secure_channel(address.target, credentials, options=options)
-        else:
-            self._channel = grpc.aio.insecure_channel(address.target, options=options)
-        self._stub: Final = BrokerServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._channels: list[grpc.aio.Channel] = []
         self._closed = False
+        self._connect()
+
+    def _connect(self) -> None:
+        options = channel_options(self._address)
+        if self._address.tls:
+            credentials = grpc.ssl_channel_credentials(root_certificates=self._address.read_ca())
+            channel = grpc.aio.secure_channel(self._address.target, credentials, options=options)
+        else:
+            channel = grpc.aio.insecure_channel(self._address.target, options=options)
+        self._connected = now()
+        self._channels.append(channel)
+        self._stub = BrokerServiceStub(channel)  # type: ignore[no-untyped-call]
+
+    def distrust(self) -> None:
+        # Calls on the old channel end by their own deadlines: closing it would cancel them without a reason.
+        if not self._closed and now() - self._connected >= SHORTEST_TRUST:
+            del self._channels[:-MOST_OLD_CHANNELS]
+            self._connect()
 
     def _open(self, method: str) -> Any:
         if self._closed:
@@ -89,6 +111,8 @@ class AioTransport:
         try:
             answer: Reply = await self._open(method)(request, timeout=timeout, metadata=call_metadata(self._address))
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self.distrust()
             raise translate(error, where=self._address.url, method=method) from error
         except asyncio.CancelledError as error:
             if self._cancelled():
@@ -116,7 +140,8 @@ class AioTransport:
 
     async def close(self) -> None:
         self._closed = True
-        await self._channel.close()
+        for channel in self._channels:
+            await channel.close()
 
 
 class _AioDuplex:

@@ -8,7 +8,8 @@ while it writes, and may see an observation in the buckets that isn't in the sum
 import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, TimeoutError as FutureTimeout
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from threading import Thread
 from typing import Final
 from wsgiref.simple_server import WSGIServer

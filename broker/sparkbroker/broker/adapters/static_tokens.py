@@ -137,9 +137,7 @@ def _entry(entry: dict[str, object], where: str) -> tuple[bytes, Caller]:
 def new_token(principal: str, roles: Iterable[Role] = (Role.USER,)) -> tuple[str, str]:
     """A new random token, to be shown once, and the entry for the token file. Raise TokenFileInvalid for a bad name."""
     if not _PRINCIPAL.fullmatch(principal):
-        raise TokenFileInvalid(
-            "principal must be a name of letters, digits and . _ @ + -, at most 128 characters"
-        )
+        raise TokenFileInvalid("principal must be a name of letters, digits and . _ @ + -, at most 128 characters")
     token = secrets.token_urlsafe(TOKEN_BYTES)
     names = ", ".join(f'"{role.value}"' for role in sorted(set(roles)))
     digest = sha256(token.encode()).hexdigest()

@@ -21,10 +21,12 @@ from sparkbroker.broker.domain.resources import format_memory
 from sparkbroker.broker.domain.units import Generation, LeaseId, Seconds, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
-from sparkbroker.broker.ports.provisioner import Provisioner
+from sparkbroker.broker.ports.provisioner import ConnectEndpoint, Provisioner
 
 SESSIONS_LIMIT: Final = Seconds(15.0)
 """How long a connection is kept back for a former attachment's sessions to end."""
+ENDPOINT_LIMIT: Final = Seconds(15.0)
+"""How long a provisioner may take to say how to connect."""
 ATTACHMENTS: Final = 1000
 """Live attachments that a shared lease may have."""
 TEXT: Final = 256
@@ -64,10 +66,11 @@ class Attaching:
         asked = digest(lease_id, holder)
         replayed = self._answers.find(caller, request_id, "attach", asked)
         if replayed is not None:
-            await self._authority.settle(lease.revision)
-            attachment = lease.attachment(replayed.generation)
-            if attachment is None:
+            if (attachment := lease.attachment(replayed.generation)) is None:
+                await self._authority.settle(lease.revision)
                 raise fenced(lease, replayed.generation)
+            # The answer promises a full ttl from when it was sent: so it renews (promise 3).
+            await self._authority.settle(self._renew(lease, replayed.generation).revision)
             return Attached(await self._access.view(lease), attachment, lease.spec.ttl)
         if not lease.live:
             await self._authority.settle(lease.revision)
@@ -100,15 +103,18 @@ class Attaching:
         if not lease.live:
             await self._authority.settle(lease.revision)
             raise ended(lease)
-        attachment = lease.attachment(generation)
-        if generation and attachment is None:
+        if generation and lease.attachment(generation) is None:
             await self._authority.settle(lease.revision)
             raise fenced(lease, generation)
-        now, epoch = self._authority.serving.now(), self._authority.epoch
-        known = (attachment.renewed_epoch if attachment else lease.renewed_epoch) == epoch
-        lease = self._authority.touch_lease(steps.renew(lease, generation, now, epoch), store=not known)
+        lease = self._renew(lease, generation)
         await self._authority.settle(lease.revision)
         return Renewed(lease.state, lease.spec.ttl if generation else lease.spec.wait_ttl, lease.notice)
+
+    def _renew(self, lease: Lease, generation: Generation) -> Lease:
+        attachment = lease.attachment(generation)
+        now, epoch = self._authority.serving.now(), self._authority.epoch
+        known = (attachment.renewed_epoch if attachment else lease.renewed_epoch) == epoch
+        return self._authority.touch_lease(steps.renew(lease, generation, now, epoch), store=not known)
 
     async def release(self, caller: Caller, lease_id: LeaseId, generation: Generation, message: str) -> LeaseView:
         """Give it back, or detach from it. A lease that has ended stays as it is."""
@@ -128,8 +134,7 @@ class Attaching:
 
     async def connection(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> Connection:
         """How to connect. The secret part, and so only for a live attachment."""
-        lease, attachment = self._attached(caller, lease_id, generation)
-        await self._authority.settle(lease.revision)
+        lease, attachment = await self._attached(caller, lease_id, generation)
         if lease.spec.mode is LeaseMode.LOCAL:
             return Connection(local=_local_session(lease), session_id=attachment.session_id)
         driver = self._driver(lease)
@@ -141,15 +146,9 @@ class Attaching:
                 "the former holder's Spark sessions have not ended yet; ask again", retry_after=SOON
             ) from None
         # Others may have attached while this waited.
-        lease, attachment = self._attached(caller, lease_id, generation)
-        profile = self._authority.profiles[lease.profile_fingerprint]
-        try:
-            endpoint = await self._provisioners[driver.provisioner].endpoint(driver.id, driver.handle, profile)
-        except ProvisionerFailed as error:
-            if not error.retryable:
-                raise
-            raise Unavailable(error.message, retry_after=SOON) from error
-        self._attached(caller, lease_id, generation)
+        lease, attachment = await self._attached(caller, lease_id, generation)
+        endpoint = await self._endpoint(lease, self._driver(lease))
+        await self._attached(caller, lease_id, generation)
         return Connection(
             connect=endpoint,
             session_id=attachment.session_id,
@@ -157,8 +156,24 @@ class Attaching:
             spark_version=endpoint.spark_version,
         )
 
-    def _attached(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> tuple[Lease, Attachment]:
+    async def _endpoint(self, lease: Lease, driver: Driver) -> ConnectEndpoint:
+        profile = self._authority.profiles[lease.profile_fingerprint]
+        try:
+            async with asyncio.timeout(ENDPOINT_LIMIT):
+                return await self._provisioners[driver.provisioner].endpoint(driver.id, driver.handle, profile)
+        except TimeoutError:
+            raise Unavailable("the driver's endpoint could not be read in time; ask again", retry_after=SOON) from None
+        except ProvisionerFailed as error:
+            if not error.retryable:
+                raise
+            raise Unavailable(error.message, retry_after=SOON) from error
+
+    async def _attached(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> tuple[Lease, Attachment]:
+        """The lease and its live attachment, or why there is none, once what that was read from is committed."""
         lease = self._access.lease(caller, lease_id)
+        while self._authority.durable < lease.revision:
+            await self._authority.settle(lease.revision)
+            lease = self._access.lease(caller, lease_id)
         if not lease.live:
             raise ended(lease)
         if not generation:

@@ -44,7 +44,7 @@ class Catalogue:
         self.pools = pools
         self._default_profile = default_profile
         self._default_queue = default_queue
-        self._remembered: dict[tuple[str, str], Resolved] = {}
+        self._remembered: dict[tuple[str, bool, str], Resolved] = {}
 
     def __repr__(self) -> str:
         return f"<Catalogue [{len(self.profiles)} profiles, {len(self.queues)} queues]>"
@@ -55,7 +55,7 @@ class Catalogue:
 
     def resolve(self, caller: Caller, request: SpecRequest) -> Resolved:
         """Raise InvalidField, NotFound or NeverFits: what is returned fits into an empty queue."""
-        key = (caller.principal, digest(request))
+        key = (caller.principal, caller.operator, digest(request))
         remembered = self._remembered.get(key)
         if remembered is None:
             remembered = self._resolve(caller, request)

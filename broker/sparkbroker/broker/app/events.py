@@ -18,11 +18,12 @@ BACKLOG: Final = 256
 class Subscription:
     """One watcher's backlog. ``overflowed``: read the store from the last revision seen, then go on."""
 
-    __slots__ = ("_backlog", "_waiter", "overflowed", "queued")
+    __slots__ = ("_backlog", "_waiter", "_woken", "overflowed", "queued")
 
     def __init__(self) -> None:
         self._backlog: deque[LeaseEvent] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._woken = False
         self.overflowed = False
         self.queued = False
         """The lease waits, and progress is of interest."""
@@ -36,7 +37,8 @@ class Subscription:
         self.wake()
 
     def wake(self) -> None:
-        """Let ``wait`` return, with or without events."""
+        """Let ``wait``, or the next one, return, with or without events."""
+        self._woken = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -48,13 +50,13 @@ class Subscription:
 
     async def wait(self) -> None:
         """Wait for events, an overflow, or ``wake``. The caller bounds it in time. For one waiter."""
-        if self._backlog or self.overflowed:
-            return
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        if not self._woken:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._woken = False
 
 
 class Events:

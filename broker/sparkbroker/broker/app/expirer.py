@@ -2,9 +2,8 @@
 
 import asyncio
 import heapq
-from typing import Final
+from typing import Final, assert_never
 
-import msgspec
 import structlog
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ending import Ending
@@ -89,6 +88,9 @@ class Expirer:
             case expiry.Notify(notice):
                 return self._authority.put_lease(notify(lease, notice), (EventType.NOTICE, Generation(0)))
             case expiry.StillWanted():
-                wanted = renew(lease, Generation(0), now, self._authority.epoch)
-                return self._authority.touch_lease(wanted, store=False)
-        return msgspec.structs.replace(lease)
+                # The first under a leadership is stored, as a renewal by the holder is (see ``recover``).
+                epoch = self._authority.epoch
+                wanted = renew(lease, Generation(0), now, epoch)
+                return self._authority.touch_lease(wanted, store=lease.renewed_epoch != epoch)
+            case _:
+                assert_never(verdict)

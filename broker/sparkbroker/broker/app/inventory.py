@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 import structlog
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
@@ -11,6 +12,7 @@ from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.domain.driver import Driver, DriverKind, DriverState
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.observation import Observation, Phase
+from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import Provisioner
 
@@ -20,6 +22,7 @@ RESYNC: Final = 60.0
 """Seconds between two looks."""
 CALL_LIMIT: Final = 60.0
 FIRST_RETRY: Final = 1.0
+ENDED: Final = frozenset({Phase.ABSENT, Phase.EXITED})
 
 
 class Inventory:
@@ -54,21 +57,55 @@ class Inventory:
             await asyncio.sleep(RESYNC if all(seen) else FIRST_RETRY)
 
     async def _look(self, name: str) -> bool:
+        drivers = self._authority.drivers
+        gone = {driver.id for driver in drivers.values() if driver.state is DriverState.GONE}
         try:
             async with asyncio.timeout(CALL_LIMIT):
                 observations = await self._provisioners[name].inventory()
         except (ProvisionerFailed, TimeoutError) as error:
             log.warning("inventory.failed", provisioner=name, message=str(error) or "took too long")
             return False
+        # Everything is charged before anything is awaited.
         for seen in observations:
-            if seen.driver_id not in self._authority.drivers:
-                await self._unknown(name, seen)
+            driver = drivers.get(seen.driver_id)
+            if driver is None:
+                self._unknown(name, seen)
+            elif driver.id in gone:
+                self._back(driver, seen)
+            elif driver.state is not DriverState.GONE and not seen.resources.fits(driver.charge):
+                self._authority.put_driver(msgspec.structs.replace(driver, observed=seen.resources))
+        for seen in observations:
+            if seen.phase in ENDED and seen.driver_id not in drivers:
+                await self._forget(name, seen.driver_id)
         return True
 
-    async def _unknown(self, name: str, seen: Observation) -> None:
-        if seen.phase in (Phase.ABSENT, Phase.EXITED):
-            # Only its records are left: those of a lease that was pruned while the broker was killed.
-            await self._provisioners[name].forget(seen.driver_id)
+    async def _forget(self, name: str, driver_id: DriverId) -> None:
+        """Only its records are left: those of a lease that was pruned while the broker was killed."""
+        try:
+            async with asyncio.timeout(CALL_LIMIT):
+                await self._provisioners[name].forget(driver_id)
+        except (ProvisionerFailed, TimeoutError) as error:
+            log.warning("driver.log_not_removed", driver=driver_id, message=str(error) or "took too long")
+
+    def _back(self, driver: Driver, seen: Observation) -> None:
+        """It was confirmed gone before this look, and yet it runs: a call that was given up took effect late."""
+        if seen.phase in ENDED:
+            return
+        log.warning("driver.back", driver=driver.id, lease=driver.lease_id, phase=str(seen.phase))
+        # Not in the state table: it is no step that a driver takes, but a record that was wrong.
+        self._authority.put_driver(
+            msgspec.structs.replace(
+                driver,
+                state=DriverState.STOPPING,
+                handle=seen.handle,
+                observed=seen.resources,
+                stop_requested=self._authority.serving.now(),
+            )
+        )
+        self._reconciler.enqueue(driver.id)
+
+    def _unknown(self, name: str, seen: Observation) -> None:
+        if seen.phase in ENDED:
             return
         log.warning("driver.orphan_found", driver=seen.driver_id, provisioner=name, phase=str(seen.phase))
         now = self._authority.serving.now()

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 import structlog
 from sparkbroker.broker.app.authority import Authority
+from sparkbroker.broker.domain.driver import DriverState
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.units import DriverId, Revision, Seconds
 from sparkbroker.broker.ports.clock import Clock
@@ -16,6 +17,7 @@ log = structlog.get_logger()
 
 PERIOD: Final = 1.0
 AT_ONCE: Final = 2000
+CALL_LIMIT: Final = 60.0
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,9 +52,10 @@ class Janitor:
             await self._authority.settle(self._authority.revision)
             for name, driver_id in forgotten:
                 try:
-                    await self._provisioners[name].forget(driver_id)
-                except ProvisionerFailed as error:
-                    log.warning("driver.log_not_removed", driver=driver_id, message=error.message)
+                    async with asyncio.timeout(CALL_LIMIT):
+                        await self._provisioners[name].forget(driver_id)
+                except (ProvisionerFailed, TimeoutError) as error:
+                    log.warning("driver.log_not_removed", driver=driver_id, message=str(error) or "took too long")
 
     def sweep(self) -> list[tuple[str, DriverId]]:
         """Drop rows; return the drivers whose logs can go."""
@@ -67,8 +70,12 @@ class Janitor:
             if len(authority.ended) <= retention.terminal_count and ended > oldest:
                 break
             authority.ended.popleft()
-            names = {d: authority.drivers[d].provisioner for d in authority.drivers_of.get(lease.id, ())}
-            forgotten += [(names[driver_id], driver_id) for driver_id in authority.drop_lease(lease.id)]
+            drivers = [authority.drivers[driver_id] for driver_id in authority.drivers_of.get(lease.id, ())]
+            if any(driver.state is not DriverState.GONE for driver in drivers):
+                authority.ended.append(lease.id)  # one of its drivers came back, and is charged until it is gone
+                continue
+            authority.drop_lease(lease.id)
+            forgotten += [(driver.provisioner, driver.id) for driver in drivers]
         self._drop_requests()
         keep_from = Revision(authority.revision - retention.event_count)
         # In steps, so that a steady load doesn't delete at each sweep.

@@ -34,6 +34,9 @@ from sparkbroker.broker.ports.provisioner import DriverRequest, Provisioner
 log = structlog.get_logger()
 
 WORKERS: Final = 16
+"""Drivers that are worked on at a time, not counting those whose call takes longer than SLOW: a provisioner that hangs
+for some of them delays no others (promise 13). How many there can be of these is bounded by the capacity."""
+SLOW: Final = 2.0
 CALL_LIMIT: Final = 60.0
 """Seconds that one call of a provisioner may take."""
 
@@ -49,7 +52,7 @@ class Reconciler:
         self._clock = clock
         self._metrics = metrics
         self._queue: WorkQueue[DriverId] = WorkQueue()
-        self._session_waiters: dict[DriverId, list[asyncio.Future[None]]] = {}
+        self._session_waiters: dict[DriverId, set[asyncio.Future[None]]] = {}
         self.admitter: Admitter | None = None
 
     def __repr__(self) -> str:
@@ -62,46 +65,67 @@ class Reconciler:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for number in range(WORKERS):
-                group.create_task(self._work(), name=f"reconciler-{number}")
             for name, provisioner in self._provisioners.items():
                 group.create_task(self._follow(provisioner), name=f"changes-{name}")
+            slots = asyncio.Semaphore(WORKERS)
+            while True:
+                await slots.acquire()
+                driver_id = await self._queue.get()
+                group.create_task(self._work(driver_id, _Slot(slots)), name=f"reconcile-{driver_id}")
 
     async def _follow(self, provisioner: Provisioner) -> None:
         while True:
-            for driver_id in await provisioner.wait_for_change():
+            try:
+                changed = await provisioner.wait_for_change()
+            except ProvisionerFailed as error:
+                # Polling goes on without the hints.
+                log.warning("provisioner.changes_unknown", provisioner=provisioner.name, message=error.message)
+                await asyncio.sleep(plan.READY_POLL)
+                continue
+            for driver_id in changed:
                 if driver_id in self._authority.drivers:
                     self.enqueue(driver_id)
 
-    async def _work(self) -> None:
-        while True:
-            driver_id = await self._queue.get()
-            after: float | None = None
-            failed = False
-            try:
-                after = await self.reconcile(driver_id)
-            except ProvisionerFailed as error:
-                failed = not self._give_up(driver_id, error)
-                log.warning("driver.call_failed", driver=driver_id, message=error.message, retries=failed)
-            except TimeoutError:
-                failed = True
-                log.warning("driver.call_slow", driver=driver_id, limit=CALL_LIMIT)
-            except Unavailable:
-                raise  # the store is lost, and with it this leadership
-            except Exception:
-                # A bug about one driver must not end everyone's sessions, nor be forgotten.
-                failed = True
-                log.exception("driver.bug", driver=driver_id)
-            finally:
-                self._queue.done(driver_id, failed=failed, after=after)
+    async def _work(self, driver_id: DriverId, slot: "_Slot") -> None:
+        after: float | None = None
+        failed = False
+        try:
+            after = await self.reconcile(driver_id)
+        except ProvisionerFailed as error:
+            failed = self._call_failed(driver_id, error)
+        except TimeoutError:
+            slow = ProvisionerFailed(f"the provisioner did not answer within {CALL_LIMIT:g} s", retryable=True)
+            failed = self._call_failed(driver_id, slow)
+        except Unavailable:
+            raise  # the store is lost, and with it this leadership
+        except Exception:
+            # A bug about one driver must not end everyone's sessions, nor be forgotten.
+            failed = True
+            log.exception("driver.bug", driver=driver_id)
+        finally:
+            slot.free()
+            self._queue.done(driver_id, failed=failed, after=after)
+
+    def _call_failed(self, driver_id: DriverId, error: ProvisionerFailed) -> bool:
+        """Whether the call is to be tried again."""
+        again = not self._give_up(driver_id, error)
+        log.warning("driver.call_failed", driver=driver_id, message=error.message, retries=again)
+        return again
+
+    async def _recorded(self, driver_id: DriverId) -> Driver | None:
+        """The driver as it is now, once that is durable. None: it needs nothing any more."""
+        while (driver := self._authority.drivers.get(driver_id)) is not None and driver.state is not DriverState.GONE:
+            if driver.revision <= self._authority.durable:
+                return driver
+            await self._authority.settle(driver.revision)
+        return None
 
     async def reconcile(self, driver_id: DriverId) -> float | None:
         """Take one step for this driver; return after how many seconds to look again, None: never by itself."""
-        driver = self._authority.drivers.get(driver_id)
-        if driver is None or driver.state is DriverState.GONE:
-            return None
         # The record comes first: what is made or ended below is found again after a crash at any point.
-        await self._authority.settle(driver.revision)
+        driver = await self._recorded(driver_id)
+        if driver is None:
+            return None
         provisioner = self._provisioners[driver.provisioner]
         profile = self._authority.profiles.get(driver.profile_fingerprint)
         seen: Observation | None = None
@@ -230,9 +254,15 @@ class Reconciler:
         it in time."""
         while (driver := self._authority.drivers.get(driver_id)) is not None and driver.ending_sessions:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._session_waiters.setdefault(driver_id, []).append(waiter)
+            waiters = self._session_waiters.setdefault(driver_id, set())
+            waiters.add(waiter)
             self.enqueue(driver_id)
-            await waiter
+            try:
+                await waiter
+            finally:
+                waiters.discard(waiter)
+                if not waiters and self._session_waiters.get(driver_id) is waiters:
+                    del self._session_waiters[driver_id]
 
     def stop(self, driver: Driver, message: str) -> None:
         """Its lease has no more use for it."""
@@ -297,6 +327,21 @@ class Reconciler:
             self._authority.drop_driver(driver.id)
         if admitter is not None:
             admitter.soon()
+
+
+class _Slot:
+    """One of the WORKERS, given back at the end of the work, or earlier if it turns out to be slow."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots: asyncio.Semaphore | None = slots
+        self._timer = asyncio.get_running_loop().call_later(SLOW, self.free)
+
+    def free(self) -> None:
+        """Idempotent."""
+        self._timer.cancel()
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.release()
 
 
 def _of(profile: Profile | None, driver: Driver) -> Profile:

@@ -18,7 +18,7 @@ from sparkbroker.broker.domain.units import Generation, LeaseId, WallTime
 from sparkbroker.broker.ports.store import EventRecord, RequestRecord, StoredRow, StoreUnusable
 
 
-class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
+class RequestResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The answer that a request id had. ``fingerprint`` is the request's: the same id with another one is refused.
 
     ``generation`` is the attachment's that an attach made, and the lease's at the time of an acquire.

@@ -18,7 +18,7 @@ class OnExisting(StrEnum):
     REPLACE = "REPLACE"
 
 
-class Progress(msgspec.Struct, frozen=True):
+class Progress(msgspec.Struct, frozen=True, gc=False):
     """Why a queued lease waits: position from 1, the queue's length, the blocking reason and its sentence."""
 
     position: int
@@ -27,7 +27,7 @@ class Progress(msgspec.Struct, frozen=True):
     message: str
 
 
-class LeaseView(msgspec.Struct, frozen=True):
+class LeaseView(msgspec.Struct, frozen=True, gc=False):
     """A lease as read; ``progress`` while it is QUEUED; ``spec`` and charge are in the lease."""
 
     lease: Lease
@@ -43,7 +43,7 @@ class EventType(StrEnum):
     NOTICE = "NOTICE"
 
 
-class LeaseEvent(msgspec.Struct, frozen=True, kw_only=True):
+class LeaseEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One committed change of a lease."""
 
     revision: Revision
@@ -63,14 +63,14 @@ class LeaseEvent(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
-class Acquired(msgspec.Struct, frozen=True):
+class Acquired(msgspec.Struct, frozen=True, gc=False):
     """Result of ``acquire``."""
 
     view: LeaseView
     existing: bool
 
 
-class Attached(msgspec.Struct, frozen=True):
+class Attached(msgspec.Struct, frozen=True, gc=False):
     """Result of ``attach``."""
 
     view: LeaseView
@@ -78,7 +78,7 @@ class Attached(msgspec.Struct, frozen=True):
     ttl: Seconds
 
 
-class Renewed(msgspec.Struct, frozen=True):
+class Renewed(msgspec.Struct, frozen=True, gc=False):
     """Result of ``renew``."""
 
     state: LeaseState
@@ -111,7 +111,7 @@ class LeasePage(msgspec.Struct, frozen=True):
     revision: Revision
 
 
-class WatchUpdate(msgspec.Struct, frozen=True, kw_only=True):
+class WatchUpdate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One message of a watch; exactly one of the first three, or none (only the revision)."""
 
     snapshot: LeaseView | None = None

@@ -10,8 +10,8 @@ from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.events import Events, Subscription
 from sparkbroker.broker.app.views import LeaseEvent, LeaseView, Progress, WatchUpdate
 from sparkbroker.broker.domain.errors import Compacted, InvalidField
-from sparkbroker.broker.domain.lease import TERMINAL, LeaseState
-from sparkbroker.broker.domain.units import LeaseId, Revision
+from sparkbroker.broker.domain.lease import TERMINAL, Lease, LeaseState, renew
+from sparkbroker.broker.domain.units import Generation, LeaseId, Revision
 from sparkbroker.broker.ports.store import Store
 
 PAGE: Final = 500
@@ -44,37 +44,61 @@ class Watching:
         subscription = self._events.subscribe(lease_id)
         try:
             last = after
-            lease = self._authority.leases[lease_id]
-            if not after:
-                await self._authority.settle(lease.revision)
-                lease = self._authority.leases.get(lease_id, lease)
-                await self._authority.settle(lease.revision)
-                last = lease.revision
-                view = LeaseView(lease, self._admitter.progress(lease))
-                yield WatchUpdate(snapshot=view, revision=last)
-                if lease.terminal:
-                    return
-            else:
+            lease = self._wanted(lease_id, begins=True)
+            if lease is None:
+                return
+            if after:
                 subscription.overflowed = True  # what happened before the subscription is in the store
+            else:
+                view = await self._view(lease)
+                last = view.lease.revision
+                yield WatchUpdate(snapshot=view, revision=last)
+                if view.lease.terminal:
+                    return
             told = _Told()
             while True:
+                kept = self._authority.leases.get(lease_id)
+                if kept is None:  # Retention has dropped it; its last events may be on their way to the store.
+                    await self._authority.settle(self._authority.revision)
                 async for event in self._next(subscription, lease_id, last):
                     last = event.revision
                     yield WatchUpdate(event=event, revision=last)
                     if event.state in TERMINAL:
                         return
-                if self._events.closed:
+                if self._events.closed or kept is None or (after and kept.terminal and kept.revision <= last):
                     return
-                current = self._authority.leases.get(lease_id)
-                if current is None or (after and current.terminal and current.revision <= last):
-                    return
-                progress = told.news(current.state, self._admitter.progress(current), self._authority.serving.now())
-                subscription.queued = current.state is LeaseState.QUEUED
+                progress = self._news(told, lease_id, subscription)
                 if progress is not None:
                     yield WatchUpdate(progress=progress, revision=last)
                 await subscription.wait()
         finally:
             self._events.unsubscribe(lease_id, subscription)
+            self._wanted(lease_id, begins=False)
+
+    def _news(self, told: "_Told", lease_id: LeaseId, subscription: Subscription) -> Progress | None:
+        lease = self._authority.leases.get(lease_id)
+        if lease is None:
+            return None
+        subscription.queued = lease.state is LeaseState.QUEUED
+        return told.news(lease.state, self._admitter.progress(lease), self._authority.serving.now())
+
+    async def _view(self, lease: Lease) -> LeaseView:
+        while lease.revision > self._authority.durable:
+            await self._authority.settle(lease.revision)
+            lease = self._authority.leases.get(lease.id, lease)
+        return LeaseView(lease, self._admitter.progress(lease))
+
+    def _wanted(self, lease_id: LeaseId, *, begins: bool) -> Lease | None:
+        """Who watches a lease that waits wants it: ``wait_ttl`` begins anew with a watch, and again at its end.
+
+        Stored as a renewal is: once under a leadership, so that the next one knows of it.
+        """
+        lease = self._authority.leases.get(lease_id)
+        if lease is None or lease.state not in (LeaseState.QUEUED, LeaseState.PROVISIONING):
+            return lease
+        epoch = self._authority.epoch
+        wanted = renew(lease, Generation(0), self._authority.serving.now(), epoch)
+        return self._authority.touch_lease(wanted, store=begins and lease.renewed_epoch != epoch)
 
     async def all(self, wanted: Callable[[LeaseEvent], bool], after: Revision) -> AsyncIterator[WatchUpdate]:
         """Every event that is wanted. The first message only tells the revision."""

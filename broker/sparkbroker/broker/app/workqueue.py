@@ -55,20 +55,22 @@ class WorkQueue(Generic[K]):
         return key
 
     def done(self, key: K, *, failed: bool = False, after: float | None = None) -> None:
-        """The work is over: again after ``after`` seconds, or with growing backoff if it ``failed``."""
+        """The work is over: again after ``after`` seconds, or with growing backoff if it ``failed``.
+
+        What was added meanwhile may be news: it is worked on at once, or after a failure soon.
+        """
         self._active.discard(key)
         if failed:
             count = self._failures[key] = self._failures.get(key, 0) + 1
             after = min(FIRST_BACKOFF * 2 ** min(count - 1, 16), MAX_BACKOFF)
         else:
             self._failures.pop(key, None)
-        if key in self._again and not failed:
-            self._again.discard(key)
+        again = key in self._again
+        self._again.discard(key)
+        if again and not failed:
             self.add(key)
-        else:
-            self._again.discard(key)
-            if after is not None:
-                self.add_after(key, after)
+        elif after is not None:
+            self.add_after(key, min(after, FIRST_BACKOFF) if again else after)
 
     def forget(self, key: K) -> None:
         """No more of it."""

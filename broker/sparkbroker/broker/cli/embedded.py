@@ -33,6 +33,8 @@ class EmbeddedBroker:
         self._folder = Path(tempfile.mkdtemp(prefix="sparkbroker-", dir=_short_temporary_folder()))
         self._pid = 0
         self._writer = -1
+        # The broker removes its folder when it ends; what we hold open we can still read.
+        self._log = (self._folder / "broker.log").open("w+b")
         self._ended = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -79,24 +81,19 @@ class EmbeddedBroker:
         command += ["--state-folder", str(self._folder), "--parent-fd", str(parent_fd)]
         if self._config is not None:
             command += ["--config", str(self._config.absolute())]
-        log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         return os.posix_spawn(
             sys.executable,
             command,
             dict(os.environ),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(self._log), log_flags, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
+                (os.POSIX_SPAWN_DUP2, self._log.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, self._log.fileno(), 2),
             ],
             setsid=True,
             setsigmask=(),
             setsigdef=(signal.SIGPIPE,),
         )
-
-    @property
-    def _log(self) -> Path:
-        return self._folder / "broker.log"
 
     def _has_ended(self, descriptor: int) -> None:
         asyncio.get_running_loop().remove_reader(descriptor)
@@ -117,11 +114,8 @@ class EmbeddedBroker:
         raise Exit(FAILED, f"the embedded broker {how}:\n{self._last_words()}")
 
     def _last_words(self) -> str:
-        # The broker removes its folder when it ends, but whoever has the log open can still read it.
-        try:
-            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return "  (it left no log)"
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (it said nothing)"
 
     async def _stop(self) -> None:
@@ -135,6 +129,7 @@ class EmbeddedBroker:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._ended.wait(), STOP_TIMEOUT)
                     break
+        self._log.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

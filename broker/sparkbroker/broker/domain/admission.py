@@ -40,7 +40,7 @@ LOOK_AHEAD: Final = 32
 """How many leases behind a blocked first one are tried."""
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A lease that waits, as far as admission needs it."""
 
     lease_id: LeaseId
@@ -51,20 +51,23 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     enqueued: ServingTime
 
 
-class Admitted(msgspec.Struct, frozen=True):
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     """A lease whose amount is now charged to ``owner``; it waits no more."""
 
     waiting: Waiting
     owner: str
 
 
-class Waits(msgspec.Struct, frozen=True):
+class Waits(msgspec.Struct, frozen=True, gc=False):
     """Why a lease waits: position from 1, the queue's length, the reason and its sentence."""
 
     position: int
     queue_length: int
     reason: LeaseReason
     message: str
+
+
+_Shape = tuple[str, tuple[tuple[str, int], ...]]
 
 
 class _Entry:
@@ -78,13 +81,13 @@ class _Entry:
         self.passes = 0
         self.reservation: int | None = None
         # Leases of equal shape are blocked together: comparing is much cheaper than asking the ledger.
-        self.shape = (waiting.pool, *sorted(waiting.amount.quantities.items()))
+        self.shape: _Shape = (waiting.pool, tuple(sorted(waiting.amount.quantities.items())))
 
 
 class _Line:
     """One queue's waiting leases in order, and what its last look found."""
 
-    __slots__ = ("blocked_on", "entries", "order", "queue", "seen", "window")
+    __slots__ = ("blocked_on", "entries", "least", "order", "queue", "seen", "window")
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -92,6 +95,8 @@ class _Line:
         self.entries: dict[LeaseId, _Entry] = {}
         self.seen: dict[str, tuple[int, int]] | None = None
         """Blocked: the versions of each pool that it waited for, and of its quota under "". None: to be looked at."""
+        self.least: dict[str, Resources] = {}
+        """Blocked: by pool, the least that any lease of the last look asks of each name."""
         self.window = 0
         """How many of the order the last look saw."""
         self.blocked_on: tuple[_Entry, LimitKind] | None = None
@@ -130,6 +135,8 @@ class Admission:
         self._pool_waits: dict[str, int] = {}
         """By pool: grows when a reservation in it ends."""
         self._reservations = 0
+        self._settled: tuple[Ledger, int] | None = None
+        """The ledger and its version, as of which every queue is blocked or empty; None once a queue has changed."""
 
     def __repr__(self) -> str:
         kept = sum(len(entries) for entries in self._reserved.values())
@@ -148,6 +155,7 @@ class Admission:
 
     def add(self, waiting: Waiting) -> None:
         """A lease begins to wait. Raise ValueError if it waits already."""
+        self._settled = None
         if waiting.lease_id in self._line_of:
             raise ValueError(f"{waiting.lease_id} waits already")
         line = self._lines.get(waiting.queue)
@@ -162,6 +170,7 @@ class Admission:
         line = self._line_of.pop(lease_id, None)
         if line is None:
             return False
+        self._settled = None
         entry = line.take(lease_id)
         self._end_reservation(line, entry)
         if not line.order:
@@ -188,12 +197,17 @@ class Admission:
         """
         if not inventory_complete:
             return None
+        if self._settled == (ledger, ledger.version):
+            return None
         # A look that ends a reservation gives others a reason to be looked at again.
         while changed := self._in_turn(ledger):
             for line in changed:
+                if self._still_blocked(line, ledger):
+                    continue
                 entry = self._select(line, ledger)
                 if entry is not None:
                     return self._admit(line, entry, ledger, owner_of(entry.waiting))
+        self._settled = (ledger, ledger.version)
         return None
 
     def progress(self, lease_id: LeaseId, ledger: Ledger, *, inventory_complete: bool = True) -> Waits:
@@ -237,12 +251,26 @@ class Admission:
             return ledger.queue_version(line.queue.name), 0
         return ledger.pool_version(pool), self._pool_waits.get(pool, 0)
 
+    def _still_blocked(self, line: _Line, ledger: Ledger) -> bool:
+        """Whether, without a full look, nothing can be admitted: the least that the last look's leases ask of each
+        pool doesn't fit, and the first in line lacks what it lacked. Keeps a release cheap with many queues."""
+        if line.seen is None or line.blocked_on is None:
+            return False
+        name = line.queue.name
+        if any(ledger.lacking(name, pool, amount) is None for pool, amount in line.least.items()):
+            return False
+        head, lacked = line.blocked_on
+        lacking = ledger.lacking(name, head.waiting.pool, head.waiting.amount)
+        if lacking is None or lacking.kind is not lacked:
+            return False
+        line.seen = {pool: self._version(line, pool, ledger) for pool in line.seen}
+        return True
+
     def _select(self, line: _Line, ledger: Ledger) -> _Entry | None:
         """The first in line that can be admitted now, within the look-ahead. None: the line is marked as blocked."""
         head: _Entry | None = None
         lacked: LimitKind | None = None
-        blocked: set[object] = set()
-        seen = {"": self._version(line, "", ledger)}
+        blocked: set[_Shape] = set()
         tried = 0
         for index, (_, lease_id) in enumerate(line.order):
             entry = line.entries[lease_id]
@@ -254,7 +282,6 @@ class Admission:
                     self._look(line, head, lacked)
                     return entry
                 blocked.add(entry.shape)
-                seen[waiting.pool] = self._version(line, waiting.pool, ledger)
                 if head is None and ledger.never_fits(waiting.queue, waiting.pool, waiting.amount) is None:
                     head, lacked = entry, lacking.kind
             line.window = index + 1
@@ -262,7 +289,8 @@ class Admission:
                 tried += 1
                 if entry.reservation is not None or tried > LOOK_AHEAD:
                     break
-        line.seen = seen
+        line.least = _least(blocked)
+        line.seen = {pool: self._version(line, pool, ledger) for pool in ("", *line.least)}
         self._look(line, head, lacked)
         return None
 
@@ -278,21 +306,22 @@ class Admission:
     def _lacking(self, entry: _Entry, ledger: Ledger) -> Lacking | None:
         """What it lacks, beside what is reserved for others before it."""
         waiting = entry.waiting
-        reserved = self._reserved_before(entry, ledger) if waiting.pool in self._reserved else None
+        lacking = ledger.lacking(waiting.queue, waiting.pool, waiting.amount)
+        if lacking is not None or waiting.pool not in self._reserved:
+            return lacking
+        reserved = self._reserved_before(entry)
         return ledger.lacking(waiting.queue, waiting.pool, waiting.amount, reserved=reserved)
 
-    def _reserved_before(self, entry: _Entry, ledger: Ledger) -> Resources | None:
-        """The pool's reservations that this lease has to leave room for: older ones, of leases that lack only it."""
-        result: Resources | None = None
-        for other in self._reserved[entry.waiting.pool].values():
+    def _reserved_before(self, entry: _Entry) -> Resources:
+        """The pool's reservations that this lease has to leave room for: the older ones of other queues.
+
+        Within a queue its order decides, and what stands behind a reservation isn't tried at all.
+        """
+        result = Resources()
+        for queue, other in self._reserved[entry.waiting.pool].items():
             older = entry.reservation is None or (other.reservation or 0) < entry.reservation
-            waiting = other.waiting
-            # Within a queue its order decides, and what stands behind a reservation isn't tried at all.
-            if waiting.queue == entry.waiting.queue or not older:
-                continue
-            lacking = ledger.lacking(waiting.queue, waiting.pool, waiting.amount)
-            if lacking is None or lacking.kind is LimitKind.POOL:
-                result = waiting.amount if result is None else result + waiting.amount
+            if older and queue != entry.waiting.queue:
+                result += other.waiting.amount
         return result
 
     def _count_passes(self, line: _Line, admitted: _Entry) -> None:
@@ -362,3 +391,14 @@ _REASON: Final = {LimitKind.QUEUE: LeaseReason.QUEUE_QUOTA, LimitKind.POOL: Leas
 
 def _kept(entry: _Entry, limit: LimitKind, name: str) -> str:
     return blocking.kept(limit, name, entry.waiting.amount, entry.waiting.queue, entry.passes)
+
+
+def _least(shapes: set[_Shape]) -> dict[str, Resources]:
+    """By pool, name by name, the smallest quantity; 0 is left out, as a name that one of them doesn't ask."""
+    result: dict[str, dict[str, int]] = {}
+    for pool, quantities in shapes:
+        asked = dict(quantities)
+        least = result.setdefault(pool, asked)
+        if least is not asked:
+            result[pool] = {name: min(least[name], asked[name]) for name in least.keys() & asked.keys()}
+    return {pool: Resources(quantities) for pool, quantities in result.items()}

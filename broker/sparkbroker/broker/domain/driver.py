@@ -42,7 +42,7 @@ class DriverKind(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-class DriverExit(msgspec.Struct, frozen=True, kw_only=True):
+class DriverExit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How a driver ended by itself. ``signal`` is a name such as SIGKILL."""
 
     exit_code: int | None = None
@@ -58,7 +58,7 @@ class DriverExit(msgspec.Struct, frozen=True, kw_only=True):
         return f"out of memory ({how})" if self.out_of_memory else how
 
 
-class Driver(msgspec.Struct, frozen=True, kw_only=True):
+class Driver(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One driver. ``handle`` is what its provisioner needs to find it again: names, pids, ports; never a secret.
 
     Charged for max(``target``, ``observed``). ``ending_sessions`` are Spark sessions of attachments that ended, to be

@@ -8,6 +8,8 @@ from sparkbroker.broker.domain.lease import Lease, LeaseReason, LeaseSharing, Le
 from sparkbroker.broker.domain.units import Generation, Seconds, ServingTime
 
 NOTICE_BEFORE: Final = Seconds(60.0)
+NEVER: Final = float("inf")
+_WAITING: Final = frozenset({LeaseState.QUEUED, LeaseState.PROVISIONING})
 
 
 class End(msgspec.Struct, frozen=True):
@@ -49,16 +51,23 @@ def verdict(lease: Lease, now: ServingTime, *, watched: bool) -> Verdict | None:
 
 def next_due(lease: Lease) -> ServingTime | None:
     """The earliest moment at which ``verdict`` could be more than None; None: never."""
-    overdue = [a.deadline for a in lease.attachments]
-    due: list[ServingTime | None]
-    match lease.state:
-        case LeaseState.QUEUED | LeaseState.PROVISIONING:
-            due = [lease.acquire_deadline, *overdue, None if lease.attachments else lease.wait_deadline]
-        case LeaseState.READY:
-            due = [lease.max_deadline, lease.unattended_deadline, *overdue, _notice_time(lease)]
-        case _:
-            return None
-    return min((moment for moment in due if moment is not None), default=None)
+    waiting = lease.state in _WAITING
+    if not waiting and lease.state is not LeaseState.READY:
+        return None
+    first = NEVER
+    for attachment in lease.attachments:
+        first = min(first, attachment.deadline)
+    if waiting:
+        if not lease.attachments:
+            first = min(first, lease.wait_deadline)
+        if lease.acquire_deadline is not None:
+            first = min(first, lease.acquire_deadline)
+        return ServingTime(first)
+    if lease.unattended_deadline is not None:
+        first = min(first, lease.unattended_deadline)
+    if lease.max_deadline is not None:
+        first = min(first, lease.max_deadline, _notice_time(lease) or NEVER)
+    return ServingTime(first) if first < NEVER else None
 
 
 def _waiting(lease: Lease, now: ServingTime, *, watched: bool) -> Verdict | None:

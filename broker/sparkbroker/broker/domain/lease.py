@@ -106,7 +106,7 @@ class LeaseSharing(StrEnum):
     SHARED = "SHARED"
 
 
-class ContainerSize(msgspec.Struct, frozen=True, kw_only=True):
+class ContainerSize(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whole cores; bytes of heap; bytes of overhead, None for Spark's formula."""
 
     cores: int
@@ -114,7 +114,7 @@ class ContainerSize(msgspec.Struct, frozen=True, kw_only=True):
     overhead: int | None = None
 
 
-class ExecutorSpec(msgspec.Struct, frozen=True, kw_only=True):
+class ExecutorSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """``max_count`` executors are charged."""
 
     size: ContainerSize
@@ -122,7 +122,7 @@ class ExecutorSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_count: int
 
 
-class LeaseSpec(msgspec.Struct, frozen=True, kw_only=True):
+class LeaseSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is asked for, complete: nothing is left to a default. Durations are in seconds, None: no bound."""
 
     profile: str
@@ -144,7 +144,7 @@ class LeaseSpec(msgspec.Struct, frozen=True, kw_only=True):
     keep_when_holder_lost: bool = False
 
 
-class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+class Attachment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One live user. ``renewed_epoch`` is the leadership in which it was last renewed (see ``recover``).
 
     ``session_id`` is its Spark session's, a UUID; the broker ends that session when the attachment ends.
@@ -159,7 +159,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     renewed_epoch: Epoch
 
 
-class Timings(msgspec.Struct, frozen=True, kw_only=True):
+class Timings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """When each phase began. A further attempt overwrites admitted and what follows."""
 
     queued: WallTime
@@ -171,7 +171,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     ended: WallTime | None = None
 
 
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
+class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A grant of capacity to a principal. ``revision`` is that of its last committed (or committing) change.
 
     ``wait_deadline``, ``unattended_deadline`` and attachments' deadlines move without a new revision: a renewal is

@@ -33,7 +33,7 @@ class Lacking(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
 
 
-class Charge(msgspec.Struct, frozen=True):
+class Charge(msgspec.Struct, frozen=True, gc=False):
     """What one owner holds."""
 
     queue: str
@@ -81,6 +81,8 @@ class Ledger:
         self._charges: dict[str, Charge] = {}
         self._queues: dict[str, _Account] = {}
         self._pools: dict[str, _Account] = {}
+        self.version = 0
+        """Grows with every queue's and every pool's version."""
         self.reconfigure(queues, pools)
 
     def __repr__(self) -> str:
@@ -116,6 +118,7 @@ class Ledger:
         elif not self.fits(queue, pool, amount):
             return False
         self._charges[owner] = charge
+        self.version += force
         for account in self._open(queue, pool):
             account.add(amount, 1)
             account.version += force
@@ -130,6 +133,7 @@ class Ledger:
         if charge.amount == amount:
             return True
         self._charges[owner] = Charge(charge.queue, charge.pool, amount)
+        self.version += 1
         for account in self._accounts(charge.queue, charge.pool):
             account.add(charge.amount, -1)
             account.add(amount, 1)
@@ -141,6 +145,7 @@ class Ledger:
         charge = self._charges.pop(owner, None)
         if charge is None:
             return
+        self.version += 1
         for account in self._accounts(charge.queue, charge.pool):
             account.add(charge.amount, -1)
             account.version += 1
@@ -202,6 +207,7 @@ class Ledger:
 
     def reconfigure(self, queues: Mapping[str, Resources], pools: Mapping[str, Resources]) -> None:
         """New limits. Those below what is in use stop admission there until it fits; nothing is taken away."""
+        self.version += 1
         for accounts, limits, closed in ((self._queues, queues, False), (self._pools, pools, True)):
             for name in accounts.keys() | limits.keys():
                 if name not in accounts:

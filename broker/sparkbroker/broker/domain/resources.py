@@ -29,7 +29,7 @@ _MEMORY_EXPECTED: Final = 'write a whole number with k, m, g or t, such as "2g" 
 _CPU: Final = re.compile(r"(?P<whole>[0-9]{1,9})(?:\.(?P<part>[0-9]{1,3}))?|(?P<milli>[0-9]{1,12})m")
 
 
-class Resources(msgspec.Struct, frozen=True):
+class Resources(msgspec.Struct, frozen=True, gc=False):
     """An immutable, open map of quantities; a name that is absent is 0. Quantities are never negative."""
 
     quantities: dict[str, int] = {}

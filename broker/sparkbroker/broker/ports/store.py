@@ -17,7 +17,7 @@ class RowKind(StrEnum):
     PROFILE = "profile"
 
 
-class RowImage(msgspec.Struct, frozen=True):
+class RowImage(msgspec.Struct, frozen=True, gc=False):
     """A row as it is to be. ``expected`` is the revision that the store must now hold for it, 0: none.
 
     ``body`` None deletes the row.
@@ -30,7 +30,7 @@ class RowImage(msgspec.Struct, frozen=True):
     body: bytes | None
 
 
-class EventRecord(msgspec.Struct, frozen=True):
+class EventRecord(msgspec.Struct, frozen=True, gc=False):
     """An event, unique by revision, in the order of revisions. ``subject`` is the lease's id."""
 
     revision: Revision
@@ -38,7 +38,7 @@ class EventRecord(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class RequestRecord(msgspec.Struct, frozen=True):
+class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     """The stored answer of a request id: (principal, request_id) is the key; a body of None deletes it."""
 
     principal: str
@@ -82,7 +82,7 @@ class Unknown(msgspec.Struct, frozen=True):
 CommitResult = Committed | Deposed | Unknown
 
 
-class StoredRow(msgspec.Struct, frozen=True):
+class StoredRow(msgspec.Struct, frozen=True, gc=False):
     """A row as loaded."""
 
     kind: RowKind

@@ -4,7 +4,7 @@ Units: the domain's seconds become Duration and Timestamp, to the microsecond; b
 Every member of the domain's enums has a number in the protocol: an import fails otherwise.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from google.protobuf.duration_pb2 import Duration
@@ -44,11 +44,12 @@ DRIVER_PREFIX: Final = "drivers/"
 MAX_TEMPLATES: Final = 512
 MAX_TEMPLATE_BYTES: Final = 4096
 
-STATES: Final = {s: pb.LeaseState.Value(f"LEASE_STATE_{s.name}") for s in LeaseState}
-REASONS: Final = {r: pb.LeaseReason.Value(f"LEASE_REASON_{r.name}") for r in LeaseReason}
-MODES: Final = {m: pb.LeaseMode.Value(f"LEASE_MODE_{m.name}") for m in LeaseMode}
-SHARINGS: Final = {s: pb.LeaseSharing.Value(f"LEASE_SHARING_{s.name}") for s in LeaseSharing}
-EVENT_TYPES: Final = {t: pb.LeaseEventType.Value(f"LEASE_EVENT_TYPE_{t.name}") for t in EventType}
+# Any: the generated stubs and protobuf's own disagree on what Value() returns.
+STATES: Final[dict[LeaseState, Any]] = {s: pb.LeaseState.Value(f"LEASE_STATE_{s.name}") for s in LeaseState}
+REASONS: Final[dict[LeaseReason, Any]] = {r: pb.LeaseReason.Value(f"LEASE_REASON_{r.name}") for r in LeaseReason}
+MODES: Final[dict[LeaseMode, Any]] = {m: pb.LeaseMode.Value(f"LEASE_MODE_{m.name}") for m in LeaseMode}
+SHARINGS: Final[dict[LeaseSharing, Any]] = {s: pb.LeaseSharing.Value(f"LEASE_SHARING_{s.name}") for s in LeaseSharing}
+EVENT_TYPES: Final[dict[EventType, Any]] = {t: pb.LeaseEventType.Value(f"LEASE_EVENT_TYPE_{t.name}") for t in EventType}
 
 
 def timestamp(wall: float | None) -> Timestamp | None:
@@ -68,6 +69,7 @@ def duration(seconds: float | None) -> Duration | None:
 
 
 def container_size(size: ContainerSize) -> pb.ContainerSize:
+    """A size; an overhead that is Spark's formula stays empty."""
     return pb.ContainerSize(
         cores=size.cores,
         memory=format_memory(size.memory),
@@ -76,12 +78,14 @@ def container_size(size: ContainerSize) -> pb.ContainerSize:
 
 
 def executor_spec(executors: ExecutorSpec) -> pb.ExecutorSpec:
+    """Executors."""
     return pb.ExecutorSpec(
         size=container_size(executors.size), min_count=executors.min_count, max_count=executors.max_count
     )
 
 
 def lease_spec(spec: LeaseSpec) -> pb.LeaseSpec:
+    """A complete spec."""
     return pb.LeaseSpec(
         profile=spec.profile,
         queue=spec.queue,
@@ -111,6 +115,7 @@ def attachment(value: Attachment) -> pb.Attachment:
 
 
 def timings(value: Timings) -> pb.Timings:
+    """Phases that have begun."""
     answer = pb.Timings()
     _set_timings(answer, value)
     return answer
@@ -139,6 +144,7 @@ def _set_time(message: Timestamp, wall: float) -> None:
 
 
 def driver_exit(value: DriverExit) -> pb.DriverExit:
+    """How a driver ended."""
     return pb.DriverExit(
         exit_code=value.exit_code,
         signal=value.signal,
@@ -148,6 +154,7 @@ def driver_exit(value: DriverExit) -> pb.DriverExit:
 
 
 def progress(value: Progress) -> pb.Progress:
+    """Why a lease waits."""
     return pb.Progress(
         position=value.position,
         queue_length=value.queue_length,
@@ -215,6 +222,7 @@ def lease(view: LeaseView) -> pb.Lease:
 
 
 def event(value: LeaseEvent) -> pb.LeaseEvent:
+    """One event, as it was committed."""
     return pb.LeaseEvent(
         revision=value.revision,
         lease=LEASE_PREFIX + value.lease_id,
@@ -229,6 +237,7 @@ def event(value: LeaseEvent) -> pb.LeaseEvent:
 
 
 def watch_update(update: WatchUpdate) -> pb.WatchLeaseResponse:
+    """One message of WatchLease."""
     if update.event is not None:
         return pb.WatchLeaseResponse(event=event(update.event), revision=update.revision)
     if update.snapshot is not None:
@@ -240,12 +249,11 @@ def watch_update(update: WatchUpdate) -> pb.WatchLeaseResponse:
 
 def watch_all_update(update: WatchUpdate) -> pb.WatchLeasesResponse:
     """The stream over all leases has events only; a message without one tells only the revision."""
-    return pb.WatchLeasesResponse(
-        event=None if update.event is None else event(update.event), revision=update.revision
-    )
+    return pb.WatchLeasesResponse(event=None if update.event is None else event(update.event), revision=update.revision)
 
 
 def renewed(value: Renewed) -> pb.RenewLeaseResponse:
+    """Answer of RenewLease."""
     return pb.RenewLeaseResponse(state=STATES[value.state], ttl=duration(value.ttl), notice=value.notice)
 
 
@@ -271,6 +279,7 @@ def connection(value: Connection) -> pb.GetConnectionResponse:
 
 
 def queue(value: QueueView) -> pb.Queue:
+    """A queue with what it holds."""
     return pb.Queue(
         name="queues/" + value.name,
         nominal=value.nominal.quantities,
@@ -311,4 +320,5 @@ def _limits(value: Limits) -> dict[str, str]:
 
 
 def log_chunk(chunk: LogChunk) -> pb.StreamLogsResponse:
+    """A piece of a log."""
     return pb.StreamLogsResponse(data=chunk.data, next_offset=chunk.next_offset)

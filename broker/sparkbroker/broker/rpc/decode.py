@@ -10,9 +10,8 @@ asked of each nested message.
 """
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -47,13 +46,14 @@ def reader(kind: type[M]) -> Callable[[bytes], M | BrokerError]:
 
 def _unknown(message: Message, path: str) -> Iterator[str]:
     """The paths of unknown fields, by number, as ``spec.driver.#99``."""
-    for field in UnknownFieldSet(message):
+    unknown: Any = UnknownFieldSet(message)  # A sequence, which its stub doesn't know.
+    for field in unknown:
         yield f"{path}#{field.field_number}"
     for descriptor, value in message.ListFields():
-        if descriptor.type != FieldDescriptor.TYPE_MESSAGE:
-            continue
         entry = descriptor.message_type
+        if entry is None:
+            continue
         if entry.GetOptions().map_entry:
-            continue  # Our maps hold no messages, and upb drops what is unknown in an entry while it parses.
+            continue  # Our maps hold no messages; an entry with an unknown field is itself unknown to upb, by the map's number.
         for nested in value if descriptor.is_repeated else (value,):
             yield from _unknown(nested, f"{path}{descriptor.name}.")

@@ -31,6 +31,7 @@ Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
 U = TypeVar("U")
 
+_END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
 _CANCELLED: Final = "CANCELLED"
 _LOUD: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 
@@ -51,7 +52,7 @@ class Handlers:
 
     def unary(
         self, name: str, kind: type[Q], method: Callable[[Caller, Q], Awaitable[Message]]
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         """One request, one answer, within the caller's deadline or the server's bound, whichever is less."""
         report, bound = self._metrics.rpc, self._limits.unary_seconds
 
@@ -59,17 +60,17 @@ class Handlers:
             started = perf_counter()
             code = _CANCELLED
             try:
-                caller = self._admit(name, context)
+                caller = self._admit(context)
                 answer = method(caller, _checked(name, caller, request))
                 remaining = context.time_remaining()
                 # gRPC itself cancels at the caller's deadline; a timer of our own costs 3 us.
                 result = await (answer if remaining is not None and remaining <= bound else _bounded(answer, bound))
-                code = "OK"
-                return result
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - every failure becomes the call's status
                 code, end = _described(name, error, context)
                 await end
-                raise
+            else:
+                code = "OK"
+                return result
             finally:
                 report(name, code, perf_counter() - started)
 
@@ -81,7 +82,7 @@ class Handlers:
         kind: type[Q],
         method: Callable[[Caller, Q], AsyncIterator[U]],
         convert: Callable[[U], Message],
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         """One request, a stream of what ``method``'s generator yields, converted. Ends with OK at the maximum age."""
         report = self._metrics.rpc
 
@@ -89,7 +90,7 @@ class Handlers:
             started = perf_counter()
             code = _CANCELLED
             try:
-                caller = self._admit(name, context)
+                caller = self._admit(context)
                 checked = _checked(name, caller, request)
                 async with self._streams.open(name, caller.principal), _closing(method(caller, checked)) as updates:
                     # At once, so that a client that resumes learns that it is heard before something happens.
@@ -97,7 +98,7 @@ class Handlers:
                     async for update in updates:
                         await context.write(convert(update))
                 code = "OK"
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - every failure becomes the call's status
                 code, end = _described(name, error, context)
                 await end
             finally:
@@ -107,7 +108,7 @@ class Handlers:
 
     def dialogue(
         self, name: str, kind: type[Q], method: Callable[[Caller, Q], Awaitable[Message]]
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         """A stream of requests, each answered by one message, in order. Ends with OK at the maximum age.
 
         Who calls is decided anew for each request: a token that was taken away ends the stream.
@@ -118,14 +119,14 @@ class Handlers:
             started = perf_counter()
             code = _CANCELLED
             try:
-                caller = self._admit(name, context)
+                caller = self._admit(context)
                 async with self._streams.open(name, caller.principal):
-                    while (request := await context.read()) is not grpc.aio.EOF:
-                        caller = self._admit(name, context)
+                    while (request := await context.read()) is not _END:
+                        caller = self._admit(context)
                         answer = await _bounded(method(caller, _checked(name, caller, request)), bound)
                         await context.write(answer)
                 code = "OK"
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - every failure becomes the call's status
                 code, end = _described(name, error, context)
                 await end
             finally:
@@ -133,7 +134,7 @@ class Handlers:
 
         return grpc.stream_stream_rpc_method_handler(call, reader(kind), _serialize)
 
-    def _admit(self, name: str, context: Context) -> Caller:
+    def _admit(self, context: Context) -> Caller:
         """Who calls. Raise Unavailable, Unauthenticated."""
         self._streams.refuse_if_closing()
         return self._authenticator.authenticate(dict(context.invocation_metadata()))

@@ -26,7 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """… and closed unless it answers within this."""
 
     def options(self) -> list[tuple[str, int]]:
-        """gRPC's channel arguments."""
+        """As channel arguments of gRPC."""
         return [
             ("grpc.max_receive_message_length", self.message_bytes),
             ("grpc.max_concurrent_streams", self.streams_per_connection),

@@ -45,7 +45,8 @@ class PageTokens:
                 raw = b""
             mac, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
             if hmac.compare_digest(mac, self._mac(query, body)):
-                return msgspec.json.decode(body, type=Position)
+                position: Position = msgspec.json.decode(body, type=Position)
+                return position
         raise InvalidField(
             "page_token",
             "it was not issued by this broker for this query",
@@ -61,5 +62,7 @@ class PageTokens:
 def page_size(asked: int) -> int:
     """The size of a page. Raise InvalidField unless from 0 (the default) to 1000."""
     if not 0 <= asked <= MAX_SIZE:
-        raise InvalidField("page_size", f"{asked} is out of range", f"it must be from 0 (for {DEFAULT_SIZE}) to {MAX_SIZE}")
+        raise InvalidField(
+            "page_size", f"{asked} is out of range", f"it must be from 0 (for {DEFAULT_SIZE}) to {MAX_SIZE}"
+        )
     return asked or DEFAULT_SIZE

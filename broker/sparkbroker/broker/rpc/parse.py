@@ -50,10 +50,12 @@ def generation(number: int) -> Generation:
 
 
 def after_revision(number: int) -> Revision:
+    """0 stands for the beginning: see the request's own comment."""
     return Revision(_not_negative("after_revision", number))
 
 
 def on_existing(number: int) -> OnExisting:
+    """Unset is FAIL."""
     return _known("on_existing", number, _ON_EXISTING, pb.OnExisting.keys())
 
 
@@ -73,7 +75,9 @@ def watch_filter(text: str) -> LeaseFilter:
     selection = parse_filter(text)
     for term in selection.terms:
         if term.field in _EVENTLESS:
-            raise InvalidField("filter", f"{term.field} does not select events", "watch without it, and look at the events")
+            raise InvalidField(
+                "filter", f"{term.field} does not select events", "watch without it, and look at the events"
+            )
     return selection
 
 
@@ -126,7 +130,9 @@ def _seconds(value: Duration, field: str) -> float:
     if seconds < 0 or nanos < 0:
         raise InvalidField(field, "is negative", 'it must be a duration such as "30s"')
     if seconds > MAX_DURATION_SECONDS or nanos > 999_999_999:
-        raise InvalidField(field, "is not a valid Duration", "nanos must be below 10^9, and seconds at most 315576000000")
+        raise InvalidField(
+            field, "is not a valid Duration", "nanos must be below 10^9, and seconds at most 315576000000"
+        )
     return seconds + nanos / 1e9
 
 

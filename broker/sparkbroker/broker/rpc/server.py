@@ -59,7 +59,7 @@ class BrokerServer:
         """How many streams are open."""
         return len(self._streams)
 
-    def set_serving(self, serving: bool) -> None:
+    def set_serving(self, serving: bool) -> None:  # noqa: FBT001 - it is all that the name says
         """What ``grpc.health.v1`` says."""
         self._health.set_serving(serving)
 
@@ -93,9 +93,7 @@ class BrokerServer:
                 group.create_task(server.stop(grace), name=f"stop-listener-{number}")
 
     def _server(self, listener: Listener) -> Any:
-        server = grpc.aio.server(
-            options=self._limits.options(), maximum_concurrent_rpcs=self._limits.concurrent_rpcs
-        )
+        server = grpc.aio.server(options=self._limits.options(), maximum_concurrent_rpcs=self._limits.concurrent_rpcs)
         shared = (self._streams, self._metrics, self._limits)
         named, anyone = Handlers(listener.authenticator, *shared), Handlers(services.Anyone(), *shared)
         server.add_generic_rpc_handlers(

@@ -29,7 +29,7 @@ class Anyone:
         return self.caller
 
 
-def broker(handlers: Handlers, servicer: BrokerServicer) -> grpc.GenericRpcHandler[Any, Any]:
+def broker(handlers: Handlers, servicer: BrokerServicer) -> "grpc.GenericRpcHandler[Any, Any]":
     """sparkbroker.v1.BrokerService."""
     unary = {
         "AcquireLease": (pb.AcquireLeaseRequest, servicer.acquire_lease),
@@ -53,7 +53,7 @@ def broker(handlers: Handlers, servicer: BrokerServicer) -> grpc.GenericRpcHandl
     return grpc.method_handlers_generic_handler(BROKER, methods)
 
 
-def health_service(handlers: Handlers, state: health.Health) -> grpc.GenericRpcHandler[Any, Any]:
+def health_service(handlers: Handlers, state: health.Health) -> "grpc.GenericRpcHandler[Any, Any]":
     """grpc.health.v1.Health. Without a token: see ``health``."""
     kind = health_pb2.HealthCheckRequest
     methods = {
@@ -63,9 +63,9 @@ def health_service(handlers: Handlers, state: health.Health) -> grpc.GenericRpcH
     return grpc.method_handlers_generic_handler(health.SERVICE, methods)
 
 
-def reflection_services(handlers: Handlers) -> Iterable[grpc.GenericRpcHandler[Any, Any]]:
+def reflection_services(handlers: Handlers) -> "Iterable[grpc.GenericRpcHandler[Any, Any]]":
     """Reflection, without a token: it shows the published protocol and nothing of this broker."""
-    library = reflection.aio.ReflectionServicer(SERVED)
+    library: Any = reflection.aio.ReflectionServicer(SERVED)  # type: ignore[attr-defined]  # the stubs lack it
 
     async def answer(_caller: Caller, request: Any) -> Any:
         async def one() -> Any:

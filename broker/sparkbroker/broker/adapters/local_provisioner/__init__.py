@@ -11,6 +11,7 @@ Not promised: protection from code that runs in a driver: it runs as this user. 
 
 from sparkbroker.broker.adapters.local_provisioner._launch import Launcher, LaunchPlan, Place, Versions
 from sparkbroker.broker.adapters.local_provisioner._provisioner import LocalProvisioner
+from sparkbroker.broker.adapters.local_provisioner._small import SmallLauncher
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain, discover
 
@@ -19,6 +20,7 @@ __all__ = [
     "Launcher",
     "LocalProvisioner",
     "Place",
+    "SmallLauncher",
     "SparkLauncher",
     "Toolchain",
     "Versions",

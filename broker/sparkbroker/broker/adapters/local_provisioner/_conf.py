@@ -69,7 +69,7 @@ def properties(request: DriverRequest, scratch: Path, jars: tuple[str, ...]) -> 
     result = {
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         "spark.app.name": f"sparkbroker {request.driver_id}",
-        **{key: value for key, value in given.items() if not key.startswith("spark.jars.")},
+        **{key: value for key, value in given.items() if not key.startswith(("spark.jars", "spark.jars."))},
         "spark.local.dir": str(scratch / "local"),
         "spark.driver.memory": format_memory(heap(request)),
         "spark.driver.host": given.get("spark.driver.host", host),

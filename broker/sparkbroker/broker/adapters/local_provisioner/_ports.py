@@ -18,29 +18,29 @@ class PortFinder:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._silent: set[int] = set()
-        self._silent_since = 0.0
+        self._seen: set[int] = set()
+        self._seen_since = 0.0
 
     async def find(self, pid: int, budget: float) -> int | None:
         """The port, or None if there is none within ``budget`` seconds."""
         now = self._clock.monotonic()
-        if now - self._silent_since > _FORGET_AFTER:
-            self._silent.clear()
-            self._silent_since = now
+        if now - self._seen_since > _FORGET_AFTER:
+            self._seen.clear()
+            self._seen_since = now
         async with asyncio.TaskGroup() as group:
             sniffs: dict[asyncio.Task[bool], tuple[int, int]] = {}
             try:
                 while self._clock.monotonic() < now + budget:
-                    known = self._silent | {inode for inode, _ in sniffs.values()}
-                    for inode, port in _new_listeners(pid, known).items():
+                    for inode, port in self._new_listeners(pid).items():
                         sniff = spark_connect.speaks_http2(LOOPBACK, port, _SNIFF_TIMEOUT)
                         sniffs[group.create_task(sniff)] = (inode, port)
                     found = await self._first_greeting(sniffs)
                     if found is not None:
                         return found
             finally:
-                for task in sniffs:
+                for task, (inode, _) in sniffs.items():
                     task.cancel()
+                    self._seen.discard(inode)
         return None
 
     async def _first_greeting(self, sniffs: dict[asyncio.Task[bool], tuple[int, int]]) -> int | None:
@@ -50,17 +50,18 @@ class PortFinder:
             return None
         done, _ = await asyncio.wait(sniffs, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            inode, port = sniffs.pop(task)
+            _, port = sniffs.pop(task)
             if task.result():
                 return port
-            self._silent.add(inode)
         return None
 
-
-def _new_listeners(pid: int, known: set[int]) -> dict[int, int]:
-    """Ports by inode of the process's listeners that aren't known yet."""
-    listening = {inode: port for inode, port in _sockets.listening_on_loopback(pid).items() if inode not in known}
-    if not listening:
-        return {}
-    own = _sockets.sockets_of(pid)
-    return {inode: port for inode, port in listening.items() if inode in own}
+    def _new_listeners(self, pid: int) -> dict[int, int]:
+        """Ports by inode of the process's listeners that weren't seen before. Its descriptors, of which a JVM has
+        hundreds, are looked at only when anybody has a new listener."""
+        listening = _sockets.listening_on_loopback()
+        new = listening.keys() - self._seen
+        if not new:
+            return {}
+        own = _sockets.sockets_of(pid)
+        self._seen |= new
+        return {inode: listening[inode] for inode in new & own}

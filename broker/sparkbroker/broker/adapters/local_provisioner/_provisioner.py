@@ -291,7 +291,7 @@ class LocalProvisioner:
             try:
                 seen = self._look(driver)
                 if driver.settled:
-                    self._note(driver.id)
+                    self._settle(driver, seen)
                     return
                 if seen.phase is Phase.STOPPING:
                     driver.kill_if_due(self._clock.monotonic())
@@ -299,10 +299,13 @@ class LocalProvisioner:
                     await driver.advance(_ADVANCE_BUDGET)
             except (OSError, ProvisionerFailed) as error:
                 driver.trouble = str(error)
-            if driver.settled:
-                return
-            await asyncio.sleep(pause)
+            await asyncio.sleep(0 if driver.settled else pause)
             pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
+
+    def _settle(self, driver: LocalDriver, seen: Observation) -> None:
+        self._note(driver.id)
+        if seen.phase is Phase.READY:
+            self._launcher.driver_ready()
 
     async def close(self) -> None:
         self._closing = True

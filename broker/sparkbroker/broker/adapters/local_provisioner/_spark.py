@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Final
 
-from sparkbroker.broker.adapters.local_provisioner._conf import argument_file, driver_host, jvm_arguments
+from sparkbroker.broker.adapters.local_provisioner._archive import Archives
+from sparkbroker.broker.adapters.local_provisioner._conf import argument_file, driver_host, heap, jvm_arguments
 from sparkbroker.broker.adapters.local_provisioner._launch import LaunchPlan, Place, Versions
+from sparkbroker.broker.adapters.local_provisioner._packages import resolve
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain, discover
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.profile import Profile
@@ -16,10 +19,11 @@ _PASSED_ON: Final = ("HOME", "LD_LIBRARY_PATH", "TZ")
 
 
 class SparkLauncher:
-    """See the module. ``cache`` holds archives and resolved packages, which brokers may share."""
+    """See the module. ``cache`` holds class archives and resolved packages; brokers may share it."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, *, archives: bool = True) -> None:
         self._cache = cache
+        self._archives = Archives(cache) if archives else None
 
     async def start(self) -> None:
         await asyncio.to_thread(self._cache.mkdir, parents=True, exist_ok=True, mode=0o700)
@@ -37,8 +41,17 @@ class SparkLauncher:
 
     async def plan(self, request: DriverRequest, place: Place) -> LaunchPlan:
         tools = await asyncio.to_thread(discover, request.profile)
-        jars: tuple[str, ...] = ()
-        arguments = jvm_arguments(request, tools, place.scratch, jars, ())
+        heap(request)  # before anything that takes long: it may never start
+        jars = await resolve(request, tools, self._cache)
+        archive = self._archives.options(tools, time.time()) if self._archives is not None else ()
+        return self.plan_with(request, place, tools, jars, archive)
+
+    @staticmethod
+    def plan_with(
+        request: DriverRequest, place: Place, tools: Toolchain, jars: tuple[str, ...], archive: tuple[str, ...]
+    ) -> LaunchPlan:
+        """The plan, once everything is known."""
+        arguments = jvm_arguments(request, tools, place.scratch, jars, archive)
         return LaunchPlan(
             argv=(tools.java.executable, f"@{place.arguments}"),
             environment=_environment(tools, place.scratch, driver_host(request.profile.master)),
@@ -46,10 +59,12 @@ class SparkLauncher:
         )
 
     def driver_ready(self) -> None:
-        pass
+        if self._archives is not None:
+            self._archives.build_wanted()
 
     async def close(self) -> None:
-        pass
+        if self._archives is not None:
+            await self._archives.close()
 
 
 def _environment(tools: Toolchain, scratch: Path, host: str) -> dict[str, str]:

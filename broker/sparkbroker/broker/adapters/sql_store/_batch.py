@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from sparkbroker.broker.adapters.sql_store._schema import PAGE_SIZE
 from sparkbroker.broker.ports.store import Batch, EventRecord, RequestRecord, RowImage
 
 _JSON = msgspec.json.Encoder()
@@ -33,6 +34,12 @@ class Plan(msgspec.Struct, frozen=True):
     events: Packed
     requests: Packed
     forgotten: Packed
+
+    @property
+    def pages(self) -> int:
+        """How many pages it writes, roughly: each change touches one, and large bodies fill more."""
+        tables = (self.inserts, self.updates, self.deletes, self.events, self.requests, self.forgotten)
+        return 1 + sum(table.count + len(table.bodies) // PAGE_SIZE for table in tables)
 
 
 class Conflict(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute("PRAGMA synchronous = FULL")
-        # Checkpoints are ours: SQLite's own hides their errors, and retries a failed fsync as if nothing were lost.
+        # Checkpoints are ours: SQLite's own happen before a commit returns, and hide their errors.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA cache_size = -16384")
     except BaseException:
@@ -53,12 +53,10 @@ def unusable(path: Path, error: sqlite3.Error) -> StoreUnusable:
     match _code(error):
         case sqlite3.SQLITE_FULL:
             return StoreUnusable(f"the disk that holds {path} is full; free some space, then start the broker again")
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+        case sqlite3.SQLITE_CANTOPEN if not path.parent.is_dir():
+            return StoreUnusable(f"{path} can't be created: {path.parent} doesn't exist; create that, or {FOLDER}")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
             return StoreUnusable(f"{path} is read-only ({error}); make it and its folder writable, or {FOLDER}")
-        case sqlite3.SQLITE_CANTOPEN:
-            return StoreUnusable(
-                f"{path} can't be opened: its folder doesn't exist or isn't writable; create it, or {FOLDER}"
-            )
         case sqlite3.SQLITE_NOTADB:
             return StoreUnusable(
                 f"{path} is not a database, or its head is damaged; restore it from a backup, or {FOLDER}"

@@ -146,7 +146,7 @@ def unusable(path: Path, error: OSError) -> StoreUnusable:
         return StoreUnusable(
             f"{path} is read-only for user {os.geteuid()} ({error}); make it writable, or give another state folder"
         )
-    return StoreUnusable(f"{path} can't be used: {error}; give another state folder")
+    return StoreUnusable(f"{path} can't be used: {error}; check the disk, or give another state folder")
 
 
 def _describe_holder(lock: int) -> str:

@@ -31,7 +31,7 @@ class SqlStore:
         self._reading: Worker | None = None
         self._reads = asyncio.Semaphore(MAX_READS)
         self._closed = False
-        self._ended: asyncio.Future[None] | None = None
+        self._ended: tuple[asyncio.Future[None], ...] = ()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._writing else "new"
@@ -61,16 +61,16 @@ class SqlStore:
 
     async def close(self) -> None:
         """See ``ports.store.Store.close``."""
-        if self._ended is None:
+        if not self._closed:
             self._ended = self._end()
-        await asyncio.shield(self._ended)
+        for ended in self._ended:
+            await asyncio.shield(ended)
 
-    def _end(self) -> asyncio.Future[None]:
+    def _end(self) -> tuple[asyncio.Future[None], ...]:
         """Begin the end of both threads, which then come to it by themselves, whether or not somebody waits."""
-        reading, writing = self._reading, self._write_worker()
+        reading, writing = self._reading, self._writing
         self._closed = True
-        if reading is not None:
-            reading.stop(self._reader.close)
+        ended = () if reading is None else (reading.stop(self._reader.close),)
 
         def close() -> None:
             # The reader first: the last connection to close moves the WAL into the database, which takes a writer.
@@ -78,7 +78,7 @@ class SqlStore:
                 reading.join()
             self._writer.close()
 
-        return writing.stop(close)
+        return ended if writing is None else (*ended, writing.stop(close))
 
     def _write_worker(self) -> Worker:
         self._check_open()

@@ -26,8 +26,8 @@ from sparkbroker.broker.ports.store import (
     Unknown,
 )
 
-CHECKPOINT_CHANGES: Final = 2000
-"""Changes after which the WAL is moved into the database: some 10 to 50 MB of WAL, more only while somebody reads."""
+CHECKPOINT_PAGES: Final = 2000
+"""Pages, roughly, after which the WAL is moved into the database: some 16 MB, more only while somebody reads."""
 
 _log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class Writer:
         self._ballast = ballast
         self._connection: sqlite3.Connection | None = None
         self._failure = ""
-        self._changes = 0
+        self._pages = 0
 
     def lead(self) -> Epoch:
         try:
@@ -98,9 +98,9 @@ class Writer:
 
     def checkpoint(self) -> None:
         """Move the WAL into the database if it has grown. Never raises: its failure fails the commits that follow."""
-        if self._connection is None or self._failure or self._changes < CHECKPOINT_CHANGES:
+        if self._connection is None or self._failure or self._pages < CHECKPOINT_PAGES:
             return
-        self._changes = 0
+        self._pages = 0
         try:
             self._connection.execute(sql.CHECKPOINT).fetchall()
         except sqlite3.Error as error:
@@ -133,7 +133,7 @@ class Writer:
                 _execute(connection, statement, packed)
             if batch.compact_through:
                 connection.execute(sql.COMPACT, (batch.compact_through,))
-        self._changes += len(batch.rows) + len(batch.events) + len(batch.requests) + 1
+        self._pages += plan.pages
         return Committed(batch.revision)
 
     def _why_fenced(self, connection: sqlite3.Connection, epoch: Epoch, batch: Batch) -> str:
@@ -199,10 +199,10 @@ def _no_collection() -> Iterator[None]:
 
 def _load(connection: sqlite3.Connection) -> Loaded:
     _, revision, serving, compacted_through = connection.execute(sql.META).fetchone()
+    kinds = {kind.value: kind for kind in RowKind}
     rows = [
-        StoredRow(kind, identity, row_revision, body)
-        for kind in RowKind
-        for identity, row_revision, body in connection.execute(sql.LOAD_ROWS, (kind.value,))
+        StoredRow(kinds[kind], identity, row_revision, body)
+        for kind, identity, row_revision, body in connection.execute(sql.LOAD_ROWS)
     ]
     requests = [
         RequestRecord(principal, request_id, WallTime(float(created)), body)

@@ -3,6 +3,7 @@
 ``_schema.migrate`` gives the file; a developer's ``alembic -x database=FILE …`` does too.
 """
 
+import sqlite3
 from pathlib import Path
 
 from alembic import context
@@ -16,6 +17,10 @@ def _database() -> Path:
     return Path(given)
 
 
+def _make_durable(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute("PRAGMA synchronous = FULL")
+
+
 def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -25,10 +30,9 @@ def _upgrade() -> None:
     engine = create_engine(
         URL.create("sqlite", database=str(_database())), poolclass=NullPool, connect_args={"isolation_level": None}
     )
+    event.listen(engine, "connect", _make_durable)
     event.listen(engine, "begin", _begin)
     with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA synchronous = FULL")
-        connection.rollback()
         context.configure(connection=connection, transactional_ddl=True, transaction_per_migration=False)
         with context.begin_transaction():
             context.run_migrations()

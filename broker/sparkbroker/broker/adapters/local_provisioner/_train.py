@@ -1,0 +1,196 @@
+"""The process that makes a class archive: ``python -m … CACHE TOOLCHAIN``. Ends with its standard input.
+
+Status 0: the archive exists. It holds a lock meanwhile, so that of several only one works and the others end at once.
+"""
+
+import asyncio
+import fcntl
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sparkbroker.broker.adapters.local_provisioner._archive import KEPT, ArchiveFiles, archive_files
+from sparkbroker.broker.adapters.local_provisioner._launch import LaunchPlan, Place
+from sparkbroker.broker.adapters.local_provisioner._provisioner import LocalProvisioner
+from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
+from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
+from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
+from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.units import DriverId, WallTime
+from sparkbroker.broker.ports.provisioner import ConnectEndpoint, DriverRequest, Phase
+
+_ID: Final = DriverId("training")
+_START_TIMEOUT: Final = 900.0
+_STOP_GRACE: Final = 600.0
+_QUERIES_TIMEOUT: Final = 600.0
+_SPEC: Final = LeaseSpec(profile="training", queue="training", driver=ContainerSize(cores=2, memory=1 << 30))
+
+QUERIES: Final = """
+import os, sys
+try:
+    from pyspark.sql import SparkSession, Window, functions as F
+except ImportError:
+    sys.exit(0)  # no client for this Python: the archive holds what the start needs
+spark = SparkSession.builder.remote(os.environ["TRAINING_URL"]).getOrCreate()
+rows = spark.range(10000).withColumn("key", F.col("id") % 7).withColumn("text", F.col("id").cast("string"))
+rows.groupBy("key").agg(F.sum("id"), F.max("text"), F.countDistinct("id")).collect()
+rows.join(rows.groupBy("key").count(), "key").orderBy("id").limit(10).toPandas()
+rows.withColumn("n", F.row_number().over(Window.partitionBy("key").orderBy("id"))).filter("n < 3").collect()
+path = os.path.join(os.environ["TRAINING_FOLDER"], "rows")
+rows.write.mode("overwrite").parquet(path)
+spark.read.parquet(path).filter("key = 1").select("text").toPandas()
+rows.write.mode("overwrite").csv(path)
+spark.createDataFrame([(1, "a"), (2, "b")], "n int, t string").createOrReplaceTempView("pairs")
+spark.sql("select t, count(*) from pairs group by t").show()
+print(spark.range(3).count())
+spark.stop()
+"""
+
+
+class _Clock:
+    def monotonic(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def wall(self) -> WallTime:
+        return WallTime(time.time())
+
+
+class _TrainingLauncher(SparkLauncher):
+    """Drivers that write an archive when they end."""
+
+    def __init__(self, cache: Path, tools: Toolchain, options: tuple[str, ...]) -> None:
+        super().__init__(cache, archives=False)
+        self._tools = tools
+        self._options = options
+
+    async def plan(self, request: DriverRequest, place: Place) -> LaunchPlan:
+        return self.plan_with(request, place, self._tools, (), self._options)
+
+
+def main() -> int:
+    cache, tools = Path(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Toolchain)
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    os.nice(19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    files = archive_files(cache, tools)
+    with (cache / "archives" / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another process is making an archive")
+            return 0
+        if files.archive.exists():
+            return 0
+        return _build_all(cache, tools, files)
+
+
+def _end_with_input() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(1)  # the driver's shim sees the end of its own pipe and ends it
+
+
+def _build_all(cache: Path, tools: Toolchain, files: ArchiveFiles) -> int:
+    for left in (cache / "archives").glob("new-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="new-", dir=cache / "archives"))
+    try:
+        if files.base is not None and not files.base.exists():
+            _make_base(tools, folder / "base", files.base)
+        asyncio.run(_make_archive(cache, tools, files, folder))
+    except Exception as error:
+        files.failed.write_text(f"{error}\n")
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _prune(cache / "archives")
+    return 0
+
+
+def _make_base(tools: Toolchain, new: Path, path: Path) -> None:
+    command = [tools.java.executable, f"-XX:SharedArchiveFile={new}", "-Xshare:dump"]
+    subprocess.run(command, check=True, timeout=300)
+    new.replace(path)
+
+
+async def _make_archive(cache: Path, tools: Toolchain, files: ArchiveFiles, folder: Path) -> None:
+    new = folder / "archive"
+    provisioner = LocalProvisioner(
+        folder=folder / "drivers",
+        cache=cache,
+        key=secrets.token_bytes(32),
+        embedded=True,
+        clock=_Clock(),
+        scratch=folder / "scratch",
+        launcher=_TrainingLauncher(cache, tools, files.make(new)),
+        stop_grace=_STOP_GRACE,
+    )
+    profile = Profile(name="training", defaults=_SPEC, spark_home=tools.spark.home, java_home=tools.java.home)
+    await provisioner.start()
+    try:
+        async with asyncio.timeout(_START_TIMEOUT):
+            request = DriverRequest(
+                driver_id=_ID, attempt=1, spec=_SPEC, profile=profile,
+                profile_fingerprint=profile.fingerprint(), target=charge(_SPEC, profile),
+            )  # fmt: skip
+            await provisioner.create(request)
+            await _wait_for(provisioner, profile, Phase.READY)
+        await asyncio.to_thread(_run_queries, await provisioner.endpoint(_ID, {}, profile), tools, folder)
+        async with asyncio.timeout(_STOP_GRACE):
+            await provisioner.delete(_ID, {}, force=False)
+            await _wait_for(provisioner, profile, Phase.ABSENT)
+    finally:
+        await provisioner.close()
+    if not new.exists():
+        raise RuntimeError(f"the JVM wrote no archive: {tools.java.home}")
+    new.replace(files.archive)
+
+
+async def _wait_for(provisioner: LocalProvisioner, profile: Profile, phase: Phase) -> None:
+    while True:
+        seen = await provisioner.observe(_ID, {}, profile)
+        if seen.phase is phase:
+            return
+        if seen.phase in (Phase.EXITED, Phase.ABSENT):
+            how = seen.exit.describe() if seen.exit else "gone"
+            tail = "\n".join(seen.exit.log_tail) if seen.exit else ""
+            raise RuntimeError(f"the training driver ended: {how}\n{tail}")
+        await provisioner.wait_for_change()
+
+
+def _run_queries(endpoint: ConnectEndpoint, tools: Toolchain, folder: Path) -> None:
+    """What fails here makes the archive smaller, not useless."""
+    bearer = endpoint.headers["authorization"].replace(" ", "%20")
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "TRAINING_URL": f"{endpoint.endpoint};authorization={bearer};user_id={endpoint.user_id}",
+        "TRAINING_FOLDER": str(folder),
+    }
+    command = [tools.python.executable, "-c", QUERIES]
+    try:
+        result = subprocess.run(command, env=environment, timeout=_QUERIES_TIMEOUT, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"the queries did not end: {error}")
+        return
+    print(f"the queries ended with status {result.returncode}")
+
+
+def _prune(folder: Path) -> None:
+    archives = sorted((*folder.glob("*.jsa"), *folder.glob("*.aot")), key=lambda path: path.stat().st_mtime)
+    for old in archives[:-KEPT]:
+        for path in folder.glob(f"{old.stem}.*"):
+            path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

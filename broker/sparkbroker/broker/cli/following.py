@@ -1,0 +1,53 @@
+"""Commands that go on printing: watches and logs. Messages of a stream are one JSON object a line."""
+
+import sys
+from contextlib import aclosing
+
+from sparkbroker.broker.cli import output
+from sparkbroker.broker.cli.context import Globals
+from sparkbroker.broker.cli.listing import connect, full_name
+from sparkbroker.v1 import broker_pb2 as pb
+
+
+async def one_lease(options: Globals, name: str) -> None:
+    """``lease watch NAME``: until its terminal event."""
+    async with connect(options) as broker, aclosing(broker.watch(full_name(name))) as updates:  # type: ignore[type-var]
+        async for update in updates:
+            if options.json:
+                output.print_json(update, line=True)
+            else:
+                _show(update)
+
+
+def _show(update: pb.WatchLeaseResponse) -> None:
+    console = output.console()
+    match update.WhichOneof("update"):
+        case "snapshot":
+            lease = update.snapshot
+            line = f"{output.short_name(lease.name)} is "
+            console.print(line, output.state(lease.state), f"  {output.why(lease)}", sep="")
+        case "event":
+            console.print(output.event_line(update.event))
+        case "progress":
+            waiting = update.progress
+            console.print(f"  {waiting.position} of {waiting.queue_length}: {waiting.message}", markup=False)
+
+
+async def all_leases(options: Globals, selection: str) -> None:
+    """``lease watch``: for ever."""
+    async with connect(options) as broker, aclosing(broker.watch_all(selection)) as updates:  # type: ignore[type-var]
+        async for update in updates:
+            if options.json:
+                output.print_json(update, line=True)
+            elif update.HasField("event"):
+                output.console().print(output.event_line(update.event))
+
+
+async def logs(options: Globals, name: str, *, follow: bool, tail: int, attempt: int) -> None:
+    """``lease logs``: the bytes as they are."""
+    async with connect(options) as broker:
+        pieces = broker.logs(full_name(name), tail_lines=tail, follow=follow, attempt=attempt)
+        async with aclosing(pieces) as opened:  # type: ignore[type-var]
+            async for piece in opened:
+                sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()

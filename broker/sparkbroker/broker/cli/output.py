@@ -1,0 +1,219 @@
+"""Messages of the API as tables for people, or as the API's JSON for programs."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sparkbroker.broker.domain.resources import CPU, MEMORY, describe_quantity
+from sparkbroker.v1 import broker_pb2 as pb
+
+_WIDE: Final = 1_000
+_STATE_STYLE: Final = {
+    "QUEUED": "yellow",
+    "PROVISIONING": "cyan",
+    "READY": "green",
+    "RELEASING": "magenta",
+    "FAILED": "bold red",
+    "EXPIRED": "red",
+}
+
+
+def console() -> Console:
+    """Stdout. What isn't a terminal gets whole lines, however long."""
+    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False, soft_wrap=False)
+
+
+def print_json(message: Message, *, line: bool = False) -> None:
+    """One message in the JSON mapping of protobuf; ``line``: as one line, at once."""
+    print(MessageToJson(message, indent=None if line else 2), flush=line)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table without lines. Text is shown as it is: no markup."""
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        result.add_column(heading, overflow="fold")
+    for row in rows:
+        result.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return result
+
+
+def state(value: int) -> Text:
+    """A lease's state, in its colour."""
+    name = enum_name(pb.LeaseState, value, "LEASE_STATE_")
+    return Text(name, style=_STATE_STYLE.get(name, ""))
+
+
+def enum_name(kind: object, value: int, prefix: str) -> str:
+    """The name of an enum's value without its prefix; the number of one that is newer than this program."""
+    try:
+        name: str = kind.Name(value)  # type: ignore[attr-defined]
+    except ValueError:
+        return str(value)
+    return name.removeprefix(prefix)
+
+
+def age(begin: Timestamp, now: float) -> str:
+    """The time since then, to two units: ``3h12m``."""
+    seconds = max(0, int(now - begin.seconds))
+    days, seconds = divmod(seconds, 86400)
+    hours, seconds = divmod(seconds, 3600)
+    minutes, seconds = divmod(seconds, 60)
+    parts = [f"{days}d" * bool(days), f"{hours}h" * bool(hours), f"{minutes}m" * bool(minutes), f"{seconds}s"]
+    return "".join([part for part in parts if part][:2])
+
+
+def clock_time(moment: Timestamp) -> str:
+    """Local time of day, with the date."""
+    return moment.ToDatetime(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def quantities(amounts: dict[str, int]) -> str:
+    """``2 cores, 3 GiB of memory``."""
+    first = [name for name in (CPU, MEMORY) if name in amounts]
+    names = first + sorted(amounts.keys() - set(first))
+    return ", ".join(describe_quantity(name, amounts[name]) for name in names) or "-"
+
+
+def short_name(name: str) -> str:
+    """``leases/abc`` -> ``abc``."""
+    return name.rpartition("/")[2]
+
+
+def lease_rows(leases: Iterable[pb.Lease], now: float) -> Table:
+    """For ``lease list``."""
+    return table(
+        ("LEASE", "STATE", "WHY", "QUEUE", "PROFILE", "HOLDS", "PRINCIPAL", "KEY", "AGE"),
+        (
+            (
+                short_name(lease.name),
+                state(lease.state),
+                why(lease),
+                lease.spec.queue,
+                lease.spec.profile,
+                quantities(dict(lease.charge)),
+                lease.principal,
+                lease.key or "-",
+                age(lease.timings.queued_time, now),
+            )
+            for lease in leases
+        ),
+    )
+
+
+def why(lease: pb.Lease) -> str:
+    """The reason; of a waiting lease with its place."""
+    if lease.HasField("progress") and lease.progress.position:
+        reason = enum_name(pb.LeaseReason, lease.progress.blocking_reason, "LEASE_REASON_")
+        return f"{lease.progress.position} of {lease.progress.queue_length}, {reason}"
+    return enum_name(pb.LeaseReason, lease.reason, "LEASE_REASON_")
+
+
+def lease_details(lease: pb.Lease) -> Table:
+    """For ``lease get``: what is set, one thing a line."""
+    spec = lease.spec
+    rows: list[tuple[str, str | Text]] = [
+        ("name", lease.name),
+        ("key", lease.key),
+        ("principal", lease.principal),
+        ("state", state(lease.state)),
+        ("why", why(lease)),
+        ("message", lease.progress.message if lease.HasField("progress") else lease.message),
+        ("outcome", enum_name(pb.LeaseState, lease.outcome, "LEASE_STATE_") if lease.outcome else ""),
+        ("notice", lease.notice),
+        ("queue", spec.queue),
+        ("profile", spec.profile),
+        ("mode", enum_name(pb.LeaseMode, spec.mode, "LEASE_MODE_")),
+        ("priority", str(spec.priority) if spec.priority else ""),
+        ("holds", quantities(dict(lease.charge))),
+        ("attempt", str(lease.attempt)),
+        ("driver", lease.driver),
+        *((f"attached ({item.generation})", item.holder or item.id) for item in lease.attachments),
+        *((name, clock_time(moment)) for name, moment in _timings(lease)),
+        ("ended by", _exit(lease)),
+        *(("", line) for line in lease.exit.log_tail),
+    ]
+    result = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in rows:
+        if value:
+            result.add_row(Text(name, style="bold"), value if isinstance(value, Text) else Text(value))
+    return result
+
+
+def _timings(lease: pb.Lease) -> Iterable[tuple[str, Timestamp]]:
+    for field, moment in lease.timings.ListFields():
+        yield field.name.removesuffix("_time").replace("_", " "), moment
+
+
+def _exit(lease: pb.Lease) -> str:
+    if not lease.HasField("exit"):
+        return ""
+    how = lease.exit.signal or (f"exit status {lease.exit.exit_code}" if lease.exit.HasField("exit_code") else "unknown")
+    return f"{how}, out of memory" if lease.exit.out_of_memory else how
+
+
+def event_line(event: pb.LeaseEvent) -> Text:
+    """For ``lease watch``."""
+    kind = enum_name(pb.LeaseEventType, event.type, "LEASE_EVENT_TYPE_")
+    what = state(event.state) if event.type == pb.LEASE_EVENT_TYPE_STATE else Text(kind)
+    reason = enum_name(pb.LeaseReason, event.reason, "LEASE_REASON_")
+    head = f"{clock_time(event.time)}  {short_name(event.lease)}  "
+    return Text.assemble(head, what, f"  {reason}  {event.message}".rstrip())
+
+
+def queue_rows(queues: Iterable[pb.Queue]) -> Table:
+    """For ``queue list``."""
+    return table(
+        ("QUEUE", "QUOTA", "USED", "WAITING", "HOLDING", "FIRST WAITS FOR"),
+        (
+            (
+                short_name(queue.name),
+                quantities(dict(queue.nominal)),
+                quantities({name: amount for name, amount in queue.used.items() if amount}),
+                str(queue.queued),
+                str(queue.admitted),
+                queue.blocking_message or "-",
+            )
+            for queue in queues
+        ),
+    )
+
+
+def profile_rows(profiles: Iterable[pb.Profile]) -> Table:
+    """For ``profile list``."""
+    return table(
+        ("PROFILE", "PROVISIONER", "MASTER", "MODES", "DRIVER", "EXECUTORS", "DESCRIPTION"),
+        (
+            (
+                short_name(profile.name),
+                profile.provisioner,
+                profile.master or "-",
+                ", ".join(enum_name(pb.LeaseMode, mode, "LEASE_MODE_") for mode in profile.modes),
+                _size(profile.defaults.driver),
+                _executors(profile.defaults),
+                Text(f"can't be used: {profile.unusable_message}", style="red")
+                if profile.unusable_message
+                else Text(profile.description or "-"),
+            )
+            for profile in profiles
+        ),
+    )
+
+
+def _size(size: pb.ContainerSize) -> str:
+    return f"{size.cores} x {size.memory}"
+
+
+def _executors(spec: pb.LeaseSpec) -> str:
+    if not spec.HasField("executors"):
+        return "-"
+    low, high = spec.executors.min_count, spec.executors.max_count
+    return f"{low if low == high else f'{low} to {high}'} of {_size(spec.executors.size)}"

@@ -1,0 +1,175 @@
+"""``run``: a lease around a command.
+
+Acquire, wait, attach, start the command, wait for it, release. Whatever happens in between, the lease is released and
+an embedded broker is ended; if this process is killed, the lease ends by its time to live, the embedded broker at once.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from sparkbroker.broker.cli import child as children
+from sparkbroker.broker.cli import python_files
+from sparkbroker.broker.cli.child import Child
+from sparkbroker.broker.cli.embedded import EmbeddedBroker
+from sparkbroker.broker.cli.exit_codes import LEASE_LOST, OK, SIGNAL_BASE
+from sparkbroker.broker.cli.locate import find
+from sparkbroker.broker.cli.progress import ProgressDisplay
+from sparkbroker.broker.cli.run_options import RunOptions
+from sparkbroker.broker.cli.signals import Received, signals_to
+from sparkbroker.broker.cli.spark_environment import connect_environment, local_environment
+from sparkbroker.client import AsyncBroker, AsyncLease, ConnectConnection, LeaseLost, resolve_address
+
+ARTIFACTS_TIMEOUT: Final = 120.0
+"""Seconds to add ``--py-files`` to a session that has just answered."""
+
+
+def run(options: RunOptions) -> int:
+    """The command's exit status, or one of ``exit_codes``. Raise what keeps it from being started."""
+    return asyncio.run(_run(options))
+
+
+class _Interrupts:
+    """Where signals go: to the command once there is one; before and after, they cancel."""
+
+    def __init__(self, task: "asyncio.Task[int]") -> None:
+        self._task = task
+        self.child: Child | None = None
+        self.number = 0
+
+    def receive(self, received: Received) -> None:
+        if self.child is not None:
+            self.child.pass_on(received)
+            return
+        self.number = self.number or received.number
+        self._task.cancel()
+
+
+async def _run(options: RunOptions) -> int:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("asyncio.run makes a task")
+    interrupts = _Interrupts(task)
+    with signals_to(asyncio.get_running_loop(), interrupts.receive):
+        try:
+            return await _with_broker(options, interrupts)
+        except asyncio.CancelledError:
+            if not interrupts.number:
+                raise
+            return SIGNAL_BASE + interrupts.number
+
+
+async def _with_broker(options: RunOptions, interrupts: _Interrupts) -> int:
+    connect = options.ask.get("mode") != "LOCAL"
+    files = python_files.check(options.py_files, connect=connect)
+    async with AsyncExitStack() as stack:
+        address = find(options.url)
+        display = stack.enter_context(ProgressDisplay(quiet=options.quiet))
+        if address is None:
+            display.say("no broker is configured or running: starting one for this command")
+            embedded = await stack.enter_async_context(EmbeddedBroker(options.config))
+            address = resolve_address(embedded.url)
+        lost = asyncio.Event()
+        broker = AsyncBroker(
+            address,
+            on_lost=lambda _: lost.set(),
+            on_suspect=lambda lease: _tell(f"the broker can't be reached; the session goes on: {lease.suspect}"),
+            on_resumed=lambda _: _tell("the broker is back; the lease holds"),
+            on_notice=lambda lease: _tell(lease.notice) if lease.notice else None,
+        )
+        await stack.enter_async_context(broker)
+        return await _Run(options, broker, files, lost, interrupts, display).run()
+
+
+class _Run:
+    """One lease and one command."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        broker: AsyncBroker,
+        files: tuple[Path, ...],
+        lost: asyncio.Event,
+        interrupts: _Interrupts,
+        display: ProgressDisplay,
+    ) -> None:
+        self._options = options
+        self._broker = broker
+        self._files = files
+        self._lost = lost
+        self._interrupts = interrupts
+        self._display = display
+        self._status: int | None = None
+        self._told = False
+
+    async def run(self) -> int:
+        """The command's exit status, or LEASE_LOST."""
+        try:
+            with tempfile.TemporaryDirectory(prefix="sparkbroker-run-") as folder:
+                async with await self._broker.acquire(**self._options.ask) as lease:
+                    await lease.wait_ready(self._display.show)
+                    environment = await self._environment(lease, Path(folder))
+                    self._display.__exit__(None, None, None)
+                    self._status = await self._command(lease, environment)
+        except LeaseLost as error:
+            if self._status is None:
+                raise
+            if not self._told:
+                _tell(str(error))
+            # A command that had already done its work has not lost anything.
+            return OK if self._status == OK and not self._told else LEASE_LOST
+        return self._status
+
+    async def _environment(self, lease: AsyncLease, folder: Path) -> dict[str, str]:
+        """What the command gets; the session has its files before."""
+        connection = await lease.connection()
+        paths = python_files.python_path(self._files, folder / "modules")
+        url = self._broker.address.url
+        if not isinstance(connection, ConnectConnection):
+            return local_environment(
+                os.environ,
+                master=connection.master,
+                conf=connection.conf,
+                broker_url=url,
+                lease=lease.name,
+                python_path=paths,
+                python_files=[str(path) for path in self._files],
+            )
+        base = dict(os.environ)
+        if connection.ca_certificate:
+            # gRPC's own variable: Connect URLs can't name a certificate.
+            trusted = folder / "ca.pem"
+            trusted.write_text(connection.ca_certificate)
+            base["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = os.environ["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = str(trusted)
+        remote = connection.url()
+        if self._files:
+            self._display.say("adding --py-files to the Spark session")
+            async with asyncio.timeout(ARTIFACTS_TIMEOUT):
+                await asyncio.to_thread(python_files.add_to_session, remote, self._files)
+        return connect_environment(base, remote=remote, broker_url=url, lease=lease.name, python_path=paths)
+
+    async def _command(self, lease: AsyncLease, environment: dict[str, str]) -> int:
+        child = children.start(self._options.command, environment)
+        self._interrupts.child = child
+        try:
+            async with asyncio.TaskGroup() as group:
+                ending = group.create_task(self._end_when_lost(lease, child), name="end-when-lost")
+                status = await child.wait()
+                ending.cancel()
+        finally:
+            self._interrupts.child = None
+        return status
+
+    async def _end_when_lost(self, lease: AsyncLease, child: Child) -> None:
+        await self._lost.wait()
+        self._told = True
+        _tell(f"{lease.lost}\nending the command")
+        await child.end()
+
+
+def _tell(message: str) -> None:
+    print(f"sparkbroker: {message}", file=sys.stderr, flush=True)

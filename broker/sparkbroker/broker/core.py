@@ -1,0 +1,132 @@
+"""A broker without a transport: the application's parts, composed over given ports.
+
+Promises: after ``recover`` every lease and driver that is not terminal is looked after; ``run`` owns every task.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+
+from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.authority import Authority
+from sparkbroker.broker.app.catalogue import Catalogue
+from sparkbroker.broker.app.ending import Ending
+from sparkbroker.broker.app.events import Events
+from sparkbroker.broker.app.expirer import Expirer
+from sparkbroker.broker.app.ids import Ids
+from sparkbroker.broker.app.inventory import Inventory
+from sparkbroker.broker.app.janitor import Janitor, Retention
+from sparkbroker.broker.app.leases import Leases
+from sparkbroker.broker.app.reconciler import Reconciler
+from sparkbroker.broker.app.watching import Watching
+from sparkbroker.broker.domain.admission import Admission
+from sparkbroker.broker.domain.driver import DriverState
+from sparkbroker.broker.domain.lease import LeaseState
+from sparkbroker.broker.domain.ledger import Ledger
+from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.ports.provisioner import Provisioner
+from sparkbroker.broker.ports.store import Store
+
+
+class Core:
+    """A broker without a transport: ``recover`` it, then ``run`` it in a task until ``stop``.
+
+    ``leases`` are its use cases. ``repr`` shows its parts' live counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        store: Store,
+        provisioners: Mapping[str, Provisioner],
+        clock: Clock,
+        metrics: Metrics,
+        retention: Retention | None = None,
+        max_live: int = 1000,
+    ) -> None:
+        ids = Ids(clock)
+        self._store = store
+        self._provisioners = provisioners
+        self.events = Events()
+        ledger = Ledger({name: queue.nominal for name, queue in catalogue.queues.items()}, catalogue.pools)
+        self.authority = Authority(store, clock, metrics, ledger, self.events)
+        self.reconciler = Reconciler(self.authority, provisioners, clock, metrics)
+        self.admitter = Admitter(
+            self.authority, Admission(catalogue.queues), ids, clock, metrics, self.reconciler.enqueue
+        )
+        self.reconciler.admitter = self.admitter
+        ending = Ending(self.authority, self.admitter, self.reconciler, clock)
+        self.expirer = Expirer(self.authority, self.events, ending)
+        self.authority.on_lease = self.expirer.note
+        self._watching = Watching(self.authority, self.admitter, self.events, store)
+        self.inventory = Inventory(self.authority, self.admitter, self.reconciler, provisioners, clock)
+        self._janitor = Janitor(self.authority, provisioners, clock, retention or Retention())
+        self.leases = Leases(
+            authority=self.authority,
+            catalogue=catalogue,
+            admitter=self.admitter,
+            reconciler=self.reconciler,
+            ending=ending,
+            watching=self._watching,
+            provisioners=provisioners,
+            ids=ids,
+            clock=clock,
+            max_live=max_live,
+        )
+        self._stopping = asyncio.Event()
+
+    def __repr__(self) -> str:
+        parts = (self.authority, self.authority.ledger, self.admitter, self.reconciler, self.expirer, self.events)
+        return f"<Core {' '.join(map(repr, parts))}>"
+
+    def census(self) -> Mapping[tuple[str, str], int]:
+        """How many leases there are by (queue, state)."""
+        return Counter((lease.spec.queue, str(lease.state)) for lease in self.authority.leases.values())
+
+    async def recover(self) -> None:
+        """Take over what is stored. Raise StoreUnusable, ProvisionerFailed."""
+        await self.authority.recover()
+        for lease in self.authority.leases.values():
+            if lease.live:
+                self.expirer.note(lease)
+            if lease.state is LeaseState.QUEUED:
+                self.admitter.add(lease)
+        for provisioner in self._provisioners.values():
+            await provisioner.start()
+        for driver in self.authority.drivers.values():
+            if driver.state is not DriverState.GONE:
+                self.reconciler.enqueue(driver.id)
+
+    async def run(self) -> None:
+        """Serve until ``stop``; raise StoreLost (in a group) if the store fails. What was accepted is committed."""
+        async with asyncio.TaskGroup() as group:
+            committing = group.create_task(self.authority.run(), name="commit")
+            working = [
+                group.create_task(part.run(), name=name)
+                for name, part in (
+                    ("reconcile", self.reconciler),
+                    ("expire", self.expirer),
+                    ("watch", self._watching),
+                    ("inventory", self.inventory),
+                    ("retain", self._janitor),
+                )
+            ]
+            await self._stopping.wait()
+            for task in working:
+                task.cancel()
+            self.authority.heartbeat()
+            self.authority.stop()
+            await committing
+
+    def stop(self) -> None:
+        """Let ``run`` finish its commits and return. Sessions go on (promise 15)."""
+        self.events.close()
+        self._stopping.set()
+
+    async def close(self) -> None:
+        """Let go of provisioners and store."""
+        for provisioner in self._provisioners.values():
+            await provisioner.close()
+        await self._store.close()

@@ -1,0 +1,188 @@
+"""A session on a Spark Connect endpoint: pyspark 4.3 or pyspark-client 4.2. Only imported where there is a pyspark."""
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import grpc
+from pyspark.sql.connect.client import DefaultChannelBuilder
+from pyspark.sql.connect.client.retries import DefaultPolicy
+from pyspark.sql.connect.session import SparkSession
+
+from sparkbroker.client._blocking import start_thread
+from sparkbroker.client._errors import SessionFailed
+from sparkbroker.client._fork import after_fork_in_child
+from sparkbroker.client._session import CONNECT_MODE, describe
+from sparkbroker.client._values import ConnectConnection
+
+_log = logging.getLogger("sparkbroker.client")
+PROBE_TIMEOUT: Final = 15.0
+CLOSE_TIMEOUT: Final = 5.0
+ABORT_TIMEOUT: Final = 2.0
+_RETRIES: Final = 9
+_LONGEST_BACKOFF_MS: Final = 5000
+
+
+class LeaseChannelBuilder(DefaultChannelBuilder):  # type: ignore[misc]
+    """Connects to a lease's endpoint with its headers. The credential is in no URL, and the environment's
+    SPARK_CONNECT_AUTHENTICATE_TOKEN (which would force TLS) doesn't matter."""
+
+    def __init__(self, connection: ConnectConnection) -> None:
+        super().__init__(connection.endpoint)
+        self._headers = tuple((name.lower(), value) for name, value in connection.headers.items())
+        self._tls = connection.use_tls
+        self._ca = connection.ca_certificate.encode() or None
+        self.set(self.PARAM_USER_ID, connection.user_id)
+        self.set(self.PARAM_SESSION_ID, connection.session_id)
+        if urlsplit(connection.endpoint).hostname in ("127.0.0.1", "::1", "localhost"):
+            self.setChannelOption("grpc.enable_http_proxy", 0)
+
+    @property
+    def token(self) -> None:
+        return None
+
+    @property
+    def secure(self) -> bool:
+        return self._tls
+
+    def metadata(self) -> list[tuple[str, str]]:
+        return list(self._headers)
+
+    def toChannel(self) -> grpc.Channel:  # noqa: N802  pyspark's name
+        if self._tls:
+            return self._secure_channel(self.endpoint, grpc.ssl_channel_credentials(root_certificates=self._ca))
+        return self._insecure_channel(self.endpoint)
+
+
+class StoppablePolicy(DefaultPolicy):  # type: ignore[misc]
+    """Tries again for about half a minute instead of ten; once stopped, not at all, also in calls under way."""
+
+    def __init__(self) -> None:
+        super().__init__(max_retries=_RETRIES, max_backoff=_LONGEST_BACKOFF_MS)
+        self.stopped = False
+
+    def can_retry(self, e: BaseException) -> bool:
+        return not self.stopped and bool(super().can_retry(e))
+
+
+def open_connect(connection: ConnectConnection) -> "ConnectSession":
+    """Open a session of its own, never one that the process already has. Raise SessionFailed."""
+    builder = LeaseChannelBuilder(connection)
+    _probe(builder)
+    CONNECT_MODE.enter(os.environ)
+    try:
+        spark = SparkSession.builder.channelBuilder(builder).create()
+    except Exception as error:
+        CONNECT_MODE.leave(os.environ)
+        raise SessionFailed(f"no session could be opened at {connection.endpoint}: {describe(error)}") from error
+    policy = StoppablePolicy()
+    spark.client.set_retry_policies([policy])
+    session = ConnectSession(spark, policy)
+    _close_at_exit(session)
+    return session
+
+
+_open_sessions: "weakref.WeakSet[ConnectSession]" = weakref.WeakSet()
+_registered = False
+
+
+def _close_at_exit(session: "ConnectSession") -> None:
+    """A session that the program leaves open is closed before the interpreter waits for pyspark's threads, which may
+    be trying to reach a dead server, and before pyspark's own hook makes more such calls."""
+    global _registered  # noqa: PLW0603  once per process
+    _open_sessions.add(session)
+    if not _registered:
+        getattr(threading, "_register_atexit", atexit.register)(_close_all)
+        _registered = True
+
+
+def _close_all() -> None:
+    for session in list(_open_sessions):
+        session.close()
+
+
+after_fork_in_child(_open_sessions.clear)
+
+
+def _probe(builder: LeaseChannelBuilder) -> None:
+    """pyspark tries for more than a quarter of an hour to reach an endpoint that isn't there: look first."""
+    channel = builder.toChannel()
+    try:
+        grpc.channel_ready_future(channel).result(timeout=PROBE_TIMEOUT)
+    except grpc.FutureTimeoutError as error:
+        text = f"the Spark server at {builder.endpoint} could not be reached within {PROBE_TIMEOUT:.0f} s"
+        raise SessionFailed(text) from error
+    finally:
+        channel.close()
+
+
+class ConnectSession:
+    """See OpenSession."""
+
+    uses_session_id = True
+
+    def __init__(self, spark: Any, policy: StoppablePolicy) -> None:
+        self._spark = spark
+        self._policy = policy
+        self._lock = threading.Lock()
+        self._open = True
+
+    def __repr__(self) -> str:
+        return f"<ConnectSession [{'open' if self._open else 'closed'}]>"
+
+    @property
+    def spark(self) -> Any:
+        return self._spark
+
+    @property
+    def open(self) -> bool:
+        return self._open
+
+    def _begin_end(self) -> bool:
+        with self._lock:
+            was_open, self._open = self._open, False
+            return was_open
+
+    def close(self) -> None:
+        """Release the session on the server, if it answers, and disconnect.
+
+        A dead server must not hold us up: calls under way end with their next failure; if stopping takes too long,
+        the channel is closed under it.
+        """
+        if self._begin_end():
+            self._stop(CLOSE_TIMEOUT)
+
+    def abort(self, reason: str) -> None:
+        if not self._begin_end():
+            return
+        self._policy.stopped = True
+        interrupt = start_thread(self._spark.interruptAll, "interrupt")
+        try:
+            interrupt.result(ABORT_TIMEOUT)
+        except Exception as error:  # noqa: BLE001  the server may be gone: that is why we are here
+            _log.info("sparkbroker: the session of a lost lease could not be interrupted: %s", describe(error))
+        self._stop(ABORT_TIMEOUT)
+
+    def _stop(self, timeout: float) -> None:
+        self._policy.stopped = True
+        stop = start_thread(self._spark.stop, "stop-session")
+        try:
+            stop.result(timeout)
+        except TimeoutError:
+            _log.warning("sparkbroker: the Spark server has not answered for %s s; disconnecting", timeout)
+            self._disconnect()
+        except Exception as error:  # noqa: BLE001  ending is best effort; the broker ends the session with the lease
+            _log.warning("sparkbroker: the Spark session was not stopped in good order: %s", describe(error))
+            self._disconnect()
+        finally:
+            CONNECT_MODE.leave(os.environ)
+
+    def _disconnect(self) -> None:
+        """What ``stop`` does last. Closed, the client makes no call at the interpreter's exit either."""
+        client = self._spark.client
+        client._channel.close()  # noqa: SLF001  ``close`` waits for what can't end before
+        client._closed = True  # noqa: SLF001

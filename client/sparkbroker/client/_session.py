@@ -1,0 +1,119 @@
+"""Opening and closing Spark sessions on a connection. Everything here blocks, within bounds.
+
+pyspark is looked for here and nowhere else.
+"""
+
+import sys
+import threading
+import warnings
+from importlib import import_module, metadata
+from typing import Any, Literal, Protocol
+
+from sparkbroker.client._errors import PythonMismatch, SparkConflict, SparkMissing
+from sparkbroker.client._values import ConnectConnection, Connection
+
+_INSTALL = "install one of them: pip install 'sparkbroker[pyspark]' or pip install 'sparkbroker[pyspark-client]'"
+
+
+class OpenSession(Protocol):
+    """A Spark session of a lease. Both ways to end it are idempotent, bounded in time, and raise nothing."""
+
+    @property
+    def spark(self) -> Any: ...
+    @property
+    def open(self) -> bool: ...
+    @property
+    def uses_session_id(self) -> bool:
+        """It uses up the attachment's session id: Spark accepts it for one session only."""
+        ...
+
+    def close(self) -> None:
+        """End it in good order."""
+
+    def abort(self, reason: str) -> None:
+        """Its lease is lost: interrupt what runs on it, so that the program notices, and end it."""
+
+
+def open_session(connection: Connection, *, api: Literal["classic", "connect"], app_name: str) -> OpenSession:
+    """Open a session; errors SparkMissing, SparkConflict, SessionConflict, SessionFailed.
+
+    ``api`` is for a LocalConnection; a CONNECT session always is a Connect session.
+    """
+    check_pyspark()
+    try:
+        if isinstance(connection, ConnectConnection):
+            _check_python(connection)
+            return import_module("sparkbroker.client._connect_session").open_connect(connection)  # type: ignore[no-any-return]
+        return import_module("sparkbroker.client._local_session").open_local(connection, api, app_name)  # type: ignore[no-any-return]
+    except ImportError as error:
+        raise SparkMissing(f"pyspark is installed without what this session needs ({error}); {_INSTALL}") from error
+
+
+def check_pyspark() -> None:
+    """Raise SparkMissing or SparkConflict."""
+    installed = {}
+    for name in ("pyspark", "pyspark-client"):
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if len(set(installed.values())) > 1:
+        found = " and ".join(f"{name} {version}" for name, version in installed.items())
+        raise SparkConflict(
+            f"{found} are installed over each other: they write the same files. Uninstall both, then {_INSTALL}"
+        )
+    try:
+        import_module("pyspark")
+    except ImportError as error:
+        raise SparkMissing(f"a Spark session needs pyspark ({error}); {_INSTALL}") from error
+
+
+def _check_python(connection: ConnectConnection) -> None:
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if connection.python_version and connection.python_version != ours:
+        warnings.warn(
+            f"this program runs Python {ours} and the Spark server Python {connection.python_version}: Python functions "
+            "(UDFs) will fail, all else works",
+            PythonMismatch,
+            stacklevel=3,
+        )
+
+
+class ConnectMode:
+    """``pyspark.sql.functions`` asks the environment whether this process uses Connect: say so while a session is open."""
+
+    _variable = "SPARK_CONNECT_MODE_ENABLED"
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._set_by_us = False
+
+    @property
+    def users(self) -> int:
+        return self._users
+
+    def enter(self, environ: Any) -> None:
+        with self._lock:
+            self._users += 1
+            if self._variable not in environ:
+                environ[self._variable] = "1"
+                self._set_by_us = True
+
+    def leave(self, environ: Any) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._set_by_us:
+                environ.pop(self._variable, None)
+                self._set_by_us = False
+
+
+CONNECT_MODE = ConnectMode()
+
+
+def describe(error: BaseException) -> str:
+    """An error of pyspark's or py4j's in one line."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+

@@ -1,0 +1,207 @@
+"""Domain to protocol and back, for any value; and the speed-ups that must not show."""
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkbroker.broker.app.views import EventType, LeaseEvent, LeaseView, OnExisting, Progress, WatchUpdate
+from sparkbroker.broker.domain.driver import DriverExit
+from sparkbroker.broker.domain.lease import (
+    Attachment,
+    ContainerSize,
+    ExecutorSpec,
+    Lease,
+    LeaseMode,
+    LeaseReason,
+    LeaseSharing,
+    LeaseSpec,
+    LeaseState,
+    Timings,
+)
+from sparkbroker.broker.domain.request import ExecutorRequest, SizeRequest, SpecRequest
+from sparkbroker.broker.domain.resources import MIB, Resources, parse_memory
+from sparkbroker.broker.rpc import convert, parse
+from sparkbroker.broker.rpc.decode import reader
+from sparkbroker.v1 import broker_pb2 as pb
+
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+maps = st.dictionaries(text, text, max_size=4)
+texts = st.lists(text, max_size=3).map(tuple)
+seconds = st.integers(0, 10**12).map(lambda micros: micros / 1e6)
+walls = st.integers(0, 2**52).map(lambda micros: micros / 1e6)
+counts = st.integers(0, 2**31 - 1)
+sizes = st.integers(1, 1 << 20).map(lambda n: n * MIB)
+
+
+def maybe(strategy):
+    return st.none() | strategy
+
+
+containers = st.builds(ContainerSize, cores=counts, memory=sizes, overhead=maybe(sizes))
+executors = st.builds(ExecutorSpec, size=containers, min_count=counts, max_count=counts)
+specs = st.builds(
+    LeaseSpec,
+    profile=text, queue=text, mode=st.sampled_from(LeaseMode), sharing=st.sampled_from(LeaseSharing),
+    driver=containers, executors=maybe(executors), conf=maps, packages=texts, jars=texts,
+    priority=st.integers(-1000, 1000), labels=maps, wait_ttl=seconds, unattended_ttl=seconds, ttl=seconds,
+    acquire_timeout=maybe(seconds), max_duration=maybe(seconds), keep_when_holder_lost=st.booleans(),
+)  # fmt: skip
+attachments = st.builds(
+    Attachment,
+    id=text, generation=counts, session_id=st.just("secret-session"), holder=text, attached_at=walls,
+    deadline=seconds, renewed_epoch=counts,
+)  # fmt: skip
+timings = st.builds(
+    Timings,
+    queued=walls, admitted=maybe(walls), process_started=maybe(walls), port_open=maybe(walls), ready=maybe(walls),
+    releasing=maybe(walls), ended=maybe(walls),
+)  # fmt: skip
+exits = st.builds(
+    DriverExit, exit_code=maybe(st.integers(-128, 255)), signal=text, out_of_memory=st.booleans(), log_tail=texts
+)
+leases = st.builds(
+    Lease,
+    id=text, principal=text, key=text, spec=specs, profile_fingerprint=text, pool=text,
+    charge=st.dictionaries(text, st.integers(0, 2**63 - 1), max_size=3).map(Resources),
+    state=st.sampled_from(LeaseState), reason=st.sampled_from(LeaseReason), message=text,
+    outcome=maybe(st.sampled_from(LeaseState)), attempt=counts, driver_id=maybe(text), generation=counts,
+    attachments=st.lists(attachments, max_size=2).map(tuple), timings=timings, enqueued=seconds,
+    wait_deadline=seconds, renewed_epoch=counts, notice=text, exit=maybe(exits), revision=st.integers(0, 2**63 - 1),
+)  # fmt: skip
+progresses = st.builds(
+    Progress, position=counts, queue_length=counts, reason=st.sampled_from(LeaseReason), message=text
+)
+views = st.builds(LeaseView, lease=leases, progress=maybe(progresses))
+
+
+def over_the_wire(message):
+    return type(message).FromString(message.SerializeToString())
+
+
+@given(specs)
+def test_a_spec_asked_for_again_is_the_same_request(spec):
+    """What GetLease shows can be pasted into AcquireLease."""
+    asked = parse.spec_request(over_the_wire(convert.lease_spec(spec)))
+
+    def size(container):
+        text_of = convert.container_size(container)
+        assert parse_memory(text_of.memory, "memory") == container.memory
+        return SizeRequest(cores=container.cores, memory=text_of.memory, memory_overhead=text_of.memory_overhead)
+
+    executors_asked = None
+    if spec.executors is not None:
+        executors_asked = ExecutorRequest(
+            size=size(spec.executors.size), min_count=spec.executors.min_count, max_count=spec.executors.max_count
+        )
+    durations = ("wait_ttl", "unattended_ttl", "ttl", "acquire_timeout", "max_duration")
+    for name in durations:
+        asked_for, given_ = getattr(asked, name), getattr(spec, name)
+        assert (asked_for is None) == (given_ is None)
+        assert asked_for is None or math.isclose(asked_for, given_, abs_tol=1e-6)
+    unset = dict.fromkeys(durations)
+    assert msgspec.structs.replace(asked, **unset) == SpecRequest(
+        profile=spec.profile, queue=spec.queue, mode=spec.mode, sharing=spec.sharing, driver=size(spec.driver),
+        executors=executors_asked, conf=spec.conf, packages=spec.packages, jars=spec.jars,
+        priority=spec.priority or None, labels=spec.labels, keep_when_holder_lost=spec.keep_when_holder_lost,
+    )  # fmt: skip
+
+
+@given(views)
+def test_a_lease_is_told_in_full(view):
+    value, told = view.lease, over_the_wire(convert.lease(view))
+    assert told.name == f"leases/{value.id}"
+    assert (told.key, told.principal, told.message, told.notice) == (
+        value.key, value.principal, value.message, value.notice,
+    )  # fmt: skip
+    assert told.spec == convert.lease_spec(value.spec)
+    assert pb.LeaseState.Name(told.state) == f"LEASE_STATE_{value.state}"
+    assert pb.LeaseReason.Name(told.reason) == f"LEASE_REASON_{value.reason}"
+    releasing = value.state is LeaseState.RELEASING and value.outcome is not None
+    assert pb.LeaseState.Name(told.outcome) == f"LEASE_STATE_{value.outcome if releasing else 'UNSPECIFIED'}"
+    assert told.driver == ("" if value.driver_id is None else f"drivers/{value.driver_id}")
+    assert dict(told.charge) == value.charge.quantities
+    assert (told.attempt, told.generation, told.revision) == (value.attempt, value.generation, value.revision)
+    assert [(a.id, a.generation, a.holder) for a in told.attachments] == [
+        (a.id, a.generation, a.holder) for a in value.attachments
+    ]
+    assert b"secret-session" not in told.SerializeToString()
+    for name, wall in msgspec.structs.asdict(value.timings).items():
+        field = "end_time" if name == "ended" else f"{name}_time"
+        assert told.timings.HasField(field) == (wall is not None)
+        if wall is not None:
+            assert math.isclose(getattr(told.timings, field).ToNanoseconds() / 1e9, wall, abs_tol=1e-6)
+    assert told.HasField("progress") == (view.progress is not None)
+    assert told.HasField("exit") == (value.exit is not None)
+    if value.exit is not None:
+        assert told.exit.HasField("exit_code") == (value.exit.exit_code is not None)
+        assert tuple(told.exit.log_tail) == value.exit.log_tail
+
+
+@given(views)
+def test_two_messages_of_one_lease_share_nothing(view):
+    first, second = convert.lease(view), convert.lease(view)
+    first.spec.profile += "x"
+    first.charge["cpu"] = 12345
+    assert convert.lease(view) == second
+
+
+def test_leases_of_other_specs_do_not_crowd_out_memory():
+    for number in range(2 * convert.MAX_TEMPLATES):
+        spec = LeaseSpec(profile=str(number), queue="q", driver=ContainerSize(cores=1, memory=MIB))
+        convert._templates.new(_lease(spec))
+    spec = LeaseSpec(profile="x" * convert.MAX_TEMPLATE_BYTES, queue="q", driver=ContainerSize(cores=1, memory=MIB))
+    assert convert._templates.new(_lease(spec)).spec.profile == spec.profile
+    assert len(convert._templates._by_content) == convert.MAX_TEMPLATES
+    assert all(len(content) <= convert.MAX_TEMPLATE_BYTES for content in convert._templates._by_content)
+
+
+def _lease(spec):
+    return Lease(
+        id="l", principal="p", spec=spec, profile_fingerprint="", pool="", charge=Resources(),
+        timings=Timings(queued=0.0), enqueued=0.0, wait_deadline=0.0, renewed_epoch=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "proto", "prefix", "unsaid"),
+    [
+        (LeaseState, pb.LeaseState, "LEASE_STATE_", {"UNSPECIFIED"}),
+        (LeaseReason, pb.LeaseReason, "LEASE_REASON_", set()),
+        (LeaseMode, pb.LeaseMode, "LEASE_MODE_", {"UNSPECIFIED"}),
+        (LeaseSharing, pb.LeaseSharing, "LEASE_SHARING_", {"UNSPECIFIED"}),
+        (OnExisting, pb.OnExisting, "ON_EXISTING_", {"UNSPECIFIED"}),
+        (EventType, pb.LeaseEventType, "LEASE_EVENT_TYPE_", {"UNSPECIFIED"}),
+    ],
+)
+def test_enums_have_the_names_of_the_protocol(kind, proto, prefix, unsaid):
+    assert {name.removeprefix(prefix) for name in proto.keys()} - unsaid == {member.name for member in kind}
+
+
+def test_an_event_keeps_its_order_and_place():
+    value = LeaseEvent(
+        revision=9, lease_id="l1", type=EventType.ATTACHED, state=LeaseState.READY, reason=LeaseReason.SERVING,
+        message="m", time=1.5, attempt=2, generation=3, principal="p", queue="q", profile="f",
+    )  # fmt: skip
+    told = convert.watch_update(WatchUpdate(event=value, revision=9))
+    assert told.WhichOneof("update") == "event"
+    assert (told.event.revision, told.event.lease, told.event.generation, told.event.attempt) == (9, "leases/l1", 3, 2)
+    assert told.event.time.ToMilliseconds() == 1500
+    assert pb.LeaseEventType.Name(told.event.type) == "LEASE_EVENT_TYPE_ATTACHED"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused_and_nothing_is_lost(data):
+    request = reader(pb.AcquireLeaseRequest)(data)
+    if isinstance(request, Exception):
+        return
+    again = pb.AcquireLeaseRequest.FromString(data)
+    assert request == again, "reading dropped something that was sent"
+
+
+@given(specs)
+def test_what_our_own_client_sends_is_read(spec):
+    sent = pb.AcquireLeaseRequest(request_id="r", spec=convert.lease_spec(spec))
+    assert reader(pb.AcquireLeaseRequest)(sent.SerializeToString()) == sent
