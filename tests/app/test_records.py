@@ -107,7 +107,8 @@ def test_numbers_of_a_handle_keep_their_kind():
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"{}", b"\xff\xfe", records.encode(LEASE).replace(b'"RELEASING"', b'"GONE"'), b"\0" * 100]
+    "body",
+    [b"", b"{", b"[]", b"{}", b"\xff\xfe", records.encode(LEASE).replace(b'"RELEASING"', b'"GONE"'), b"\0" * 100],
 )
 def test_an_unreadable_row_is_named(body):
     with pytest.raises(StoreUnusable, match=r"the row of lease l1 \(revision 9\) can't be read: .*restore") as caught:
@@ -136,6 +137,12 @@ def test_unreadable_profiles_events_and_answers_are_named():
 
 
 def test_what_json_cannot_hold_fails_where_it_is_encoded():
-    for bad in (msgspec.structs.replace(LEASE, key="\ud800"), msgspec.structs.replace(LEASE, attempt=2**64)):
-        with pytest.raises((ValueError, OverflowError)):
-            records.encode(bad)
+    endless = msgspec.structs.replace(SPEC, max_duration=float("inf"))
+    for change in ({"key": "\ud800"}, {"wait_deadline": float("nan")}, {"spec": endless}):
+        with pytest.raises(ValueError, match=r"surrogates|not finite"):
+            records.encode(msgspec.structs.replace(LEASE, **change))
+
+
+def test_numbers_beyond_64_bits_come_back():
+    large = msgspec.structs.replace(LEASE, charge=Resources({"cpu": 2**63, "memory": 2**70}))
+    assert records.decode_lease(row(RowKind.LEASE, "l1", records.encode(large))) == large

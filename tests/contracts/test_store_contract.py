@@ -63,7 +63,9 @@ async def store(brokers: Brokers) -> Store:
     return brokers()
 
 
-def row(name: str, revision: int, expected: int = 0, body: bytes | None = b"{}", kind: RowKind = RowKind.LEASE) -> RowImage:
+def row(
+    name: str, revision: int, expected: int = 0, body: bytes | None = b"{}", kind: RowKind = RowKind.LEASE
+) -> RowImage:
     return RowImage(kind, name, Revision(revision), Revision(expected), body)
 
 
@@ -141,7 +143,9 @@ async def test_a_leader_is_deposed_from_the_moment_that_another_leads(brokers):
     old_epoch = await old.lead()
     await commit(old, old_epoch, batch(1, row("a", 1)))
     new_epoch = await new.lead()
-    refused = await old.commit(old_epoch, batch(2, row("a", 2, 1), events=(event(2),), requests=(asked("r"),), serving=9))
+    refused = await old.commit(
+        old_epoch, batch(2, row("a", 2, 1), events=(event(2),), requests=(asked("r"),), serving=9)
+    )
     assert isinstance(refused, Deposed)
     assert f"leadership {old_epoch} is over" in refused.message
     assert await old.commit(old_epoch, batch(2)) == refused
@@ -303,7 +307,9 @@ async def test_a_cancelled_commit_goes_on(brokers):
     store = brokers()
     epoch = await store.lead()
     for revision in range(1, 11):
-        waiting = asyncio.get_running_loop().create_task(store.commit(epoch, batch(revision, row(f"r{revision}", revision))))
+        waiting = asyncio.get_running_loop().create_task(
+            store.commit(epoch, batch(revision, row(f"r{revision}", revision)))
+        )
         await asyncio.sleep(0)  # it is at its await now
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -397,10 +403,14 @@ async def _follow_model(brokers: Brokers, groups: list[list[tuple[str, RowKind, 
         result = await store.commit(
             epoch,
             batch(
-                revision, *wanted_rows, events=tuple(wanted_events), requests=tuple(wanted_requests),
-                serving=float(number), compact_through=compact,
-            ),  # fmt: skip
-        )  # fmt: skip
+                revision,
+                *wanted_rows,
+                events=tuple(wanted_events),
+                requests=tuple(wanted_requests),
+                serving=float(number),
+                compact_through=compact,
+            ),
+        )
         if stale:
             assert isinstance(result, Deposed)
             continue

@@ -27,7 +27,15 @@ from sparkbroker.broker.app.views import (
     WatchUpdate,
 )
 from sparkbroker.broker.domain.errors import NotFound, StaleGeneration
-from sparkbroker.broker.domain.lease import Attachment, ContainerSize, Lease, LeaseReason, LeaseSpec, LeaseState, Timings
+from sparkbroker.broker.domain.lease import (
+    Attachment,
+    ContainerSize,
+    Lease,
+    LeaseReason,
+    LeaseSpec,
+    LeaseState,
+    Timings,
+)
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import Epoch, Generation, LeaseId, Revision, Seconds, ServingTime, WallTime
@@ -242,9 +250,7 @@ class Served:
     async def channel(self, listener: int = 0, credentials: grpc.ChannelCredentials | None = None) -> Any:
         address = self.server.addresses[listener]
         channel = (
-            grpc.aio.insecure_channel(address)
-            if credentials is None
-            else grpc.aio.secure_channel(address, credentials)
+            grpc.aio.insecure_channel(address) if credentials is None else grpc.aio.secure_channel(address, credentials)
         )
         return await self._stack.enter_async_context(channel)
 
@@ -306,8 +312,8 @@ def error_of() -> Callable[[grpc.aio.AioRpcError], Any]:
         retry_after: float | None = None
 
     def read(error: grpc.aio.AioRpcError) -> Error:
-        status = rpc_status.from_call(error)
-        result = Error(error.code().name, error.details())
+        status = rpc_status.from_call(cast("Any", error))
+        result = Error(error.code().name, error.details() or "")
         for detail in status.details if status else ():
             for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
                 if not detail.Is(kind.DESCRIPTOR):

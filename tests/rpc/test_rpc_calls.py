@@ -1,6 +1,7 @@
 """Each method over a real socket: what it passes on, what it answers, and what it refuses."""
 
 import asyncio
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -11,6 +12,8 @@ from sparkbroker.broker.domain import errors
 from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.v1 import broker_pb2 as pb
 
+EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
+NO_SUCH: Any = 9
 PATH = "/sparkbroker.v1.BrokerService/"
 
 
@@ -59,7 +62,7 @@ async def test_a_lease_from_acquire_to_release(serve):
             spec=pb.LeaseSpec(profile="big", conf={"spark.x": "1"}),
         )
     )
-    (_, caller, asked), = served.leases.requests
+    ((_, caller, asked),) = served.leases.requests
     assert (caller.principal, caller.operator) == ("ann", True)
     assert (asked["request_id"], asked["key"], asked["on_existing"]) == (request_id, "a/b", OnExisting.REPLACE)
     assert (asked["request"].profile, asked["request"].conf) == ("big", {"spark.x": "1"})
@@ -95,7 +98,7 @@ async def test_a_watch_begins_with_the_lease_and_goes_on_with_events(serve, make
     assert (second.event.revision, second.event.lease, second.revision) == (7, "leases/l1", 7)
     assert served.server.streams == 1
     served.leases.updates.put_nowait(None)
-    assert await watch.read() is grpc.aio.EOF
+    assert await watch.read() is EOF
     assert await watch.code() is grpc.StatusCode.OK
     assert served.leases.left == ["watch"]
 
@@ -153,7 +156,7 @@ async def test_keepalive_answers_each_renewal_in_order(serve):
         assert results[1].ttl.seconds == 30
         assert "generation 9 is over" in results[2].message
     await call.done_writing()
-    assert await call.read() is grpc.aio.EOF
+    assert await call.read() is EOF
     assert await call.code() is grpc.StatusCode.OK
 
 
@@ -210,9 +213,9 @@ BAD = [
     ("ListProfiles", pb.ListProfilesRequest(page_token="x"), "page_token"),
     ("ListLeases", pb.ListLeasesRequest(filter="state=NONE"), "filter"),
     ("ListLeases", pb.ListLeasesRequest(order_by="name"), "order_by"),
-    ("AcquireLease", pb.AcquireLeaseRequest(on_existing=9), "on_existing"),
-    ("AcquireLease", pb.AcquireLeaseRequest(spec=pb.LeaseSpec(mode=9)), "spec.mode"),
-    ("AcquireLease", pb.AcquireLeaseRequest(spec=pb.LeaseSpec(sharing=-1)), "spec.sharing"),
+    ("AcquireLease", pb.AcquireLeaseRequest(on_existing=NO_SUCH), "on_existing"),
+    ("AcquireLease", pb.AcquireLeaseRequest(spec=pb.LeaseSpec(mode=NO_SUCH)), "spec.mode"),
+    ("AcquireLease", pb.AcquireLeaseRequest(spec=pb.LeaseSpec(sharing=-NO_SUCH)), "spec.sharing"),
     ("AcquireLease", pb.AcquireLeaseRequest(spec=pb.LeaseSpec(ttl={"seconds": -1})), "spec.ttl"),
     ("AcquireLease", pb.AcquireLeaseRequest(spec=pb.LeaseSpec(wait_ttl={"nanos": -1})), "spec.wait_ttl"),
     (
@@ -262,7 +265,9 @@ async def test_bad_fields_of_streams_are_named(serve, error_of, method, request_
     assert (error.code, error.fields) == ("INVALID_ARGUMENT", [field])
 
 
-@pytest.mark.parametrize("data", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x02\xff\xfe"], ids=["tag", "length", "utf8"])
+@pytest.mark.parametrize(
+    "data", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x02\xff\xfe"], ids=["tag", "length", "utf8"]
+)
 @pytest.mark.parametrize("method", ["AcquireLease", "GetLease", "ReleaseLease"])
 async def test_malformed_bytes_are_an_invalid_argument(serve, error_of, method, data):
     channel = await (await serve()).channel()
@@ -309,7 +314,7 @@ async def test_a_request_that_is_too_large_is_refused(serve):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.AcquireLease(pb.AcquireLeaseRequest(spec=spec))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "262144" in caught.value.details()
+    assert "262144" in str(caught.value.details())
 
 
 async def test_a_forged_page_token_is_refused(serve, error_of):

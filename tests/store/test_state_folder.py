@@ -62,7 +62,9 @@ def test_a_damaged_or_public_key_is_refused(tmp_path):
 
 def test_a_second_broker_refuses_and_names_the_first(tmp_path):
     program = "import sys, pathlib\nfrom sparkbroker.broker.adapters.sql_store import StateFolder\n"
-    program += "StateFolder(pathlib.Path(sys.argv[1]), ballast_size=0).open()\nprint('taken', flush=True)\nsys.stdin.read()\n"
+    program += (
+        "StateFolder(pathlib.Path(sys.argv[1]), ballast_size=0).open()\nprint('taken', flush=True)\nsys.stdin.read()\n"
+    )
     arguments = [sys.executable, "-c", program, str(tmp_path / "state")]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
@@ -95,7 +97,10 @@ def test_a_folder_that_others_can_read_is_refused(tmp_path):
     folder = tmp_path / "state"
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)
-    assert f"has mode 0755: others may look into it, and it holds the broker's key; run `chmod 700 {folder}`" in refusal(folder)
+    assert (
+        f"has mode 0755: others may look into it, and it holds the broker's key; run `chmod 700 {folder}`"
+        in refusal(folder)
+    )
 
 
 def test_another_user_s_folder_is_refused(need, tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
@@ -24,7 +25,7 @@ async def test_calls_are_made_in_order_in_one_other_thread():
         return number
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(worker.run(lambda number=number: call(number))) for number in range(50)]
+        tasks = [group.create_task(worker.run(partial(call, number))) for number in range(50)]
     assert [task.result() for task in tasks] == [number for number, _ in made] == list(range(50))
     assert len({thread for _, thread in made} - {threading.get_ident()}) == 1
     await end(worker)

@@ -82,6 +82,17 @@ class World:
             sys.executable, BROKER, str(self.config), stdout=self.log, stderr=self.log, stdin=asyncio.subprocess.DEVNULL
         )
 
+    async def serving(self) -> None:
+        """Wait until it accepts connections, or has ended."""
+        assert self.broker is not None
+        async with asyncio.timeout(30):
+            while self.broker.returncode is None:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_unix_connection(str(self.socket))
+                    writer.close()
+                    return
+                await asyncio.sleep(0.02)
+
     async def kill(self) -> None:
         assert self.broker is not None
         self.broker.send_signal(signal.SIGKILL)
@@ -261,16 +272,23 @@ async def torture(rounds: int, clients: int, seed: int, folder: Path) -> World:
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(holder.run(), name=holder.key) for holder in holders]
         for number in range(rounds):
-            await asyncio.sleep(world.random.uniform(0.3, 2.0))
+            if world.random.random() < 0.8:
+                await world.serving()  # else it is killed while it starts and recovers
+            await asyncio.sleep(world.random.uniform(0.0, 1.5))
             if world.broker is not None and world.broker.returncode is not None:
                 world.fault("died", f"the broker ended by itself with {world.broker.returncode} in round {number}")
-            else:
-                await world.kill()
+                break
+            await world.kill()
             await world.start()
             if number % 10 == 9:
                 await check_doubles(world, holders[0])
         world.stopping = True
-        await asyncio.wait(running, timeout=60)
+        _, hanging = await asyncio.wait(running, timeout=30)
+        for task in hanging:
+            world.fault("lost", f"{task.get_name()} gets no answer")
+            task.cancel()
+    if world.counts["died"]:
+        return world
     await check_doubles(world, holders[0])
     await settle(world, holders[0])
     for holder in holders:

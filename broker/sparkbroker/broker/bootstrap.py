@@ -76,7 +76,7 @@ class _Broker:
                 clock=clock,
                 launcher=launcher,
             ),
-            "static": StaticProvisioner(list(profiles.values()), clock=clock),
+            "static": StaticProvisioner(folder=folder.path / "endpoints", profiles=profiles.values(), clock=clock),
         }
         found = {pool: size for each in self._provisioners.values() for pool, size in each.capacity().items()}
         pools = to_capacity(config, found)

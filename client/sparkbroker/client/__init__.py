@@ -30,6 +30,7 @@ from sparkbroker.client._version import __version__
 
 if TYPE_CHECKING:
     from sparkbroker.client._address import Address, resolve_address
+    from sparkbroker.client._ask import Ask
     from sparkbroker.client._async_broker import AsyncBroker
     from sparkbroker.client._async_lease import AsyncLease
     from sparkbroker.client._errors import (
@@ -61,16 +62,18 @@ if TYPE_CHECKING:
     )
     from sparkbroker.client._sync_broker import Broker
     from sparkbroker.client._sync_lease import Lease
-    from sparkbroker.client._values import ConnectConnection, LocalConnection, Progress
+    from sparkbroker.client._values import ConnectConnection, Connection, LocalConnection, Progress
 
 _MODULE_OF = {
     "Address": "_address",
+    "Ask": "_ask",
     "resolve_address": "_address",
     "AsyncBroker": "_async_broker",
     "AsyncLease": "_async_lease",
     "Broker": "_sync_broker",
     "Lease": "_sync_lease",
     "ConnectConnection": "_values",
+    "Connection": "_values",
     "LocalConnection": "_values",
     "Progress": "_values",
 }
@@ -79,6 +82,7 @@ __all__ = [
     "AcquireFailed",
     "AcquireTimeout",
     "Address",
+    "Ask",
     "AsyncBroker",
     "AsyncLease",
     "BadAddress",
@@ -87,6 +91,7 @@ __all__ = [
     "BrokerUnreachable",
     "ClientClosed",
     "ConnectConnection",
+    "Connection",
     "EventsCompacted",
     "InvalidRequest",
     "Lease",

@@ -60,10 +60,11 @@ def resolve_address(
     another machine (a network that encrypts by itself).
     """
     env = os.environ if environ is None else environ
+    settings: dict[str, str] = {}
     if url:
-        found, source, settings = url, "the url argument", {}
+        found, source = url, "the url argument"
     elif env.get("SPARKBROKER_URL"):
-        found, source, settings = env["SPARKBROKER_URL"], "SPARKBROKER_URL", {}
+        found, source = env["SPARKBROKER_URL"], "SPARKBROKER_URL"
     else:
         file = _home(env, "XDG_CONFIG_HOME", ".config") / "sparkbroker" / "client.toml"
         settings = _read_settings(file)
@@ -138,9 +139,7 @@ def _parse(url: str, source: str) -> Address:
         if not host or port is None or parts.path not in ("", "/"):
             raise BadAddress(f"{source}: {url!r} must name host and port, as {parts.scheme}://host:port")
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return Address(
-            url=url, target=target, tls=parts.scheme == "grpcs", loopback=host in _LOOPBACK, source=source
-        )
+        return Address(url=url, target=target, tls=parts.scheme == "grpcs", loopback=host in _LOOPBACK, source=source)
     raise BadAddress(f"{source}: {_shown(url)!r} has an unknown form; use {_FORMS}")
 
 

@@ -96,7 +96,7 @@ def _executors(given: Mapping[str, Any]) -> pb.ExecutorSpec | None:
         return None
     value = given.get("executors", 1)
     pair = value if isinstance(value, tuple) else (value, value)
-    if len(pair) != 2:  # noqa: PLR2004
+    if len(pair) != 2:
         raise InvalidRequest(f"executors: {value!r} is neither a number nor a pair (fewest, most)", field="executors")
     fewest, most = (_whole({"executors": number}, "executors", lowest=0) for number in pair)
     if fewest > most:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Literal, Self, Unpack
@@ -158,7 +158,7 @@ class AsyncBroker:
         response = await self._context().rpc.call("GetLease", pb.GetLeaseRequest(name=name), pb.GetLeaseResponse)
         return response.lease
 
-    async def list(self, filter: str = "", *, order_by: str = "", limit: int | None = None) -> list[pb.Lease]:
+    async def list(self, filter: str = "", *, order_by: str = "", limit: int | None = None) -> Sequence[pb.Lease]:
         """All leases that the filter selects, at most ``limit``, newest first. The filter's form is ListLeasesRequest's."""
         found: list[pb.Lease] = []
         token = ""
@@ -188,7 +188,7 @@ class AsyncBroker:
         request = pb.ReleaseLeaseRequest(name=name, message=message)
         return (await self._context().rpc.call("ReleaseLease", request, pb.ReleaseLeaseResponse)).lease
 
-    async def queues(self) -> "list[pb.Queue]":
+    async def queues(self) -> Sequence[pb.Queue]:
         """The queues that the caller may use."""
         found: list[pb.Queue] = []
         token = ""
@@ -200,7 +200,7 @@ class AsyncBroker:
             if not token:
                 return found
 
-    async def profiles(self) -> "list[pb.Profile]":
+    async def profiles(self) -> Sequence[pb.Profile]:
         """The profiles that the caller may use."""
         found: list[pb.Profile] = []
         token = ""

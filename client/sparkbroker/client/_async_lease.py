@@ -65,11 +65,21 @@ class LeaseContext:
     callbacks: Callbacks
 
 
+def _close(sessions: "list[OpenSession]") -> None:
+    for session in sessions:
+        session.close()
+
+
+def _abort(sessions: "list[OpenSession]", reason: str) -> None:
+    for session in sessions:
+        session.abort(reason)
+
+
 def call_logged(callback: Callable[[Any], object], lease: Any) -> None:
     """Call back; the program's own error in it is logged, since there is nobody to raise it to."""
     try:
         callback(lease)
-    except Exception:
+    except Exception:  # noqa: BLE001  see above
         _log.exception("sparkbroker: a callback for %s failed", lease.name)
 
 
@@ -244,9 +254,7 @@ class AsyncLease:
         """How to connect; attaches first where that hasn't happened. The answer is secret."""
         await self.attach()
         request = pb.GetConnectionRequest(name=self.name, generation=self._generation)
-        response = await self._guarded(
-            self._context.rpc.call("GetConnection", request, pb.GetConnectionResponse)
-        )
+        response = await self._guarded(self._context.rpc.call("GetConnection", request, pb.GetConnectionResponse))
         connection = read_connection(response)
         if connection is None:
             raise BrokerFault(f"{self.name} has a kind of connection that is newer than this client")
@@ -287,10 +295,12 @@ class AsyncLease:
         """Close the lease's sessions, within seconds also if their server is dead."""
         sessions, self._sessions = self._sessions, []
         if sessions:
-            await self._context.tasks.finish(in_thread(lambda: [s.close() for s in sessions], "close"), "close")
+            await self._context.tasks.finish(in_thread(lambda: _close(sessions), "close"), "close")
 
     @asynccontextmanager
-    async def session(self, *, api: Literal["classic", "connect"] = "classic", app_name: str = "") -> AsyncIterator[Any]:
+    async def session(
+        self, *, api: Literal["classic", "connect"] = "classic", app_name: str = ""
+    ) -> AsyncIterator[Any]:
         """``open_session`` and ``close_session``. An error of the body is replaced by LeaseLost if that is its cause."""
         spark = await self.open_session(api=api, app_name=app_name)
         try:
@@ -312,9 +322,7 @@ class AsyncLease:
             request = pb.RenewLeaseRequest(name=self.name, generation=self._generation)
             try:
                 async with asyncio.timeout(_VERIFY_TIMEOUT):
-                    await self._context.rpc.call(
-                        "RenewLease", request, pb.RenewLeaseResponse, patience=_VERIFY_TIMEOUT
-                    )
+                    await self._context.rpc.call("RenewLease", request, pb.RenewLeaseResponse, patience=_VERIFY_TIMEOUT)
             except (LeaseEnded, LeaseNotFound) as error:
                 self.renewal_lost(error.reason, error.message)
             except (SparkbrokerError, TimeoutError):
@@ -412,7 +420,7 @@ class AsyncLease:
         self._loss = LeaseLost(f"{self.name} is lost: {message or reason}", lease=self.name, reason=reason)
         self._context.keepalive.remove(self.name, self._generation)
         _log.warning("sparkbroker: %s is lost: %s", self.name, message or reason)
-        self._context.tasks.start(self._after_loss(), "loss")
+        self._context.tasks.spawn(self._after_loss(), "loss")
 
     async def _after_loss(self) -> None:
         try:
@@ -431,7 +439,7 @@ class AsyncLease:
         sessions = list(self._sessions)
         if sessions:
             reason = str(self._loss)
-            await in_thread(lambda: [session.abort(reason) for session in sessions], "abort-session")
+            await in_thread(lambda: _abort(sessions, reason), "abort-session")
         self._tell(self._context.callbacks.lost)
 
     async def _raise_loss(self, cause: BaseException | None) -> None:
@@ -455,7 +463,9 @@ class AsyncLease:
     def check(self) -> None:
         """Raise what stands against using the lease here and now: LeaseLost, WrongProcess, LeaseEnded."""
         if self._pid != os.getpid():
-            raise WrongProcess(f"{self.name} belongs to process {self._pid}; this forked child needs a lease of its own")
+            raise WrongProcess(
+                f"{self.name} belongs to process {self._pid}; this forked child needs a lease of its own"
+            )
         if self._loss is not None:
             raise copy.copy(self._loss)
         if self._released:

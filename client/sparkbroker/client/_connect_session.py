@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import weakref
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import grpc
@@ -54,8 +54,9 @@ class LeaseChannelBuilder(DefaultChannelBuilder):  # type: ignore[misc]
 
     def toChannel(self) -> grpc.Channel:  # noqa: N802  pyspark's name
         if self._tls:
-            return self._secure_channel(self.endpoint, grpc.ssl_channel_credentials(root_certificates=self._ca))
-        return self._insecure_channel(self.endpoint)
+            credentials = grpc.ssl_channel_credentials(root_certificates=self._ca)
+            return cast("grpc.Channel", self._secure_channel(self.endpoint, credentials))
+        return cast("grpc.Channel", self._insecure_channel(self.endpoint))
 
 
 class StoppablePolicy(DefaultPolicy):  # type: ignore[misc]
@@ -109,7 +110,7 @@ after_fork_in_child(_open_sessions.clear)
 
 
 def _probe(builder: LeaseChannelBuilder) -> None:
-    """pyspark tries for more than a quarter of an hour to reach an endpoint that isn't there: look first."""
+    """Look first: pyspark tries for more than a quarter of an hour to reach an endpoint that isn't there."""
     channel = builder.toChannel()
     try:
         grpc.channel_ready_future(channel).result(timeout=PROBE_TIMEOUT)

@@ -75,7 +75,7 @@ class KeepAlive:
 
     def beat(self, lease: str, generation: int) -> Beat | None:
         entry = self._entries.get((lease, generation))
-        return entry and entry.beat
+        return None if entry is None else entry.beat
 
     async def _run(self) -> None:
         failures = 0
@@ -86,7 +86,7 @@ class KeepAlive:
                 await self._serve_one_stream()
             except SparkbrokerError as failure:
                 error = failure
-            except Exception as failure:  # a bug here must not end the renewals of every lease
+            except Exception as failure:  # noqa: BLE001  a bug here must not end the renewals of every lease
                 _log.exception("sparkbroker: renewing failed in an unforeseen way")
                 error = failure
             if self._answers > before:

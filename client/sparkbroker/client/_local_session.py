@@ -59,9 +59,13 @@ def _check_process() -> None:
         from pyspark import SparkContext  # noqa: PLC0415
         from pyspark.sql.utils import is_remote_only  # noqa: PLC0415
     except ImportError as error:
-        raise SparkMissing(f"a LOCAL session needs the full pyspark ({error}): pip install 'sparkbroker[pyspark]'") from error
+        raise SparkMissing(
+            f"a LOCAL session needs the full pyspark ({error}): pip install 'sparkbroker[pyspark]'"
+        ) from error
     if is_remote_only():
-        raise SparkMissing("a LOCAL session needs the full pyspark, not pyspark-client: pip install 'sparkbroker[pyspark]'")
+        raise SparkMissing(
+            "a LOCAL session needs the full pyspark, not pyspark-client: pip install 'sparkbroker[pyspark]'"
+        )
     if CONNECT_MODE.users:
         raise SessionConflict("this process has an open CONNECT session; pyspark can't have a LOCAL one beside it")
     if SparkContext._active_spark_context is not None:  # noqa: SLF001

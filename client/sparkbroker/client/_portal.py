@@ -27,9 +27,7 @@ class Portal:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
 
-    def call(
-        self, work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, object]] | None = None
-    ) -> T:
+    def call(self, work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, object]] | None = None) -> T:
         """Do ``work`` in the loop and wait for it. It has to bound itself.
 
         If the waiting is interrupted (KeyboardInterrupt), the work is cancelled and given a moment to undo itself; what
@@ -62,7 +60,7 @@ class Portal:
                 item = self.call(_next(source))
                 if item is _END:
                     return
-                yield item  # type: ignore[misc]
+                yield item
         finally:
             self.call(_aclose(source))
 

@@ -85,10 +85,10 @@ class Rpc:
     async def watch_all(self, filter: str, after_revision: int) -> AsyncIterator[pb.WatchLeasesResponse]:
         """Follow all leases that the filter selects, for ever; errors as of ``watch``."""
         revision, reached, attempt = after_revision, now(), 0
+        delay: float | None
         while True:
             request = pb.WatchLeasesRequest(filter=filter, after_revision=revision)
             opened = now()
-            delay: float | None = 0.05
             try:
                 async for update in self.transport.stream(
                     "WatchLeases", request, pb.WatchLeasesResponse, STREAM_TIMEOUT
@@ -103,6 +103,8 @@ class Rpc:
                 delay = retry_delay(error, attempt, self.patience - (now() - reached), random.random())  # noqa: S311
                 if delay is None:
                     raise
+            else:
+                delay = 0.05
             await asyncio.sleep(delay)
 
     async def logs(self, request: pb.StreamLogsRequest) -> AsyncIterator[pb.StreamLogsResponse]:
@@ -116,7 +118,6 @@ class Rpc:
                     reached, attempt = now(), 0
                     yield chunk
                     request = _resumed(request, chunk.next_offset)
-                return
             except BrokerUnreachable as error:
                 if now() - opened >= STREAM_TIMEOUT * 0.9:
                     reached = now()
@@ -125,6 +126,8 @@ class Rpc:
                 delay = retry_delay(error, attempt, self.patience - (now() - reached), random.random())  # noqa: S311
                 if delay is None:
                     raise
+            else:
+                return
             await asyncio.sleep(delay)
 
 

@@ -115,5 +115,3 @@ def describe(error: BaseException) -> str:
     """An error of pyspark's or py4j's in one line."""
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-

@@ -52,14 +52,13 @@ def _declare() -> dict[str, Any]:
         message = file.message_type.add(name=name)
         for field_name, number, kind, type_name in fields:
             label = _Field.LABEL_REPEATED if field_name in _REPEATED else _Field.LABEL_OPTIONAL
-            declared = message.field.add(name=field_name, number=number, type=kind, label=label)  # type: ignore[arg-type]
+            declared = message.field.add(name=field_name, number=number, type=kind, label=label)
             if type_name:
                 declared.type_name = f".{_PACKAGE}.{type_name}"
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))  # type: ignore[no-untyped-call]
-        for name in _MESSAGES
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in _MESSAGES
     }
 
 
@@ -76,8 +75,8 @@ class Details:
     bad_field: str = ""
 
 
-def read_details(trailers: Iterable[tuple[str, str | bytes]]) -> Details:
-    """Read ``grpc-status-details-bin``. What is absent, unknown or malformed is left out: the code stands alone."""
+def read_details(trailers: Iterable[Any]) -> Details:
+    """Read ``grpc-status-details-bin`` among (key, value) pairs. What is absent, unknown or malformed is left out: the code stands alone."""
     reason, metadata, retry_after, bad_field = "", {}, None, ""
     raw = next((value for key, value in trailers if key == "grpc-status-details-bin"), b"")
     try:
@@ -130,9 +129,14 @@ _BY_CODE: Final[dict[grpc.StatusCode, type[SparkbrokerError]]] = {
 
 def translate(error: grpc.RpcError, *, where: str, method: str) -> SparkbrokerError:
     """The client's error for a failed call of ``method`` to the broker at ``where`` (without secrets)."""
-    code: grpc.StatusCode = error.code()
-    text: str = error.details() or ""
-    details = read_details(error.trailing_metadata() or ())
+    return translate_status(error.code(), error.details(), error.trailing_metadata(), where=where, method=method)
+
+
+def translate_status(
+    code: grpc.StatusCode, text: str | None, trailers: Iterable[Any] | None, *, where: str, method: str
+) -> SparkbrokerError:
+    """Likewise, from what the call ended with."""
+    details = read_details(trailers or ())
     kind = _BY_REASON.get(details.reason) or _BY_CODE.get(code, BrokerFault)
     if kind is BrokerUnreachable:
         text = f"the broker at {where} doesn't answer {method} ({code.name}: {text or 'no details'})"

@@ -3,9 +3,8 @@
 import atexit
 import os
 import queue
-import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
@@ -89,9 +88,7 @@ class Broker:
             self._core = None
         if self._core is None:
             dispatcher = _Dispatcher() if self._callbacks else None
-            wrapped = {
-                name: _wrapped(dispatcher, callback) for name, callback in self._callbacks.items() if dispatcher
-            }
+            wrapped = {name: _wrapped(dispatcher, callback) for name, callback in self._callbacks.items() if dispatcher}
             self._core = AsyncBroker(self._address, patience=self._patience, **wrapped)  # type: ignore[arg-type]
             self._pid = os.getpid()
             _brokers.add(self)
@@ -153,7 +150,7 @@ class Broker:
         """Read a lease."""
         return self._call(lambda core: core.get(name))
 
-    def list(self, filter: str = "", *, order_by: str = "", limit: int | None = None) -> "list[pb.Lease]":
+    def list(self, filter: str = "", *, order_by: str = "", limit: int | None = None) -> Sequence[pb.Lease]:
         """All leases that the filter selects, at most ``limit``, newest first."""
         return self._call(lambda core: core.list(filter, order_by=order_by, limit=limit))
 
@@ -169,11 +166,11 @@ class Broker:
         """Release a lease, whoever is attached to it."""
         return self._call(lambda core: core.release(name, message))
 
-    def queues(self) -> "list[pb.Queue]":
+    def queues(self) -> Sequence[pb.Queue]:
         """The queues that the caller may use."""
         return self._call(lambda core: core.queues())
 
-    def profiles(self) -> "list[pb.Profile]":
+    def profiles(self) -> Sequence[pb.Profile]:
         """The profiles that the caller may use."""
         return self._call(lambda core: core.profiles())
 

@@ -77,7 +77,9 @@ class Lease:
 
     def _own(self) -> Portal:
         if self._pid != os.getpid():
-            raise WrongProcess(f"{self.name} belongs to process {self._pid}; this forked child needs a lease of its own")
+            raise WrongProcess(
+                f"{self.name} belongs to process {self._pid}; this forked child needs a lease of its own"
+            )
         return self._portal
 
     def refresh(self) -> pb.Lease:
@@ -141,9 +143,7 @@ class Lease:
         if self._pid == os.getpid():
             self._portal.call(self._lease.raise_if_lost(cause))
 
-    def logs(
-        self, *, offset: int = 0, tail_lines: int = 0, follow: bool = False, attempt: int = 0
-    ) -> Iterator[bytes]:
+    def logs(self, *, offset: int = 0, tail_lines: int = 0, follow: bool = False, attempt: int = 0) -> Iterator[bytes]:
         """The driver's log, in pieces of any size."""
         return self._own().iterate(
             self._lease.logs(offset=offset, tail_lines=tail_lines, follow=follow, attempt=attempt)

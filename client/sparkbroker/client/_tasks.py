@@ -21,6 +21,10 @@ class Tasks:
         task.add_done_callback(self._running.discard)
         return task
 
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        """``start`` for who doesn't look back."""
+        self._running.add(self.start(work, name))
+
     async def finish(self, work: Coroutine[Any, Any, Any], name: str) -> Any:
         """Do ``work`` to its end even if the caller is cancelled meanwhile; then the cancellation goes on.
 

@@ -50,7 +50,7 @@ class ThreadedTransport:
             channel = grpc.insecure_channel(self._address.target, options=options)
         self._connected = now()
         self._channels.append(channel)
-        self._stub = BrokerServiceStub(channel)  # type: ignore[no-untyped-call]
+        self._stub = BrokerServiceStub(channel)
 
     def distrust(self) -> None:
         if not self._closed and now() - self._connected >= SHORTEST_TRUST:

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from sparkbroker.client._address import Address
 from sparkbroker.client._clock import now
 from sparkbroker.client._errors import ClientClosed
-from sparkbroker.client._status import translate
+from sparkbroker.client._status import translate, translate_status
 from sparkbroker.v1.broker_pb2_grpc import BrokerServiceStub
 
 SHORTEST_TRUST: Final = 5.0
@@ -89,7 +89,7 @@ class AioTransport:
             channel = grpc.aio.insecure_channel(self._address.target, options=options)
         self._connected = now()
         self._channels.append(channel)
-        self._stub = BrokerServiceStub(channel)  # type: ignore[no-untyped-call]
+        self._stub = BrokerServiceStub(channel)
 
     def distrust(self) -> None:
         # Calls on the old channel end by their own deadlines: closing it would cancel them without a reason.
@@ -141,7 +141,7 @@ class AioTransport:
     async def close(self) -> None:
         self._closed = True
         for channel in self._channels:
-            await channel.close()
+            await channel.close(None)
 
 
 class _AioDuplex:
@@ -164,15 +164,13 @@ class _AioDuplex:
             message = await self._call.read()
         except grpc.RpcError as error:
             raise translate(error, where=self._where, method=self._method) from error
-        if message is not grpc.aio.EOF:
+        if message is not grpc.aio.EOF:  # type: ignore[attr-defined]
             return message  # type: ignore[no-any-return]
         code = await self._call.code()
         if code is grpc.StatusCode.OK:
             return None
-        error = grpc.aio.AioRpcError(
-            code, await self._call.initial_metadata(), await self._call.trailing_metadata(), await self._call.details()
-        )
-        raise translate(error, where=self._where, method=self._method)
+        trailers, text = await self._call.trailing_metadata(), await self._call.details()
+        raise translate_status(code, text, trailers, where=self._where, method=self._method)
 
     def cancel(self) -> None:
         self._call.cancel()

@@ -15,7 +15,7 @@ TERMINAL: Final = frozenset({"RELEASED", "EXPIRED", "FAILED", "PREEMPTED"})
 def state_name(state: int) -> str:
     """QUEUED for LEASE_STATE_QUEUED; the number as text for a state that is newer than this client."""
     try:
-        return pb.LeaseState.Name(state).removeprefix("LEASE_STATE_")  # type: ignore[arg-type]
+        return pb.LeaseState.Name(state).removeprefix("LEASE_STATE_")
     except ValueError:
         return str(state)
 
@@ -23,7 +23,7 @@ def state_name(state: int) -> str:
 def reason_name(reason: int) -> str:
     """Likewise for a LeaseReason."""
     try:
-        return pb.LeaseReason.Name(reason).removeprefix("LEASE_REASON_")  # type: ignore[arg-type]
+        return pb.LeaseReason.Name(reason).removeprefix("LEASE_REASON_")
     except ValueError:
         return str(reason)
 

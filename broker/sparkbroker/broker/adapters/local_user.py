@@ -17,7 +17,7 @@ class LocalUser:
     def __init__(self, name: str | None = None) -> None:
         self._caller = Caller(Principal(name or _user_name()), frozenset({Role.USER, Role.OPERATOR}))
 
-    def authenticate(self, metadata: Mapping[str, str | bytes]) -> Caller:  # noqa: ARG002 - the port's shape
+    def authenticate(self, metadata: Mapping[str, str | bytes]) -> Caller:
         return self._caller
 
 

@@ -5,7 +5,7 @@ another broker, or the same one after a crash. Faults and pauses can be asked fo
 """
 
 import asyncio
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from operator import attrgetter
 from typing import Literal
 
@@ -54,13 +54,17 @@ class MemoryDatabase:
         rows = self._changed_rows(batch)
         if isinstance(rows, Deposed):
             return rows
-        taken = {event.revision for event in self.events}
+        taken: set[Revision] = set()
         for event in batch.events:
-            if event.revision in taken:
+            if event.revision in taken or self._has_event(event.revision):
                 return Deposed(f"an event's revision is taken ({event.revision}): another broker has written")
             taken.add(event.revision)
         self._write(batch, rows)
         return Committed(batch.revision)
+
+    def _has_event(self, revision: Revision) -> bool:
+        place = bisect_left(self.events, revision, key=_revision)
+        return place < len(self.events) and self.events[place].revision == revision
 
     def _changed_rows(self, batch: Batch) -> dict[tuple[RowKind, str], StoredRow | None] | Deposed:
         changed: dict[tuple[RowKind, str], StoredRow | None] = {}

@@ -6,6 +6,7 @@ nothing: a row that doesn't fit its type, or lies under another's id, is StoreUn
 
 from collections.abc import Callable
 from hashlib import blake2b
+from math import isfinite
 from typing import Final, Literal, TypeVar
 
 import msgspec
@@ -45,8 +46,21 @@ _REQUEST: Final = msgspec.json.Decoder(RequestResult)
 
 
 def encode(record: Record) -> bytes:
-    """JSON of a value. Raise ValueError (OverflowError, UnicodeEncodeError, …) for what JSON can't hold."""
+    """JSON of a value. Raise ValueError for what JSON can't hold: a lone surrogate, a lease's time that isn't finite.
+
+    A time that isn't finite would be written as null, which no broker could read back.
+    """
+    if isinstance(record, Lease) and not isfinite(_sum_of_times(record)):
+        raise ValueError(f"lease {record.id} has a time that is not finite: {record}")
     return _ENCODER.encode(record)
+
+
+def _sum_of_times(lease: Lease) -> float:
+    """Not finite if one of those is not that follow from what a caller asked for."""
+    spec = lease.spec
+    asked = spec.wait_ttl + spec.unattended_ttl + spec.ttl + (spec.acquire_timeout or 0.0) + (spec.max_duration or 0.0)
+    due = lease.wait_deadline + (lease.unattended_deadline or 0.0) + (lease.acquire_deadline or 0.0)
+    return asked + due + (lease.max_deadline or 0.0) + lease.enqueued
 
 
 def digest(*parts: object) -> str:

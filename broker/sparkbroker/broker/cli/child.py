@@ -6,6 +6,7 @@ With a controlling terminal it stays in our process group, so that the terminal'
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -87,11 +88,9 @@ class Child:
 def start(command: Sequence[str], environment: Mapping[str, str]) -> Child:
     """Start the command. Raise Exit with 127 if there is none of this name, 126 if it can't be executed."""
     own_group = not has_terminal()
-    group = {"setpgroup": 0} if own_group else {}
+    spawn = functools.partial(os.posix_spawnp, command[0], list(command), dict(environment), setsigmask=())
     try:
-        pid = os.posix_spawnp(
-            command[0], list(command), dict(environment), setsigmask=(), setsigdef=_RESET, **group
-        )  # fmt: skip
+        pid = spawn(setsigdef=_RESET, setpgroup=0) if own_group else spawn(setsigdef=_RESET)
     except FileNotFoundError as error:
         raise Exit(COMMAND_NOT_FOUND, f"{command[0]}: there is no such command") from error
     except OSError as error:

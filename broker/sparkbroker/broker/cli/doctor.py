@@ -84,7 +84,7 @@ def _package(name: str, least: tuple[int, ...], below: tuple[int, ...] | None, f
 
 
 def _spark_packages() -> Iterator[Finding]:
-    """pyspark beside this program: what ``session()`` and ``run --py-files`` use."""
+    """The pyspark beside this program: what ``session()`` and ``run --py-files`` use."""
     full, thin = _version("pyspark"), _version("pyspark-client") or _version("pyspark-connect")
     if full and thin:
         fix = f"pip uninstall pyspark-client pyspark-connect pyspark, then {_LOCAL_EXTRA}"
@@ -189,8 +189,7 @@ def _state_folder(folder: Path) -> Finding:
 
 def _broker(url: str | None) -> Finding:
     """Whether something listens; ``run`` does without, so that it is never missing."""
-    from sparkbroker.client._address import resolve_address
-    from sparkbroker.client._errors import BadAddress
+    from sparkbroker.client import BadAddress, resolve_address
 
     try:
         address = resolve_address(url)

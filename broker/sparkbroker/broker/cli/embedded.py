@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from sparkbroker.broker.cli.exit_codes import FAILED, Exit
 
@@ -48,7 +48,7 @@ class EmbeddedBroker:
     def url(self) -> str:
         return f"unix://{self.socket}"
 
-    async def __aenter__(self) -> "EmbeddedBroker":
+    async def __aenter__(self) -> Self:
         try:
             self._spawn()
             await self._serving()

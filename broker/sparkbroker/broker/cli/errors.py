@@ -44,7 +44,8 @@ def _client_code(error: Exception) -> int | None:
             return FAILED
         case client.SparkbrokerError():
             return REFUSED
-    return None
+        case _:
+            return None
 
 
 def _tell(message: str) -> None:

@@ -31,6 +31,8 @@ def _show(update: pb.WatchLeaseResponse) -> None:
         case "progress":
             waiting = update.progress
             console.print(f"  {waiting.position} of {waiting.queue_length}: {waiting.message}", markup=False)
+        case _:
+            return  # Of a kind that is newer than this program: -o json shows it.
 
 
 async def all_leases(options: Globals, selection: str) -> None:

@@ -31,9 +31,8 @@ def _globals(
     url: Annotated[
         str,
         typer.Option(
-            envvar="SPARKBROKER_URL",
-            help="The broker: unix:/path/broker.sock, or host:port. Default: the client's configuration file, "
-            "then the default socket.",
+            help="The broker: unix:///path/broker.sock, grpc://host:port, or with TLS grpcs://host:port. Default: "
+            "SPARKBROKER_URL, then the client's configuration file, then the default socket.",
         ),
     ] = "",
     output: Annotated[OutputFormat, typer.Option("-o", "--output", help="For people, or for programs.")] = (

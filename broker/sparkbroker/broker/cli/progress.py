@@ -25,7 +25,8 @@ def sentence(progress: Progress) -> str:
             return f"starting{attempt}: {progress.message or 'the driver is being created'}"
         case "READY":
             return "ready"
-    return f"{progress.state.lower()}{attempt}: {progress.message}"
+        case _:
+            return f"{progress.state.lower()}{attempt}: {progress.message}"
 
 
 class ProgressDisplay:

@@ -18,7 +18,7 @@ def append(path: Path, entry: str) -> None:
     """Add the entry to a token file that can be used; a new file is readable by its owner only."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             load(path)
             file.write(f"\n{entry}" if file.tell() else entry)
             file.flush()

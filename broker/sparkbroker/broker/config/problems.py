@@ -106,9 +106,16 @@ def _sentence(error: ErrorDetails, path: Path, model: type[BaseModel]) -> tuple[
             return f"{said} is not one of them", f"it must be {context['expected']}"
         case "too_long" | "string_too_long":
             return "it is too long", f"at most {context['max_length']}"
+        case _:
+            return _ordinary(error, said)
+
+
+def _ordinary(error: ErrorDetails, said: str) -> tuple[str, str]:
+    """Bounds and types."""
+    kind = error["type"]
     if kind in _BOUNDS:
         name, text = _BOUNDS[kind]
-        return f"{said} is out of range", text.format(context[name])
+        return f"{said} is out of range", text.format(error["ctx"][name])
     expected = next((text for name, text in _TYPES.items() if kind.startswith(name)), "")
     if expected:
         return f"{said} is not {expected.split(',')[0].removesuffix(' in quotes')}", f"write {expected}"

@@ -6,8 +6,8 @@ that of asking: what doesn't fit is passed by what does, a bounded number of tim
 
 The rules:
 
-1. Within a queue the order is ``priority_key``, then the id. Between queues, the one whose first lease has the
-   smallest key is tried first.
+1. Within a queue the order is ``priority_key``, then the id. Between queues, the one whose first lease has the oldest
+   reservation, then the one whose first lease has the smallest key, is tried first.
 2. Where the first in line doesn't fit, the next ``LOOK_AHEAD`` are tried: each one that is admitted is a *pass*,
    counted on the first in line. While it waits for the capacity of its *pool* (its quota would do), leases that other
    queues get from that pool are passes too.
@@ -23,6 +23,7 @@ Fair share will change rule 1 (``_in_turn``); borrowing, what ``Ledger.lacking``
 ``_select`` finds nothing.
 """
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -87,7 +88,7 @@ class _Entry:
 class _Line:
     """One queue's waiting leases in order, and what its last look found."""
 
-    __slots__ = ("blocked_on", "entries", "least", "order", "queue", "seen", "window")
+    __slots__ = ("blocked_on", "entries", "least", "oldest", "order", "queue", "seen", "window")
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -97,6 +98,8 @@ class _Line:
         """Blocked: the versions of each pool that it waited for, and of its quota under "". None: to be looked at."""
         self.least: dict[str, Resources] = {}
         """Blocked: by pool, the least that any lease of the last look asks of each name."""
+        self.oldest: int | None = None
+        """Blocked: the oldest reservation that any of them has."""
         self.window = 0
         """How many of the order the last look saw."""
         self.blocked_on: tuple[_Entry, LimitKind] | None = None
@@ -234,10 +237,10 @@ class Admission:
         return Admitted(waiting, owner)
 
     def _in_turn(self, ledger: Ledger) -> list[_Line]:
-        """The queues that are worth a look, the one with the smallest key first."""
+        """The queues that are worth a look: the oldest reservation first, then the smallest key."""
         changed = [line for line in self._lines.values() if self._changed(line, ledger)]
         if len(changed) > 1:
-            changed.sort(key=lambda line: line.order[0])
+            changed.sort(key=_turn)
         return changed
 
     def _changed(self, line: _Line, ledger: Ledger) -> bool:
@@ -257,10 +260,11 @@ class Admission:
         if line.seen is None or line.blocked_on is None:
             return False
         name = line.queue.name
-        if any(ledger.lacking(name, pool, amount) is None for pool, amount in line.least.items()):
-            return False
+        for pool, amount in line.least.items():
+            if self._lacks(name, pool, amount, line.oldest, ledger) is None:
+                return False
         head, lacked = line.blocked_on
-        lacking = ledger.lacking(name, head.waiting.pool, head.waiting.amount)
+        lacking = self._lacking(head, ledger)
         if lacking is None or lacking.kind is not lacked:
             return False
         line.seen = {pool: self._version(line, pool, ledger) for pool in line.seen}
@@ -290,6 +294,8 @@ class Admission:
                 if entry.reservation is not None or tried > LOOK_AHEAD:
                     break
         line.least = _least(blocked)
+        # The look ends at the first reservation, so that only the last lease can have one.
+        line.oldest = line.entries[line.order[line.window - 1][1]].reservation
         line.seen = {pool: self._version(line, pool, ledger) for pool in ("", *line.least)}
         self._look(line, head, lacked)
         return None
@@ -306,21 +312,25 @@ class Admission:
     def _lacking(self, entry: _Entry, ledger: Ledger) -> Lacking | None:
         """What it lacks, beside what is reserved for others before it."""
         waiting = entry.waiting
-        lacking = ledger.lacking(waiting.queue, waiting.pool, waiting.amount)
-        if lacking is not None or waiting.pool not in self._reserved:
-            return lacking
-        reserved = self._reserved_before(entry)
-        return ledger.lacking(waiting.queue, waiting.pool, waiting.amount, reserved=reserved)
+        return self._lacks(waiting.queue, waiting.pool, waiting.amount, entry.reservation, ledger)
 
-    def _reserved_before(self, entry: _Entry) -> Resources:
-        """The pool's reservations that this lease has to leave room for: the older ones of other queues.
+    def _lacks(
+        self, queue: str, pool: str, amount: Resources, reservation: int | None, ledger: Ledger
+    ) -> Lacking | None:
+        lacking = ledger.lacking(queue, pool, amount)
+        if lacking is not None or pool not in self._reserved:
+            return lacking
+        return ledger.lacking(queue, pool, amount, reserved=self._reserved_before(pool, queue, reservation))
+
+    def _reserved_before(self, pool: str, queue: str, reservation: int | None) -> Resources:
+        """What a lease of this queue, with this reservation or none, has to leave room for in the pool: the older
+        reservations of other queues.
 
         Within a queue its order decides, and what stands behind a reservation isn't tried at all.
         """
         result = Resources()
-        for queue, other in self._reserved[entry.waiting.pool].items():
-            older = entry.reservation is None or (other.reservation or 0) < entry.reservation
-            if older and queue != entry.waiting.queue:
+        for name, other in self._reserved[pool].items():
+            if name != queue and (reservation is None or (other.reservation or 0) < reservation):
                 result += other.waiting.amount
         return result
 
@@ -387,6 +397,11 @@ class Admission:
 
 
 _REASON: Final = {LimitKind.QUEUE: LeaseReason.QUEUE_QUOTA, LimitKind.POOL: LeaseReason.CAPACITY}
+
+
+def _turn(line: _Line) -> tuple[float, float, LeaseId]:
+    entry = line.entries[line.order[0][1]]
+    return (math.inf if entry.reservation is None else entry.reservation, *line.order[0])
 
 
 def _kept(entry: _Entry, limit: LimitKind, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The filter and the order of ListLeases and WatchLeases.
+r"""The filter and the order of ListLeases and WatchLeases.
 
 Grammar: terms joined by ``AND`` (in any case). A term is ``field=value`` or ``field!=value``; fields are ``state``,
 ``queue``, ``profile``, ``principal``, ``key``, ``mode``, ``live`` and ``labels.KEY``; a value is a bare word, or is

@@ -24,7 +24,7 @@ class Health:
         self._serving = False
         self._changed = asyncio.Event()
 
-    def set_serving(self, serving: bool) -> None:  # noqa: FBT001 - it is all that the name says
+    def set_serving(self, serving: bool) -> None:
         if serving != self._serving:
             self._serving = serving
             self._changed.set()

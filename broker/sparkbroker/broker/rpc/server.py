@@ -59,12 +59,12 @@ class BrokerServer:
         """How many streams are open."""
         return len(self._streams)
 
-    def set_serving(self, serving: bool) -> None:  # noqa: FBT001 - it is all that the name says
+    def set_serving(self, serving: bool) -> None:
         """What ``grpc.health.v1`` says."""
         self._health.set_serving(serving)
 
     async def start(self) -> None:
-        """Listen everywhere or nowhere. Raise ListenFailed."""
+        """Listen everywhere or nowhere. Raise ListenFailed; the server can't be used after that."""
         addresses: list[str] = []
         try:
             for listener in self._listeners:
@@ -74,7 +74,7 @@ class BrokerServer:
             for server in self._servers:
                 await server.start()
         except BaseException:
-            await self._stop_servers(0)
+            await self._let_go()
             raise
         self.addresses = tuple(addresses)
         log.info("server.listening", addresses=addresses)
@@ -85,6 +85,13 @@ class BrokerServer:
         self._streams.close()
         await self._stop_servers(grace)
         self.addresses = ()
+
+    async def _let_go(self) -> None:
+        """After a failed start. gRPC frees what is bound only by stopping, and stops only what has been started."""
+        self._streams.close()
+        for server in self._servers:
+            await server.start()  # Once more does no harm.
+        await self._stop_servers(0)
 
     async def _stop_servers(self, grace: float) -> None:
         servers, self._servers = self._servers, []

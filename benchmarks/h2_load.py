@@ -1,0 +1,155 @@
+"""A load generator for unary gRPC calls: one HTTP/2 connection per client, one call at a time on each.
+
+A grpc client costs as much as the server that it measures. This speaks just enough HTTP/2 (constant header blocks, no
+Huffman, no dynamic table) to cost a fraction of that. A call has succeeded if its answer holds a message.
+"""
+
+import asyncio
+import struct
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
+_END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
+_BIG = (1 << 31) - 1
+_REFILL = 1 << 29
+
+
+class CallFailed(Exception):
+    """The call was answered with an error, or the connection ended."""
+
+
+def _literal(name: str, value: str) -> bytes:
+    """A header without indexing (RFC 7541, 6.2.2)."""
+    return b"\x00" + _text(name) + _text(value)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    length = len(data)
+    if length < 127:
+        return bytes([length]) + data
+    rest, prefix = length - 127, bytearray([127])
+    while rest >= 128:
+        prefix.append(rest % 128 + 128)
+        rest //= 128
+    return bytes([*prefix, rest]) + data
+
+
+def headers(path: str, metadata: dict[str, str]) -> bytes:
+    """The header block of every call to a method."""
+    fields = {
+        ":method": "POST", ":scheme": "http", ":path": path, ":authority": "127.0.0.1", "te": "trailers",
+        "content-type": "application/grpc", "grpc-timeout": "30S", **metadata,
+    }  # fmt: skip
+    return b"".join(_literal(name, value) for name, value in fields.items())
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+class Connection(asyncio.Protocol):
+    """One HTTP/2 connection with at most one call on it."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._stream = -1
+        self._message = bytearray()
+        self._received = 0
+        self._waiter: asyncio.Future[bytes] | None = None
+        self._transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        window = struct.pack(">HI", 4, _BIG)
+        transport.write(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            + _frame(_SETTINGS, 0, 0, window)
+            + _frame(_WINDOW, 0, 0, struct.pack(">I", _BIG - 65_535))
+        )
+
+    def call(self, block: bytes, request: bytes) -> "asyncio.Future[bytes]":
+        """The answer's message, or CallFailed."""
+        self._stream += 2
+        self._message.clear()
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        body = struct.pack(">BI", 0, len(request)) + request
+        self._transport.write(
+            _frame(_HEADERS, _END_HEADERS, self._stream, block) + _frame(_DATA, _END_STREAM, self._stream, body)
+        )
+        return waiter
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._fail("the connection has ended")
+
+    def data_received(self, data: bytes) -> None:
+        data = self._buffer + data if self._buffer else data
+        position, end = 0, len(data)
+        while end - position >= 9:
+            length = int.from_bytes(data[position : position + 3], "big")
+            stop = position + 9 + length
+            if stop > end:
+                break
+            kind, flags = data[position + 3], data[position + 4]
+            self._frame_received(kind, flags, data[position + 9 : stop])
+            position = stop
+        self._buffer = data[position:]
+
+    def _frame_received(self, kind: int, flags: int, payload: bytes) -> None:
+        if kind == _DATA:
+            self._message += payload
+            self._received += len(payload)
+            if self._received > _REFILL:
+                self._transport.write(_frame(_WINDOW, 0, 0, struct.pack(">I", self._received)))
+                self._received = 0
+        elif kind == _SETTINGS and not flags & _ACK:
+            self._transport.write(_frame(_SETTINGS, _ACK, 0, b""))
+        elif kind == _PING and not flags & _ACK:
+            self._transport.write(_frame(_PING, _ACK, 0, payload))
+        elif kind in {_GOAWAY, _RESET}:
+            self._fail(f"frame {kind}: {payload[8:]!r}")
+        if kind in {_DATA, _HEADERS} and flags & _END_STREAM and self._waiter is not None and not self._waiter.done():
+            if len(self._message) >= 5:
+                self._waiter.set_result(bytes(self._message[5:]))
+            else:
+                self._fail(f"an answer without a message: {payload!r}")
+
+    def _fail(self, why: str) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(CallFailed(why))
+
+
+Work = Callable[[Connection], Coroutine[Any, Any, None]]
+
+
+async def drive(port: int, clients: int, seconds: float, work: Work) -> tuple[float, list[float]]:
+    """Repeat ``work`` on each of ``clients`` connections: (completed per second, their seconds, sorted).
+
+    A fifth of the time is for warming up and isn't counted.
+    """
+    loop = asyncio.get_running_loop()
+    connections = [(await loop.create_connection(Connection, "127.0.0.1", port))[1] for _ in range(clients)]
+    begin = time.perf_counter() + seconds / 5
+    finish = begin + seconds
+    took: list[float] = []
+
+    async def client(connection: Connection) -> None:
+        while (started := time.perf_counter()) < finish:
+            await work(connection)
+            ended = time.perf_counter()
+            if started >= begin and ended <= finish:
+                took.append(ended - started)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for connection in connections:
+                group.create_task(client(connection))
+    finally:
+        for connection in connections:
+            connection.close()
+    return len(took) / seconds, sorted(took)
