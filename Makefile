@@ -9,6 +9,7 @@ BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
 PYTEST_ARGS ?=
 TORTURE_ROUNDS ?= 1000
+BENCHMARKS ?= store throughput
 
 .PHONY: help
 help: ## This list
@@ -56,12 +57,12 @@ test-fast: .venv/.installed ## Those that start no Spark
 	$(BIN)/python -m pytest -m "not slow and not spark" $(PYTEST_ARGS)
 
 .PHONY: torture
-torture: .venv/.installed ## The kill -9 loop and other long ones (TORTURE_ROUNDS=1000)
-	TORTURE_ROUNDS=$(TORTURE_ROUNDS) $(BIN)/python -m pytest -m slow --timeout=0 $(PYTEST_ARGS)
+torture: .venv/.installed ## The kill -9 loop, long (TORTURE_ROUNDS=1000)
+	$(BIN)/python tests/torture/kill_loop.py --rounds $(TORTURE_ROUNDS)
 
 .PHONY: bench
-bench: .venv/.installed ## Both sides and the ratio of every speed goal
-	$(BIN)/python benchmarks/run.py
+bench: .venv/.installed ## Both sides and the ratio of every speed goal (BENCHMARKS="store throughput")
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 # ---- checks
 

@@ -164,7 +164,9 @@ def compare(clients: int, pairs: int, seconds: float, folder: Path) -> None:
             f"{ours[1] * 1e3:8.2f}{ours[2]:8.0f} |{ratio:7.2f}"
         )
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    print(f"median ratio of throughput {statistics.median(ratios):.2f} ({spread}); of p50 {statistics.median(latencies):.2f}")
+    print(
+        f"median ratio of throughput {statistics.median(ratios):.2f} ({spread}); of p50 {statistics.median(latencies):.2f}"
+    )
 
 
 def main() -> None:

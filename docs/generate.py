@@ -301,11 +301,11 @@ def _command(command: Any, path: str, level: int) -> list[str]:
         names = (
             [*parameter.opts, *parameter.secondary_opts]
             if parameter.param_type_name == "option"
-            else [parameter.human_readable_name]
+            else [(parameter.metavar or parameter.name).upper()]
         )
         rows.append([", ".join(f"`{name}`" for name in names), getattr(parameter, "help", None) or ""])
     if rows:
-        parts += ["", _table(["option", ""], rows)]
+        parts += ["", _table(["argument", ""], rows)]
     for name, inner in sorted(getattr(command, "commands", {}).items()):
         if not inner.hidden:
             parts += _command(inner, f"{path} {name}", min(level + 1, 4))

@@ -57,6 +57,9 @@ def running_broker(folder: Path) -> Iterator[str]:
         log.wait_for("broker.serving")
         say(f"the broker serves (process {process.pid}), on a unix socket that only you can open")
         yield f"unix://{folder}/run/broker.sock"
+    except Exception:
+        say("that went wrong; the broker said:\n" + log.tail())
+        raise
     finally:
         process.send_signal(signal.SIGTERM)
         status = process.wait(PATIENCE)
@@ -89,14 +92,19 @@ class BrokerLog:
             self._changed.notify_all()
 
     def wait_for(self, event: str) -> None:
-        """Return when the broker has logged ``event``; end the demo with its log if it doesn't."""
+        """Return when the broker has logged ``event``; raise TimeoutError if it doesn't."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._has(event), PATIENCE)
             if not self._has(event):
-                sys.exit("the broker did not start; it said:\n" + "".join(self._lines))
+                raise TimeoutError(f"the broker did not log {event} within {PATIENCE:g} s")
 
     def _has(self, event: str) -> bool:
         return any(f'"{event}"' in line for line in self._lines)
+
+    def tail(self) -> str:
+        """Its last lines."""
+        with self._changed:
+            return "".join(self._lines[-20:])
 
     def close(self) -> None:
         self._reader.join()
@@ -146,7 +154,7 @@ def compute(spark: Any) -> None:
     def in_circle(x: float, y: float) -> bool:
         return x * x + y * y <= 1
 
-    in_circle_udf = udf(in_circle, "boolean")
+    in_circle_udf = udf(in_circle, "boolean", useArrow=True)
     fewer = POINTS // 10
     inside = points.limit(fewer).where(in_circle_udf("x", "y")).count()
     say(f"pi is about {4 * inside / fewer:.4f}, says a Python function over {fewer:,} of them")

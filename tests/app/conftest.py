@@ -7,7 +7,7 @@ time, always come in the same order, and a wait for what nobody will do is an er
 import asyncio
 import selectors
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,9 +129,12 @@ class WatchedProvisioner(FakeProvisioner):
     async def delete(self, driver_id: DriverId, handle: Handle, *, force: bool) -> None:
         await self._call("force" if force else "delete", driver_id)
         if driver_id in self._harness.stubborn:
-            self._world.set(driver_id, Phase.STOPPING)
+            if self._world.drivers[driver_id].phase is not Phase.STOPPING:
+                self._world.set(driver_id, Phase.STOPPING)
             return
-        await super().delete(driver_id, handle, force=force)
+        seen = self._world.drivers.get(driver_id)
+        if force or seen is None or seen.phase is not Phase.STOPPING:
+            await super().delete(driver_id, handle, force=force)
 
     async def end_session(self, driver_id: DriverId, handle: Handle, profile: Profile, session_id: str) -> None:
         await self._call("end_session", driver_id)
@@ -253,13 +256,9 @@ class World:
 
     # -- use
 
-    def spawn(self, awaitable: Awaitable[Any]) -> "asyncio.Task[Any]":
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run it beside the test."""
-
-        async def run() -> Any:
-            return await awaitable
-
-        task = asyncio.create_task(run())
+        task = asyncio.create_task(coroutine)
         self._tasks.append(task)
         return task
 

@@ -77,7 +77,7 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
         self.url = f"unix://{self.socket}"
         self.leases: dict[str, pb.Lease] = {}
         self.updates: dict[str, list[pb.WatchLeaseResponse]] = defaultdict(list)
-        self.by_request: dict[str, str] = {}
+        self.by_request: dict[str, tuple[str, bool]] = {}
         self.requests: list[tuple[str, Any]] = []
         self.metadata: list[dict[str, Any]] = []
         self.faults: dict[str, list[Fault]] = defaultdict(list)
@@ -148,11 +148,11 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
         held = self.holds.pop(method)
         self.loop.call_soon_threadsafe(held.set)
 
-    def move(self, name: str, state: int, **changes: Any) -> None:
+    def move(self, name: str, state: int, reason: int = 0, message: str = "", **changes: Any) -> None:
         """Move a lease on, with an event."""
 
         async def moved() -> None:
-            self._move(self.leases[name], state, **changes)
+            self._move(self.leases[name], state, reason, message, **changes)
 
         self.do(moved())
 
@@ -236,7 +236,7 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
         fault = await self._enter("AcquireLease", request, context)
         existing = False
         if request.request_id in self.by_request:
-            name = self.by_request[request.request_id]
+            name, existing = self.by_request[request.request_id]
         else:
             held = [v for v in self.leases.values() if v.key and v.key == request.lease_key and v.state in LIVE]
             if held:
@@ -247,7 +247,7 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
                 self._move(self.leases[name], pb.LEASE_STATE_QUEUED)
                 if self.ready_at_once:
                     self._move(self.leases[name], pb.LEASE_STATE_READY)
-            self.by_request[request.request_id] = name
+            self.by_request[request.request_id] = name, existing
         await self._leave(fault, context)
         return pb.AcquireLeaseResponse(lease=self.leases[name], existing=existing)
 

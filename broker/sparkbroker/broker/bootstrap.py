@@ -70,7 +70,7 @@ class _Broker:
         self._provisioners: Mapping[str, Provisioner] = {
             "local": LocalProvisioner(
                 folder=folder.drivers,
-                cache=folder.cache,
+                cache=config.store.cache_folder or folder.cache,
                 key=folder.key,
                 embedded=embedded,
                 clock=clock,

@@ -101,24 +101,27 @@ class Core:
 
     async def run(self) -> None:
         """Serve until ``stop``; raise StoreLost (in a group) if the store fails. What was accepted is committed."""
-        async with asyncio.TaskGroup() as group:
-            committing = group.create_task(self.authority.run(), name="commit")
-            working = [
-                group.create_task(part.run(), name=name)
-                for name, part in (
-                    ("reconcile", self.reconciler),
-                    ("expire", self.expirer),
-                    ("watch", self._watching),
-                    ("inventory", self.inventory),
-                    ("retain", self._janitor),
-                )
-            ]
-            await self._stopping.wait()
-            for task in working:
-                task.cancel()
-            self.authority.heartbeat()
-            self.authority.stop()
-            await committing
+        try:
+            async with asyncio.TaskGroup() as group:
+                committing = group.create_task(self.authority.run(), name="commit")
+                working = [
+                    group.create_task(part.run(), name=name)
+                    for name, part in (
+                        ("reconcile", self.reconciler),
+                        ("expire", self.expirer),
+                        ("watch", self._watching),
+                        ("inventory", self.inventory),
+                        ("retain", self._janitor),
+                    )
+                ]
+                await self._stopping.wait()
+                for task in working:
+                    task.cancel()
+                self.authority.heartbeat()
+                self.authority.stop()
+                await committing
+        finally:
+            self.events.close()  # also when it failed: no watch waits for what nobody will tell
 
     def stop(self) -> None:
         """Let ``run`` finish its commits and return. Sessions go on (promise 15)."""

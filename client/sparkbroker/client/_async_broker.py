@@ -115,7 +115,8 @@ class AsyncBroker:
         except asyncio.CancelledError:
             await context.tasks.finish(_undo_acquire(context.rpc, request), "undo-acquire")
             raise
-        return AsyncLease(context, response.lease, joined=response.existing)
+        # One that somebody has attached to before us isn't ours alone, whatever a replayed answer says.
+        return AsyncLease(context, response.lease, joined=response.existing or response.lease.generation > 0)
 
     @asynccontextmanager
     async def lease(
@@ -255,8 +256,8 @@ async def _undo_acquire(rpc: Rpc, request: pb.AcquireLeaseRequest) -> None:
     try:
         async with asyncio.timeout(_UNDO_TIMEOUT):
             response = await rpc.call("AcquireLease", request, pb.AcquireLeaseResponse, patience=_UNDO_TIMEOUT)
-            if response.existing:
-                return  # it was there before and isn't this request's to end
+            if response.existing or response.lease.generation:
+                return  # it was there before, or is in use already: it isn't this request's to end
             release = pb.ReleaseLeaseRequest(name=response.lease.name, message="the acquire was cancelled")
             await rpc.call("ReleaseLease", release, pb.ReleaseLeaseResponse, patience=_UNDO_TIMEOUT)
     except (BrokerUnreachable, TimeoutError) as error:

@@ -3,11 +3,10 @@
 import atexit
 import os
 import queue
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, Unpack
+from typing import Any, Final, Literal, Self, TypeVar, Unpack
 
 from sparkbroker.client._address import Address, resolve_address
 from sparkbroker.client._ask import Ask
@@ -186,6 +185,7 @@ class Broker:
         """Release what is attached, within a bound, and disconnect. Idempotent."""
         core, own = self._core, self._pid == os.getpid()
         self._closed = True
+        _brokers.discard(self)
         if core is not None and own:
             portal().call(core.close())
 
@@ -198,7 +198,8 @@ class Broker:
         self.close()
 
 
-_brokers: "weakref.WeakSet[Broker]" = weakref.WeakSet()
+_brokers: Final[set[Broker]] = set()
+"""Those that are connected. Held fast: a lease that is renewed is to be released, also if nobody has the Broker."""
 
 
 def _close_all() -> None:

@@ -168,7 +168,9 @@ class FakeProvisioner:
         if seen is None or seen.phase is not Phase.READY:
             raise ProvisionerFailed(f"driver {driver_id} is not ready", retryable=True)
         headers = {"authorization": f"Bearer token-of-{driver_id}"}
-        return ConnectEndpoint(endpoint="sc://127.0.0.1:1/", headers=headers, user_id="sparkbroker", spark_version="0.0.0")
+        return ConnectEndpoint(
+            endpoint="sc://127.0.0.1:1/", headers=headers, user_id="sparkbroker", spark_version="0.0.0"
+        )
 
     async def end_session(self, driver_id: DriverId, handle: Handle, profile: Profile, session_id: str) -> None:
         await asyncio.sleep(0)

@@ -40,7 +40,9 @@ DOUBT: Final = 30.0
 """Seconds without an answer after which a server that has answered before counts as ended."""
 _PROBE_TIMEOUT: Final = 5.0
 _LOOK_EVERY: Final = 10.0
-_URL: Final = re.compile(r"sc://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(?P<port>[0-9]{1,5}))?/?(?P<parameters>(?:;[^;]*)*)")
+_URL: Final = re.compile(
+    r"sc://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(?P<port>[0-9]{1,5}))?/?(?P<parameters>(?:;[^;]*)*)"
+)
 _EXPECTED: Final = "write it as sc://host:port/;use_ssl=true;user_id=name"
 _REFUSED: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _DRIVER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -125,7 +127,9 @@ class StaticProvisioner:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             loans = [msgspec.json.decode(path.read_bytes(), type=Loan) for path in self._folder.glob("*.json")]
         except (OSError, msgspec.DecodeError) as error:
-            raise ProvisionerFailed(f"the static provisioner's records can't be read: {error}", retryable=False) from error
+            raise ProvisionerFailed(
+                f"the static provisioner's records can't be read: {error}", retryable=False
+            ) from error
         self._loans = {loan.driver_id: loan for loan in loans}
 
     def capacity(self) -> dict[str, Resources]:
@@ -277,14 +281,17 @@ class StaticProvisioner:
         try:
             await spark_connect.end_session(await self._server(loan, profile), session_id, _PROBE_TIMEOUT)
         except spark_connect.ConnectCallFailed as error:
-            raise ProvisionerFailed(f"a session on {_shown(loan.url)} can't be ended: {error}", retryable=True) from error
+            raise ProvisionerFailed(
+                f"a session on {_shown(loan.url)} can't be ended: {error}", retryable=True
+            ) from error
 
     async def logs(
         self, driver_id: DriverId, handle: Handle, *, offset: int, tail_lines: int, follow: bool
     ) -> AsyncIterator[LogChunk]:
         """Not ours to read: empty."""
-        return
-        yield
+        nothing: tuple[LogChunk, ...] = ()
+        for chunk in nothing:
+            yield chunk
 
     async def wait_for_change(self) -> set[DriverId]:
         """Also, every some seconds, all that are lent: their servers end without telling us."""

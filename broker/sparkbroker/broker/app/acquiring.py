@@ -8,7 +8,6 @@ from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue, Resolved
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.ids import Ids
-from sparkbroker.broker.app.records import digest
 from sparkbroker.broker.app.views import Acquired, EventType, OnExisting
 from sparkbroker.broker.domain.errors import KeyInUse, LeaseEnded, TooMany
 from sparkbroker.broker.domain.lease import Lease, LeaseReason, LeaseState, Timings
@@ -56,7 +55,7 @@ class Acquiring:
             request_id = check_request_id(request_id)
         if key:
             key = check_key(key)
-        asked = digest(key, on_existing, request)
+        asked = f"{on_existing}/{self._catalogue.digest(request)}/{key}"
         replayed = self._answers.find(caller, request_id, "acquire", asked)
         if replayed is not None:
             lease = self._authority.leases.get(replayed.lease_id)
@@ -87,7 +86,7 @@ class Acquiring:
             principal=caller.principal,
             key=key,
             spec=spec,
-            profile_fingerprint=self._authority.put_profile(resolved.profile),
+            profile_fingerprint=self._authority.put_profile(resolved.profile, resolved.profile_fingerprint),
             pool=resolved.pool,
             charge=resolved.charge,
             timings=Timings(queued=wall),

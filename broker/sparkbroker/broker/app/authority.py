@@ -67,6 +67,14 @@ class Observer(Protocol):
         ...
 
 
+class _Staged(msgspec.Struct, gc=False):
+    """A row as it is to be: its record (None: no row), and the revision that the store holds (0: none)."""
+
+    revision: Revision
+    expected: Revision
+    record: Lease | Driver | Profile | None
+
+
 class Authority:
     """See the module. ``<Authority [12 leases, 3 drivers, revision 57, 0 uncommitted]>``."""
 
@@ -92,8 +100,7 @@ class Authority:
         self.serving = ServingClock(clock, ServingTime(0.0))
         self.on_lease: Callable[[Lease], None] = lambda _: None
         self._durable = Revision(0)
-        self._rows: dict[tuple[RowKind, str], RowImage] = {}
-        self._events: list[EventRecord] = []
+        self._rows: dict[tuple[RowKind, str], _Staged] = {}
         self._told: list[LeaseEvent] = []
         self._stored_requests: list[RequestRecord] = []
         self._compact: Revision | None = None
@@ -165,7 +172,7 @@ class Authority:
             revision = self._next_revision()
             self._tell(lease, kind, generation, revision)
         lease = msgspec.structs.replace(lease, revision=revision)
-        self._stage(RowKind.LEASE, lease.id, revision, before.revision if before else 0, records.encode(lease))
+        self._stage(RowKind.LEASE, lease.id, revision, before.revision if before else Revision(0), lease)
         self.leases[lease.id] = lease
         self._index(before, lease)
         self.on_lease(lease)
@@ -184,7 +191,7 @@ class Authority:
         before = self.drivers.get(driver.id)
         revision = self._next_revision()
         driver = msgspec.structs.replace(driver, revision=revision)
-        self._stage(RowKind.DRIVER, driver.id, revision, before.revision if before else 0, records.encode(driver))
+        self._stage(RowKind.DRIVER, driver.id, revision, before.revision if before else Revision(0), driver)
         self.drivers[driver.id] = driver
         if before is None and driver.lease_id is not None:
             self.drivers_of[driver.lease_id] = (*self.drivers_of.get(driver.lease_id, ()), driver.id)
@@ -195,13 +202,12 @@ class Authority:
             self.ledger.charge(driver.id, driver.queue, driver.pool, driver.charge, force=True)
         return driver
 
-    def put_profile(self, profile: Profile) -> str:
+    def put_profile(self, profile: Profile, fingerprint: str) -> str:
         """Keep a resolved profile as long as a lease refers to it; return its fingerprint."""
-        fingerprint = profile.fingerprint()
         if fingerprint not in self.profiles:
             self.profiles[fingerprint] = profile
             revision = self._profile_revisions[fingerprint] = self._next_revision()
-            self._stage(RowKind.PROFILE, fingerprint, revision, 0, records.encode(profile))
+            self._stage(RowKind.PROFILE, fingerprint, revision, Revision(0), profile)
         return fingerprint
 
     def put_request(self, principal: Principal, request_id: str, result: RequestResult) -> None:
@@ -313,18 +319,22 @@ class Authority:
 
     def _take(self) -> tuple[Batch | None, list[LeaseEvent], int]:
         size = len(self._rows) + len(self._stored_requests)
-        if not size and not self._events and self._compact is None and not self._heartbeat:
+        if not size and not self._told and self._compact is None and not self._heartbeat:
             return None, [], 0
+        encode = records.encode
         batch = Batch(
             revision=self.revision,
-            rows=tuple(self._rows.values()),
-            events=tuple(self._events),
+            rows=tuple(
+                RowImage(kind, row_id, row.revision, row.expected, None if row.record is None else encode(row.record))
+                for (kind, row_id), row in self._rows.items()
+            ),
+            events=tuple(EventRecord(event.revision, event.lease_id, encode(event)) for event in self._told),
             requests=tuple(self._stored_requests),
             serving=self.serving.now(),
             compact_through=self._compact,
         )
         told = self._told
-        self._rows, self._events, self._told, self._stored_requests = {}, [], [], []
+        self._rows, self._told, self._stored_requests = {}, [], []
         self._compact, self._heartbeat = None, False
         return batch, told, size
 
@@ -335,14 +345,18 @@ class Authority:
         self._dirty.set()
         return self.revision
 
-    def _stage(self, kind: RowKind, row_id: str, revision: Revision, expected: int, body: bytes | None) -> None:
+    def _stage(
+        self, kind: RowKind, row_id: str, revision: Revision, expected: Revision, record: Lease | Driver | Profile | None
+    ) -> None:
+        """Only the last value of a row is written in a group, and so only it is encoded. What a caller wrote into it
+        has passed the same encoder before (``records.digest``), so that bad data has failed its own request."""
         staged = self._rows.get((kind, row_id))
         if staged is not None:
             expected = staged.expected
-            if body is None and not expected:
+            if record is None and not expected:
                 del self._rows[kind, row_id]  # made and dropped within one group: it never was
                 return
-        self._rows[kind, row_id] = RowImage(kind, row_id, revision, Revision(expected), body)
+        self._rows[kind, row_id] = _Staged(revision, expected, record)
 
     def _tell(self, lease: Lease, kind: EventType, generation: Generation, revision: Revision) -> None:
         event = LeaseEvent(
@@ -362,7 +376,6 @@ class Authority:
             labels=lease.spec.labels,
         )
         self._told.append(event)
-        self._events.append(EventRecord(revision, lease.id, records.encode(event)))
 
     def _index(self, before: Lease | None, after: Lease) -> None:
         was, now = before is not None and before.live, after.live

@@ -23,6 +23,7 @@ class Resolved(msgspec.Struct, frozen=True):
 
     spec: LeaseSpec
     profile: Profile
+    profile_fingerprint: str
     pool: str
     charge: Resources
 
@@ -44,7 +45,9 @@ class Catalogue:
         self.pools = pools
         self._default_profile = default_profile
         self._default_queue = default_queue
+        self._fingerprints = {name: profile.fingerprint() for name, profile in profiles.items()}
         self._remembered: dict[tuple[str, bool, str], Resolved] = {}
+        self._digests: dict[int, tuple[SpecRequest, str]] = {}
 
     def __repr__(self) -> str:
         return f"<Catalogue [{len(self.profiles)} profiles, {len(self.queues)} queues]>"
@@ -55,7 +58,7 @@ class Catalogue:
 
     def resolve(self, caller: Caller, request: SpecRequest) -> Resolved:
         """Raise InvalidField, NotFound or NeverFits: what is returned fits into an empty queue."""
-        key = (caller.principal, caller.operator, digest(request))
+        key = (caller.principal, caller.operator, self.digest(request))
         remembered = self._remembered.get(key)
         if remembered is None:
             remembered = self._resolve(caller, request)
@@ -63,6 +66,16 @@ class Catalogue:
                 self._remembered.clear()
             self._remembered[key] = remembered
         return remembered
+
+    def digest(self, request: SpecRequest) -> str:
+        """``records.digest`` of it, remembered for the very same value: ``rpc`` gives the same one for equal bytes."""
+        remembered = self._digests.get(id(request))
+        if remembered is None or remembered[0] is not request:
+            if len(self._digests) >= REMEMBERED:
+                self._digests.clear()
+            # Holding the request keeps its id from being another's.
+            remembered = self._digests[id(request)] = (request, digest(request))
+        return remembered[1]
 
     def _resolve(self, caller: Caller, request: SpecRequest) -> Resolved:
         name = request.profile or self._default_profile
@@ -80,7 +93,7 @@ class Catalogue:
         if pool not in self.pools:
             raise InvalidField("spec.profile", f"its pool {pool} has no capacity here", f"configure [capacity.{pool}]")
         ensure_can_ever_fit(spec, charge, self.queues[spec.queue], self.pools[pool], pool=pool)
-        return Resolved(spec, profile, pool, charge)
+        return Resolved(spec, profile, self._fingerprints[name], pool, charge)
 
     def _check_queue(self, caller: Caller, name: str) -> None:
         if name and name not in self.queues:

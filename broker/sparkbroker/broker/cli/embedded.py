@@ -31,6 +31,8 @@ class EmbeddedBroker:
     def __init__(self, config: Path | None) -> None:
         self._config = config
         self._folder = Path(tempfile.mkdtemp(prefix="sparkbroker-", dir=_short_temporary_folder()))
+        self._temporary = self._folder / "tmp"
+        self._temporary.mkdir(mode=0o700)
         self._pid = 0
         self._writer = -1
         # The broker removes its folder when it ends; what we hold open we can still read.
@@ -84,7 +86,8 @@ class EmbeddedBroker:
         return os.posix_spawn(
             sys.executable,
             command,
-            dict(os.environ),
+            # What it or its drivers put into the temporary folder goes with its folder.
+            dict(os.environ) | {"TMPDIR": str(self._temporary)},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, self._log.fileno(), 1),
@@ -111,7 +114,7 @@ class EmbeddedBroker:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._ended.wait(), _RETRY)
         how = "ended" if self._ended.is_set() else f"did not answer within {START_TIMEOUT:g}s"
-        raise Exit(FAILED, f"the embedded broker {how}:\n{self._last_words()}")
+        raise Exit(FAILED, f"the embedded broker {how}:\n{self.last_words()}")
 
     def _last_words(self) -> str:
         self._log.seek(0)

@@ -16,13 +16,13 @@ from sparkbroker.broker.cli import child as children
 from sparkbroker.broker.cli import python_files
 from sparkbroker.broker.cli.child import Child
 from sparkbroker.broker.cli.embedded import EmbeddedBroker
-from sparkbroker.broker.cli.exit_codes import LEASE_LOST, OK, SIGNAL_BASE
+from sparkbroker.broker.cli.exit_codes import FAILED, LEASE_LOST, OK, SIGNAL_BASE, Exit
 from sparkbroker.broker.cli.locate import find
 from sparkbroker.broker.cli.progress import ProgressDisplay
 from sparkbroker.broker.cli.run_options import RunOptions
 from sparkbroker.broker.cli.signals import Received, signals_to
 from sparkbroker.broker.cli.spark_environment import connect_environment, local_environment
-from sparkbroker.client import AsyncBroker, AsyncLease, ConnectConnection, LeaseLost, resolve_address
+from sparkbroker.client import AsyncBroker, AsyncLease, BrokerFault, ConnectConnection, LeaseLost, resolve_address
 
 ARTIFACTS_TIMEOUT: Final = 120.0
 """Seconds to add ``--py-files`` to a session that has just answered."""
@@ -69,20 +69,26 @@ async def _with_broker(options: RunOptions, interrupts: _Interrupts) -> int:
     async with AsyncExitStack() as stack:
         address = find(options.url)
         display = stack.enter_context(ProgressDisplay(quiet=options.quiet))
+        embedded = None
         if address is None:
             display.say("no broker is configured or running: starting one for this command")
             embedded = await stack.enter_async_context(EmbeddedBroker(options.config))
             address = resolve_address(embedded.url)
         lost = asyncio.Event()
+        # The client's own log tells, on stderr too, of notices, of a broker that is away and of a release that failed.
         broker = AsyncBroker(
             address,
             on_lost=lambda _: lost.set(),
-            on_suspect=lambda lease: _tell(f"the broker can't be reached; the session goes on: {lease.suspect}"),
             on_resumed=lambda _: _tell("the broker is back; the lease holds"),
-            on_notice=lambda lease: _tell(lease.notice) if lease.notice else None,
         )
         await stack.enter_async_context(broker)
-        return await _Run(options, broker, files, lost, interrupts, display).run()
+        try:
+            return await _Run(options, broker, files, lost, interrupts, display).run()
+        except BrokerFault as error:
+            if embedded is None:
+                raise
+            # Its log goes with it: nobody could look there.
+            raise Exit(FAILED, f"{error}\nThe embedded broker's last log lines:\n{embedded.last_words()}") from error
 
 
 class _Run:

@@ -1,11 +1,12 @@
 """Runs a broker in this process: with its configuration, or embedded in another program."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from sparkbroker.broker.config import Config, check_principals, load_config, to_profiles
+from sparkbroker.broker.config import Config, check_principals, default_cache_folder, load_config, to_profiles
 
 Overrides = dict[tuple[str, str], object]
 
@@ -68,6 +69,9 @@ def serve_embedded(config: Path | None, env: Mapping[str, str], folder: Path, pa
         ("server", "listen"): [f"unix:{folder}/run/broker.sock"],
         ("server", "metrics"): "",
     }
+    cache = _shared_cache(env)
+    if cache is not None:
+        overrides["store", "cache_folder"] = str(cache)
     try:
         loaded = load_config(config, env, overrides=overrides)
         from sparkbroker.broker.bootstrap import serve as run_broker
@@ -75,3 +79,13 @@ def serve_embedded(config: Path | None, env: Mapping[str, str], folder: Path, pa
         asyncio.run(run_broker(loaded, embedded=True, parent_fd=parent_fd))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shared_cache(env: Mapping[str, str]) -> Path | None:
+    """A cache that outlives us, so that the next embedded broker starts its drivers faster. None: can't be had."""
+    folder = default_cache_folder(env)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None

@@ -11,7 +11,12 @@ machine is as large as ``[capacity]`` claims.
 from sparkbroker.broker.config.allowed_conf import DEFAULT_ALLOWED_CONF
 from sparkbroker.broker.config.check import capacity_warnings, check_principals
 from sparkbroker.broker.config.convert import to_capacity, to_profiles, to_queues
-from sparkbroker.broker.config.load import default_state_folder, find_config, load_config
+from sparkbroker.broker.config.load import (
+    default_cache_folder,
+    default_state_folder,
+    find_config,
+    load_config,
+)
 from sparkbroker.broker.config.model import Config
 from sparkbroker.broker.config.problems import ConfigError, Problem
 from sparkbroker.broker.config.profiles import Profile
@@ -30,6 +35,7 @@ __all__ = [
     "Store",
     "capacity_warnings",
     "check_principals",
+    "default_cache_folder",
     "default_state_folder",
     "find_config",
     "load_config",

@@ -66,6 +66,11 @@ def default_state_folder(env: Mapping[str, str]) -> Path:
     return _base(env, "XDG_STATE_HOME", ".local/state") / "sparkbroker"
 
 
+def default_cache_folder(env: Mapping[str, str]) -> Path:
+    """``$XDG_CACHE_HOME/sparkbroker``, else ``~/.cache/sparkbroker``: what brokers without a lasting state share."""
+    return _base(env, "XDG_CACHE_HOME", ".cache") / "sparkbroker"
+
+
 def _base(env: Mapping[str, str], name: str, fallback: str) -> Path:
     path = Path(env.get(name, ""))
     # The XDG base directory specification: a relative path is invalid and is to be ignored.

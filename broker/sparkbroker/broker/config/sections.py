@@ -91,6 +91,8 @@ class Store(Section):
 
     state_folder: AbsolutePath
     """Database, socket, logs and drivers' records. Default: ``$XDG_STATE_HOME/sparkbroker``."""
+    cache_folder: AbsolutePath | None = None
+    """What may be made again: class archives, resolved packages. Default: ``cache`` in the state folder."""
     kind: Literal["sqlite", "memory"] = "sqlite"
     """``memory`` forgets everything when the broker ends: for tests, and for embedded brokers."""
     ballast: Memory = 16 << 20

@@ -138,6 +138,8 @@ class Admission:
         self._pool_waits: dict[str, int] = {}
         """By pool: grows when a reservation in it ends."""
         self._reservations = 0
+        self._configuration: tuple[Ledger, int] | None = None
+        """The ledger and its configuration that the lines were looked at with."""
         self._settled: tuple[Ledger, int] | None = None
         """The ledger and its version, as of which every queue is blocked or empty; None once a queue has changed."""
 
@@ -202,6 +204,11 @@ class Admission:
             return None
         if self._settled == (ledger, ledger.version):
             return None
+        if self._configuration != (ledger, ledger.configuration):
+            # What could never fit may now, and the other way round: the first in line may be another.
+            self._configuration = (ledger, ledger.configuration)
+            for line in self._lines.values():
+                line.seen = None
         # A look that ends a reservation gives others a reason to be looked at again.
         while changed := self._in_turn(ledger):
             for line in changed:

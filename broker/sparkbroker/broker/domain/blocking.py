@@ -14,7 +14,8 @@ def behind(before: int, queue: str) -> str:
 def kept(limit: LimitKind, name: str, amount: Resources, queue: str, passes: int) -> str:
     """As ``pool `local` keeps 8 cores for a lease of queue `etl` that 16 others have passed``. Names no lease: it may
     be somebody else's."""
-    return f"{_named(limit, name)} keeps {amount} for a lease of queue `{queue}` that {passes} others have passed"
+    asked = Resources({what: quantity for what, quantity in amount.quantities.items() if quantity})
+    return f"{_named(limit, name)} keeps {asked} for a lease of queue `{queue}` that {passes} others have passed"
 
 
 def in_use(lacking: Lacking, amount: Resources, ledger: Ledger) -> str:

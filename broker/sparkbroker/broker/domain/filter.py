@@ -2,7 +2,7 @@ r"""The filter and the order of ListLeases and WatchLeases.
 
 Grammar: terms joined by ``AND`` (in any case). A term is ``field=value`` or ``field!=value``; fields are ``state``,
 ``queue``, ``profile``, ``principal``, ``key``, ``mode``, ``live`` and ``labels.KEY``; a value is a bare word, or is
-quoted, with ``\\"`` and ``\\\\`` for a quote and a backslash. A label that a lease doesn't have is empty.
+quoted, with ``\"`` and ``\\`` for a quote and a backslash. A label that a lease doesn't have is empty.
 """
 
 import re

@@ -83,6 +83,8 @@ class Ledger:
         self._pools: dict[str, _Account] = {}
         self.version = 0
         """Grows with every queue's and every pool's version."""
+        self.configuration = 0
+        """Grows with every ``reconfigure``."""
         self.reconfigure(queues, pools)
 
     def __repr__(self) -> str:
@@ -208,6 +210,7 @@ class Ledger:
     def reconfigure(self, queues: Mapping[str, Resources], pools: Mapping[str, Resources]) -> None:
         """New limits. Those below what is in use stop admission there until it fits; nothing is taken away."""
         self.version += 1
+        self.configuration += 1
         for accounts, limits, closed in ((self._queues, queues, False), (self._pools, pools, True)):
             for name in accounts.keys() | limits.keys():
                 if name not in accounts:

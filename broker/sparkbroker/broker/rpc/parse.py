@@ -21,6 +21,9 @@ from sparkbroker.v1 import broker_pb2 as pb
 MAX_DURATION_SECONDS: Final = 315_576_000_000
 """Of google.protobuf.Duration: 10,000 years."""
 MAX_TAIL_LINES: Final = 10_000
+MAX_PARSED: Final = 256
+MAX_PARSED_BYTES: Final = 16 << 10
+"""Specs that are remembered, and the largest of them."""
 
 _NAME: Final = re.compile(r"leases/([0-9A-Za-z](?:[0-9A-Za-z_-]{0,62}[0-9A-Za-z])?)")
 _EVENTLESS: Final = frozenset({"state", "live", "mode"})
@@ -33,6 +36,9 @@ _ON_EXISTING: Final = {
 }
 _MODES: Final = {pb.LEASE_MODE_UNSPECIFIED: None, **{number: mode for mode, number in MODES.items()}}
 _SHARINGS: Final = {pb.LEASE_SHARING_UNSPECIFIED: None, **{number: how for how, number in SHARINGS.items()}}
+_ON_EXISTING_NAMES: Final = pb.OnExisting.keys()
+_MODE_NAMES: Final = pb.LeaseMode.keys()
+_SHARING_NAMES: Final = pb.LeaseSharing.keys()
 
 
 def lease_id(name: str) -> LeaseId:
@@ -56,7 +62,7 @@ def after_revision(number: int) -> Revision:
 
 def on_existing(number: int) -> OnExisting:
     """Unset is FAIL."""
-    return _known("on_existing", number, _ON_EXISTING, pb.OnExisting.keys())
+    return _known("on_existing", number, _ON_EXISTING, _ON_EXISTING_NAMES)
 
 
 def log_range(request: pb.StreamLogsRequest) -> tuple[int, int, int]:
@@ -81,13 +87,41 @@ def watch_filter(text: str) -> LeaseFilter:
     return selection
 
 
+class _Parsed:
+    """The same few specs are asked for again and again: equal bytes give the very same value, parsed once.
+
+    Bounded in number and in size. A map's order may differ between equal specs; that only costs a place.
+    """
+
+    def __init__(self) -> None:
+        self._by_bytes: dict[bytes, SpecRequest] = {}
+
+    def get(self, spec: pb.LeaseSpec) -> SpecRequest:
+        content = spec.SerializeToString()
+        request = self._by_bytes.get(content)
+        if request is None:
+            request = _spec_request(spec)
+            if len(content) <= MAX_PARSED_BYTES:
+                if len(self._by_bytes) >= MAX_PARSED:
+                    self._by_bytes.clear()
+                self._by_bytes[content] = request
+        return request
+
+
+_parsed: Final = _Parsed()
+
+
 def spec_request(spec: pb.LeaseSpec) -> SpecRequest:
     """What was asked for; what was left unset stays unset."""
+    return _parsed.get(spec)
+
+
+def _spec_request(spec: pb.LeaseSpec) -> SpecRequest:
     return SpecRequest(
         profile=spec.profile,
         queue=spec.queue,
-        mode=_known("spec.mode", spec.mode, _MODES, pb.LeaseMode.keys()),
-        sharing=_known("spec.sharing", spec.sharing, _SHARINGS, pb.LeaseSharing.keys()),
+        mode=_known("spec.mode", spec.mode, _MODES, _MODE_NAMES),
+        sharing=_known("spec.sharing", spec.sharing, _SHARINGS, _SHARING_NAMES),
         driver=_size(spec.driver, "spec.driver") if spec.HasField("driver") else None,
         executors=_executors(spec.executors) if spec.HasField("executors") else None,
         conf=dict(spec.conf),

@@ -55,7 +55,7 @@ def archive_files(cache: Path, tools: Toolchain) -> ArchiveFiles:
     """Named after everything that an archive depends on. Looks at each jar's size and time: some milliseconds."""
     digest = hashlib.sha256(tools.java.build.encode())
     for jar in tools.spark.jars:
-        status = os.stat(jar)
+        status = Path(jar).stat()
         digest.update(f"\n{jar} {status.st_size} {status.st_mtime_ns}".encode())
     name = digest.hexdigest()[:24]
     folder = cache / "archives"
@@ -120,8 +120,8 @@ class Archives:
         try:
             status = await process.wait()
         finally:
-            assert process.stdin is not None
-            process.stdin.close()
+            if process.stdin is not None:
+                process.stdin.close()
         if status:
             log.warning("archive.failed", java=tools.java.version, spark=tools.spark.version, log=str(files.log))
         else:

@@ -31,6 +31,8 @@ from sparkbroker.broker.ports.provisioner import Observation, Phase
 
 USER_ID: Final = "sparkbroker"
 PROBE_TIMEOUT: Final = 5.0
+LEFTOVER_GRACE: Final = 2.0
+"""What a dead driver leaves behind is its shim's to end, and after this ours."""
 TAIL_LINES: Final = 20
 TAIL_WIDTH: Final = 500
 _TAIL_BYTES: Final = 64 * 1024
@@ -41,7 +43,14 @@ class LocalDriver:
     """Not safe across threads; every step can be repeated, and the files and processes decide what it finds."""
 
     def __init__(
-        self, driver_id: DriverId, path: Path, *, owner: str, token: str, clock: Clock, changed: Callable[[DriverId], None]
+        self,
+        driver_id: DriverId,
+        path: Path,
+        *,
+        owner: str,
+        token: str,
+        clock: Clock,
+        changed: Callable[[DriverId], None],
     ) -> None:
         self.id = driver_id
         self.folder = Folder(path)
@@ -125,9 +134,17 @@ class LocalDriver:
             self.let_go()
             if evidence.intent is not None:
                 shutil.rmtree(evidence.intent.scratch, ignore_errors=True)
-        elif evidence.stop is not None and self.kill_at is None:
-            self.kill_at = self._clock.monotonic()  # asked by an earlier broker: it has had its time
+        elif self.kill_at is None:
+            self.kill_at = self._end_of_patience(evidence)
         return result
+
+    def _end_of_patience(self, evidence: Evidence) -> float | None:
+        """When what lives has to be killed: None if it is as it should be."""
+        if evidence.stop is not None:
+            return self._clock.monotonic()  # asked by an earlier broker: it has had its time
+        if evidence.process is not None and evidence.process.driver_pid and not evidence.driver_alive:
+            return self._clock.monotonic() + LEFTOVER_GRACE
+        return None
 
     def log_tail(self) -> tuple[str, ...]:
         """Its last lines, without its token."""
@@ -182,14 +199,10 @@ class LocalDriver:
         self.settled = True
         self._changed(self.id)
 
-    def launched(self, child: subprocess.Popen[bytes], plan: bytes, *, keep_pipe: bool) -> None:
-        """Its shim exists: say go."""
-        assert child.stdin is not None
+    def launched(self, child: subprocess.Popen[bytes], pipe: int, plan: bytes, *, keep_pipe: bool) -> None:
+        """Its shim exists and waits at the other end of ``pipe``: say go."""
         self.child = child
         self.settled = False
-        pipe = os.dup(child.stdin.fileno())
-        child.stdin.close()
-        child.stdin = None
         try:
             written = 0
             while written < len(plan):
@@ -286,3 +299,10 @@ class LocalDriver:
             os.close(self.pipe)
             self.pipe = None
         self.reap()
+
+    def disown(self) -> None:
+        """A child that outlives us: its status is its next parent's, and Popen need not complain."""
+        self.reap()
+        if self.child is not None:
+            self.child.returncode = 0
+            self.child = None

@@ -8,7 +8,7 @@ import msgspec
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
-TOKEN_VARIABLE: Final = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
+TOKEN_VARIABLE: Final = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105 (a name)
 """Carries the token to the driver, whatever is launched."""
 
 

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import tempfile
-import time
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -22,6 +21,7 @@ import msgspec
 
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
 from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
 RESOLVE_TIMEOUT: Final = 600.0
@@ -31,16 +31,20 @@ _BLOCK: Final = 1 << 20
 _COORDINATE: Final = re.compile(r"(?P<group>[\w.-]+):(?P<artifact>[\w.-]+):(?P<version>[\w.+-]+)")
 _EXCLUDE: Final = re.compile(r"(?P<group>[\w.*-]+):(?P<artifact>[\w.*-]+)")
 _SPARK_JAR: Final = re.compile(r"(?P<artifact>spark-[a-z-]+_[0-9.]+)-[0-9].*\.jar")
-_NOT_FOUND: Final = re.compile(r"(?:unresolved dependency|module not found): *(?P<group>[^#\s]+)#(?P<artifact>[^;\s]+);(?P<version>[^:\s]+)")
-_NETWORK_TROUBLE: Final = re.compile(r"UnknownHost|Connection (?:refused|reset)|timed out|Host .* not found|SERVER ERROR")
+_NOT_FOUND: Final = re.compile(
+    r"(?:unresolved dependency|module not found): *(?P<group>[^#\s]+)#(?P<artifact>[^;\s]+);(?P<version>[^:\s]+)"
+)
+_NETWORK_TROUBLE: Final = re.compile(
+    r"UnknownHost|Connection (?:refused|reset)|timed out|Host .* not found|SERVER ERROR"
+)
 
 
-async def resolve(request: DriverRequest, tools: Toolchain, cache: Path) -> tuple[str, ...]:
+async def resolve(request: DriverRequest, tools: Toolchain, cache: Path, clock: Clock) -> tuple[str, ...]:
     """Absolute paths of all jars, in order. Raise ProvisionerFailed naming the coordinate, path or URL."""
     conf = {**request.spec.conf, **request.profile.conf}
     named = [*request.spec.jars, *_listed(conf, "spark.jars")]
     coordinates = [*request.spec.packages, *_listed(conf, "spark.jars.packages")]
-    jars = [await asyncio.to_thread(_fetch, jar, cache) for jar in named]
+    jars = [await asyncio.to_thread(_fetch, jar, cache, clock) for jar in named]
     if coordinates:
         jars += await _resolve_packages(tuple(dict.fromkeys(coordinates)), conf, tools, cache)
     return tuple(dict.fromkeys(jars))
@@ -50,11 +54,11 @@ def _listed(conf: dict[str, str], key: str) -> list[str]:
     return [part.strip() for part in conf.get(key, "").split(",") if part.strip()]
 
 
-def _fetch(jar: str, cache: Path) -> str:
+def _fetch(jar: str, cache: Path, clock: Clock) -> str:
     """The local path of a jar, which is one."""
     parts = urlsplit(jar)
     if parts.scheme in ("http", "https"):
-        path = _download(jar, cache)
+        path = _download(jar, cache, clock)
     elif parts.scheme in ("", "file", "local"):
         path = Path(unquote(parts.path) if parts.scheme else jar)
     else:
@@ -70,7 +74,7 @@ def _fetch(jar: str, cache: Path) -> str:
     return str(path)
 
 
-def _download(url: str, cache: Path) -> Path:
+def _download(url: str, cache: Path, clock: Clock) -> Path:
     folder = cache / "jars" / hashlib.sha256(url.encode()).hexdigest()[:24]
     name = re.sub(r"[^\w.+-]", "_", Path(urlsplit(url).path).name) or "download.jar"
     path = folder / name
@@ -79,13 +83,13 @@ def _download(url: str, cache: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor, new = tempfile.mkstemp(dir=folder)
     try:
-        with os.fdopen(descriptor, "wb") as file, urllib.request.urlopen(url, timeout=30) as response:
-            deadline = time.monotonic() + DOWNLOAD_TIMEOUT
+        with os.fdopen(descriptor, "wb") as file, urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 (http or https)
+            deadline = clock.monotonic() + DOWNLOAD_TIMEOUT
             while block := response.read(_BLOCK):
                 file.write(block)
                 if file.tell() > LARGEST_JAR:
                     raise _wrong(f"jars: {url!r} is larger than 1 GiB")
-                if time.monotonic() > deadline:
+                if clock.monotonic() > deadline:
                     raise TimeoutError(f"not done after {DOWNLOAD_TIMEOUT:g} s")
         Path(new).replace(path)
     except OSError as error:
@@ -100,11 +104,7 @@ async def _resolve_packages(
 ) -> list[str]:
     module = _module(coordinates, _listed(conf, "spark.jars.excludes"), tools)
     given = conf.get("spark.jars.ivySettings")
-    settings = Path(given).read_text() if given and Path(given).is_file() else None
-    if given and settings is None:
-        raise _wrong(f"conf spark.jars.ivySettings: there is no file {given!r} on the broker's machine")
-    if settings is None:
-        settings = _settings(_listed(conf, "spark.jars.repositories"), cache)
+    settings = _given_settings(given) if given else _settings(_listed(conf, "spark.jars.repositories"), cache)
     key = hashlib.sha256(f"{module}\0{settings}".encode()).hexdigest()[:24]
     record = cache / "packages" / f"{key}.json"
     known = _known(record)
@@ -119,13 +119,20 @@ async def _resolve_packages(
     return jars
 
 
+def _given_settings(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        raise _wrong(f"conf spark.jars.ivySettings: the file {path!r} can't be read on the broker's machine") from error
+
+
 def _known(record: Path) -> list[str] | None:
     """What an earlier resolution found, if all of it is still there."""
     try:
         jars = msgspec.json.decode(record.read_bytes(), type=list[str])
     except (OSError, msgspec.DecodeError):
         return None
-    return jars if all(os.path.exists(jar) for jar in jars) else None
+    return jars if all(Path(jar).exists() for jar in jars) else None
 
 
 def _module(coordinates: tuple[str, ...], excludes: list[str], tools: Toolchain) -> str:

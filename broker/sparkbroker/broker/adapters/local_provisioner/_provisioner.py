@@ -17,7 +17,7 @@ import msgspec
 from sparkbroker.broker.adapters import spark_connect
 from sparkbroker.broker.adapters.local_provisioner import _logfile, _procfs
 from sparkbroker.broker.adapters.local_provisioner._driver import USER_ID, LocalDriver
-from sparkbroker.broker.adapters.local_provisioner._folder import Intent, Readiness, Process
+from sparkbroker.broker.adapters.local_provisioner._folder import Intent, Process, Readiness
 from sparkbroker.broker.adapters.local_provisioner._launch import TOKEN_VARIABLE, Launcher, LaunchPlan, Place
 from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
 from sparkbroker.broker.adapters.local_provisioner._scratch import private_folder
@@ -83,7 +83,7 @@ class LocalProvisioner:
         self._clock = clock
         base = scratch if scratch is not None else Path(tempfile.gettempdir()) / f"sparkbroker-{os.getuid()}"
         self._scratch = base / self._owner
-        self._launcher: Launcher = launcher if launcher is not None else SparkLauncher(cache)
+        self._launcher: Launcher = launcher if launcher is not None else SparkLauncher(cache, clock)
         self._stop_grace = stop_grace
         self._log_limit = log_limit
         self._drivers: dict[DriverId, LocalDriver] = {}
@@ -104,7 +104,9 @@ class LocalProvisioner:
             private_folder(self._scratch)
             await self._launcher.start()
         except OSError as error:
-            raise ProvisionerFailed(f"the local provisioner can't write its folders: {error}", retryable=False) from error
+            raise ProvisionerFailed(
+                f"the local provisioner can't write its folders: {error}", retryable=False
+            ) from error
 
     def capacity(self) -> dict[str, Resources]:
         return {POOL: machine_capacity()}
@@ -184,17 +186,23 @@ class LocalProvisioner:
             "argv": plan.argv,
             "env": {**plan.environment, **marks, TOKEN_VARIABLE: driver.token},
         }
-        child = subprocess.Popen(
-            [sys.executable, "-I", "-S", _SHIM],
-            env=marks,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-            bufsize=0,
-        )
-        driver.launched(child, msgspec.json.encode(message) + b"\n", keep_pipe=self._embedded)
+        theirs, ours = os.pipe()
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", _SHIM],
+                env=marks,
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        driver.launched(child, ours, msgspec.json.encode(message) + b"\n", keep_pipe=self._embedded)
 
     async def observe(self, driver_id: DriverId, handle: Handle, profile: Profile) -> Observation:
         driver = self._driver(driver_id)
@@ -251,7 +259,9 @@ class LocalProvisioner:
             await spark_connect.end_session(driver.server(readiness.port), session_id, _SESSION_CALL_TIMEOUT)
         except spark_connect.ConnectCallFailed as error:
             if driver.evidence().driver_alive:
-                raise ProvisionerFailed(f"a session of driver {driver_id} can't be ended: {error}", retryable=True) from error
+                raise ProvisionerFailed(
+                    f"a session of driver {driver_id} can't be ended: {error}", retryable=True
+                ) from error
 
     async def logs(
         self, driver_id: DriverId, handle: Handle, *, offset: int, tail_lines: int, follow: bool
@@ -318,12 +328,14 @@ class LocalProvisioner:
             driver.let_go()
         if self._embedded:
             await self._wait_for_end()
+        for driver in self._drivers.values():
+            driver.disown()
 
     async def _wait_for_end(self) -> None:
         """Their shims see the end of the pipe and end them; what doesn't end in time is killed."""
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT):
-                while any(driver.evidence(thorough=True).alive for driver in self._drivers.values()):
+                while any(driver.evidence(thorough=True).alive for driver in self._drivers.values()):  # noqa: ASYNC110 (an adopted process tells nobody of its end)
                     await asyncio.sleep(_STOP_POLL)
         except TimeoutError:
             for driver in self._drivers.values():
@@ -336,7 +348,12 @@ class LocalProvisioner:
         if driver is None:
             token = hmac.new(self._key, driver_id.encode(), hashlib.sha256).hexdigest()
             driver = LocalDriver(
-                driver_id, self._folder / driver_id, owner=self._owner, token=token, clock=self._clock, changed=self._note
+                driver_id,
+                self._folder / driver_id,
+                owner=self._owner,
+                token=token,
+                clock=self._clock,
+                changed=self._note,
             )
             self._drivers[driver_id] = driver
         return driver

@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import time
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -40,7 +41,8 @@ def main() -> None:
     folder: str = plan["folder"]
     kills = _procfs.oom_kills()
     me = _procfs.read_stat(os.getpid())
-    assert me is not None
+    if me is None:
+        raise RuntimeError("/proc shows no process of this pid: it is not mounted, or not ours")
     record = {"boot_id": _procfs.boot_id(), "pid": me.pid, "start": me.start, "started": time.time()}
     _write(folder, "process.json", {**record, "driver_pid": 0, "driver_start": 0})
     child = _start(plan)
@@ -88,7 +90,7 @@ def _start(plan: "dict[str, Any]") -> int:
     try:
         return os.posix_spawn(argv[0], argv, plan["env"], file_actions=actions, setsigdef=normal)
     except OSError as error:
-        print(f"{argv[0]} can't be started: {error}", file=sys.stderr, flush=True)
+        os.write(2, f"{argv[0]} can't be started: {error}\n".encode())
         return 0
 
 

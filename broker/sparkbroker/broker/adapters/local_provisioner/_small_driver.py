@@ -31,11 +31,11 @@ def main() -> None:
         _start_child()
     time.sleep(float(options.get("delay", "0")))
     if "exit" in options:
-        print("ending as told", flush=True)
+        os.write(1, b"ending as told\n")
         os._exit(int(options["exit"]))
     token = os.environ["SPARK_CONNECT_AUTHENTICATE_TOKEN"].encode()
     listener = socket.create_server(("127.0.0.1", 0))
-    print(f"small driver listens on {listener.getsockname()[1]}", flush=True)
+    os.write(1, f"small driver listens on {listener.getsockname()[1]}\n".encode())
     while True:
         connection, _ = listener.accept()
         arguments = (connection, token, bool(options.get("mute")))

@@ -4,6 +4,8 @@ The kernel is asked for its listeners over netlink (``sock_diag``, microseconds)
 tells the same and takes 10 ms, as it walks all connections.
 """
 
+# ruff: noqa: PTH (a hot path over hundreds of descriptors)
+
 import os
 import re
 import socket

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +12,7 @@ from sparkbroker.broker.adapters.local_provisioner._packages import resolve
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain, discover
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
 _PASSED_ON: Final = ("HOME", "LD_LIBRARY_PATH", "TZ")
@@ -21,8 +21,9 @@ _PASSED_ON: Final = ("HOME", "LD_LIBRARY_PATH", "TZ")
 class SparkLauncher:
     """See the module. ``cache`` holds class archives and resolved packages; brokers may share it."""
 
-    def __init__(self, cache: Path, *, archives: bool = True) -> None:
+    def __init__(self, cache: Path, clock: Clock, *, archives: bool = True) -> None:
         self._cache = cache
+        self._clock = clock
         self._archives = Archives(cache) if archives else None
 
     async def start(self) -> None:
@@ -42,8 +43,8 @@ class SparkLauncher:
     async def plan(self, request: DriverRequest, place: Place) -> LaunchPlan:
         tools = await asyncio.to_thread(discover, request.profile)
         heap(request)  # before anything that takes long: it may never start
-        jars = await resolve(request, tools, self._cache)
-        archive = self._archives.options(tools, time.time()) if self._archives is not None else ()
+        jars = await resolve(request, tools, self._cache, self._clock)
+        archive = self._archives.options(tools, self._clock.wall()) if self._archives is not None else ()
         return self.plan_with(request, place, tools, jars, archive)
 
     @staticmethod

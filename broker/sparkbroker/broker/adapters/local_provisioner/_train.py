@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Final
 
@@ -23,10 +22,11 @@ from sparkbroker.broker.adapters.local_provisioner._launch import LaunchPlan, Pl
 from sparkbroker.broker.adapters.local_provisioner._provisioner import LocalProvisioner
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
+from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.sizing import charge
-from sparkbroker.broker.domain.units import DriverId, WallTime
+from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import ConnectEndpoint, DriverRequest, Phase
 
 _ID: Final = DriverId("training")
@@ -57,24 +57,21 @@ spark.stop()
 """
 
 
-class _Clock:
-    def monotonic(self) -> float:
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def wall(self) -> WallTime:
-        return WallTime(time.time())
-
-
 class _TrainingLauncher(SparkLauncher):
     """Drivers that write an archive when they end."""
 
     def __init__(self, cache: Path, tools: Toolchain, options: tuple[str, ...]) -> None:
-        super().__init__(cache, archives=False)
+        super().__init__(cache, SystemClock(), archives=False)
         self._tools = tools
         self._options = options
 
     async def plan(self, request: DriverRequest, place: Place) -> LaunchPlan:
         return self.plan_with(request, place, self._tools, (), self._options)
+
+
+def _say(text: str) -> None:
+    """Into the log: the broker has our standard output there."""
+    sys.stdout.write(f"{text}\n")
 
 
 def main() -> int:
@@ -87,7 +84,7 @@ def main() -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("another process is making an archive")
+            _say("another process is making an archive")
             return 0
         if files.archive.exists():
             return 0
@@ -130,7 +127,7 @@ async def _make_archive(cache: Path, tools: Toolchain, files: ArchiveFiles, fold
         cache=cache,
         key=secrets.token_bytes(32),
         embedded=True,
-        clock=_Clock(),
+        clock=SystemClock(),
         scratch=folder / "scratch",
         launcher=_TrainingLauncher(cache, tools, files.make(new)),
         stop_grace=_STOP_GRACE,
@@ -180,9 +177,9 @@ def _run_queries(endpoint: ConnectEndpoint, tools: Toolchain, folder: Path) -> N
     try:
         result = subprocess.run(command, env=environment, timeout=_QUERIES_TIMEOUT, check=False)
     except (OSError, subprocess.SubprocessError) as error:
-        print(f"the queries did not end: {error}")
+        _say(f"the queries did not end: {error}")
         return
-    print(f"the queries ended with status {result.returncode}")
+    _say(f"the queries ended with status {result.returncode}")
 
 
 def _prune(folder: Path) -> None:

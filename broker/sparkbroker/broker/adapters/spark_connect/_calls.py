@@ -68,7 +68,7 @@ async def end_session(server: Server, session_id: str, timeout: float) -> None:
 
 async def _call(server: Server, method: str, request: bytes, timeout: float) -> None:
     async with _channel(server) as channel:
-        call = channel.unary_unary(_SERVICE + method)
+        call = channel.unary_unary(_SERVICE + method, None, None)
         metadata = tuple((name.lower(), value) for name, value in server.headers.items())
         try:
             await call(request, timeout=timeout, metadata=metadata)

@@ -1,0 +1,234 @@
+"""Watches: what is told is exactly what is stored, in its order, over any interleaving."""
+
+import asyncio
+import random
+from contextlib import aclosing
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sparkbroker.broker.app import events, watching
+from sparkbroker.broker.domain.errors import Compacted, InvalidField, NotFound
+from sparkbroker.broker.domain.filter import parse_filter
+from sparkbroker.broker.domain.lease import LeaseMode, LeaseState
+
+ALL = parse_filter("")
+
+
+class Follower:
+    """Follows one lease (or all), is cut off now and then, and resumes from the last revision that it was told."""
+
+    def __init__(self, world, lease_id, chance):
+        self.world, self.lease_id, self.chance = world, lease_id, chance
+        self.last, self.told, self.resumed = 0, [], 0
+        self.snapshot = None
+        self.ended = False
+
+    async def run(self):
+        while not self.ended:
+            self.ended = await self.once()
+            self.resumed += 1
+
+    async def once(self):
+        leases, ann = self.world.core.leases, self.world.ann
+        if self.lease_id is None:
+            updates = leases.watch_all(ann, ALL, self.last)
+        else:
+            updates = leases.watch(ann, self.lease_id, self.last)
+        async with aclosing(updates):
+            async for update in updates:
+                self.note(update)
+                if self.chance.random() < 0.3:
+                    await asyncio.sleep(self.chance.random() * 3)  # it can't keep up
+                if self.last and self.chance.random() < 0.15:
+                    return False
+        return True
+
+    def note(self, update):
+        assert update.revision >= self.last
+        self.last = update.revision
+        if update.snapshot is not None:
+            assert self.snapshot is None
+            self.snapshot = update.snapshot.lease
+        if update.event is not None:
+            assert update.event.revision == update.revision
+            self.told.append(update.event)
+
+
+@pytest.mark.promise(14)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), backlog=st.sampled_from([1, 3, 256]), page=st.sampled_from([1, 2, 500]))
+def test_nothing_is_lost_repeated_or_reordered(virtual, seed, backlog, page):
+    async def scenario(world):
+        chance = random.Random(seed)
+        await world.start()
+        follower_of_all = Follower(world, None, chance)
+        everything = world.spawn(follower_of_all.run())
+        await asyncio.sleep(0.1)
+        first = world.core.authority.durable
+        followers, ids = [], []
+        for _ in range(chance.randrange(3, 12)):
+            mode = chance.choice([LeaseMode.LOCAL, LeaseMode.CONNECT])
+            ids.append(await world.lease(mode=mode, cores=chance.choice([1, 2, 4]), wait_ttl=86400))
+            for _ in range(2):
+                followers.append(Follower(world, ids[-1], chance))
+                world.spawn(followers[-1].run())
+            for _ in range(chance.randrange(4)):
+                lease = world.now(chance.choice(ids))
+                if lease.live:
+                    await world.attach(lease.id)
+            await asyncio.sleep(chance.random())
+        for lease_id in ids:
+            await world.release(lease_id)
+            await asyncio.sleep(chance.random())
+        for lease_id in ids:
+            await world.until(lambda lease_id=lease_id: world.now(lease_id).terminal)
+        await world.until(lambda: all(follower.ended for follower in followers))
+        await world.until(lambda: follower_of_all.told and follower_of_all.told[-1].state is LeaseState.RELEASED
+                          and follower_of_all.last >= world.stored_events()[-1].revision)
+        for follower in followers:
+            stored = [e for e in world.stored_events(follower.lease_id) if e.revision > follower.snapshot.revision]
+            assert follower.told == stored
+        assert follower_of_all.told == [e for e in world.stored_events() if e.revision > first]
+        everything.cancel()
+        await asyncio.gather(everything, return_exceptions=True)
+        assert repr(world.core.events) == "<Events [0 watches of leases, 0 of all]>"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(events, "BACKLOG", backlog)
+        patch.setattr(watching, "PAGE", page)
+        virtual.run(scenario)
+
+
+@pytest.mark.promise(14)
+async def test_a_watch_resumes_over_a_crash(broker):
+    lease_id = await broker.ready()
+    last, told = 0, []
+    async for update in broker.core.leases.watch(broker.ann, lease_id, 0):
+        last = update.revision
+        break
+    await broker.crash()
+    await broker.start()
+    await broker.attach(lease_id)
+    await broker.release(lease_id)
+    async for update in broker.core.leases.watch(broker.ann, lease_id, last):
+        told.append(update.event)
+    assert told == [e for e in broker.stored_events(lease_id) if e.revision > last]
+    assert told[-1].state is LeaseState.RELEASED
+
+
+@pytest.mark.promise(14)
+@pytest.mark.parametrize("of", ["one", "all"])
+async def test_what_was_compacted_is_said(world, of):
+    world.retention = type(world.retention)(event_count=10)
+    await world.start()
+    lease_id = await world.ready(mode=LeaseMode.LOCAL)
+    early = world.now(lease_id).revision
+    for _ in range(20):
+        await world.attach(lease_id)
+    await world.until(lambda: world.database.compacted_through > early)
+    leases = world.core.leases
+    updates = leases.watch(world.ann, lease_id, early) if of == "one" else leases.watch_all(world.ann, ALL, early)
+    with pytest.raises(Compacted):
+        await anext(updates)
+    through = world.database.compacted_through
+    updates = leases.watch(world.ann, lease_id, through) if of == "one" else leases.watch_all(world.ann, ALL, through)
+    await anext(updates)
+    await updates.aclose()
+    # Who falls behind while it is compacted is told so too.
+    slow = leases.watch(world.ann, lease_id, 0) if of == "one" else leases.watch_all(world.ann, ALL, 0)
+    await anext(slow)
+    for _ in range(events.BACKLOG + 50):
+        await world.attach(lease_id)
+    before = world.core.authority.revision - 20
+    await world.until(lambda: world.database.compacted_through > before)
+    with pytest.raises(Compacted):
+        while True:
+            await anext(slow)
+
+
+async def test_a_revision_of_the_future_is_refused(broker):
+    lease_id = await broker.ready()
+    future = broker.core.authority.revision + 1
+    with pytest.raises(InvalidField):
+        await anext(broker.core.leases.watch(broker.ann, lease_id, future))
+    with pytest.raises(InvalidField):
+        await anext(broker.core.leases.watch_all(broker.ann, ALL, future))
+
+
+async def test_watching_what_has_ended(broker):
+    lease_id = await broker.ready()
+    await broker.release(lease_id)
+    lease = await broker.state(lease_id, LeaseState.RELEASED)
+    updates = [update async for update in broker.core.leases.watch(broker.ann, lease_id, 0)]
+    assert [update.snapshot.lease for update in updates] == [lease]
+    assert [update async for update in broker.core.leases.watch(broker.ann, lease_id, lease.revision)] == []
+
+
+async def test_a_watch_sees_what_the_caller_may_see(broker):
+    mine, theirs = await broker.lease(mode=LeaseMode.LOCAL), await broker.lease(caller=broker.bob, mode=LeaseMode.LOCAL)
+    with pytest.raises(NotFound):
+        broker.core.leases.watch(broker.bob, mine, 0)
+    told = {}
+    for name, caller in (("ann", broker.ann), ("bob", broker.bob), ("ops", broker.ops)):
+        told[name] = set()
+
+        async def follow(name=name, caller=caller):
+            async for update in broker.core.leases.watch_all(caller, ALL, 1):
+                told[name] |= {update.event.lease_id} if update.event else set()
+
+        broker.spawn(follow())
+    await broker.passes(1)
+    assert told == {"ann": {mine}, "bob": {theirs}, "ops": {mine, theirs}}
+
+
+async def test_progress_is_told_while_waiting(broker):
+    blockers = [await broker.ready(cores=1, unattended_ttl=3600) for _ in range(4)]
+    ahead = await broker.lease(cores=1)
+    await broker.passes(1)
+    lease_id = await broker.lease(cores=1)
+    positions = []
+
+    async def follow():
+        async for update in broker.core.leases.watch(broker.ann, lease_id, 0):
+            if update.snapshot is not None:
+                positions.append(update.snapshot.progress.position)
+            if update.progress is not None:
+                positions.append(update.progress.position)
+                assert update.event is None
+
+    broker.spawn(follow())
+    await broker.passes(5)
+    await broker.release(ahead)
+    await broker.passes(5)
+    assert [p for i, p in enumerate(positions) if i == 0 or positions[i - 1] != p] == [2, 1]
+    assert not [e for e in broker.stored_events(lease_id) if e.type != "STATE"]
+    await broker.release(blockers[0])
+    await broker.state(lease_id, LeaseState.READY)
+
+
+@pytest.mark.promise(14)
+async def test_the_last_event_of_a_lease_that_is_dropped_at_once_is_told(world):
+    world.retention = type(world.retention)(terminal_count=0)
+    await world.start()
+    told = []
+
+    async def follow(lease_id):
+        async for update in world.core.leases.watch(world.ann, lease_id, 0):
+            told.append(update.event.state if update.event else None)
+
+    lease_id = await world.lease(mode=LeaseMode.LOCAL)
+    following = world.spawn(follow(lease_id))
+    await world.passes(0.5)
+    world.store.pause()
+    world.spawn(world.release(lease_id))
+    await asyncio.sleep(0)
+    world.core._janitor.sweep()
+    for subscriptions in world.core.events._of_lease.values():
+        for subscription in subscriptions:
+            subscription.wake()
+    await world.passes(1)
+    world.store.resume()
+    await asyncio.wait([following], timeout=5)
+    assert told[-1] is LeaseState.RELEASED

@@ -1,0 +1,151 @@
+"""Commands, their output for people and programs, and their exit statuses."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sparkbroker.broker.adapters.static_tokens import load
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_help_and_completion_are_light():
+    code = (
+        "import sys\n"
+        "from sparkbroker.broker.cli.main import app\n"
+        "heavy = {'grpc', 'pydantic', 'google', 'pyspark', 'msgspec', 'asyncpg', 'sqlite3'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_help_names_the_exit_codes(shell):
+    text = " ".join(shell("--help").stdout.split())
+    assert "3: the broker can't be reached" in text
+    for command in ("serve", "run", "doctor", "lease", "queue", "profile", "token", "version"):
+        assert command in text
+
+
+def test_completion_works(shell):
+    done = shell(_SPARKBROKER_COMPLETE="complete_bash", COMP_WORDS="sparkbroker lease wa", COMP_CWORD="2")
+    # The program's name is what it was started as; only the entry point is completed.
+    entry = subprocess.run(
+        [f"{sys.exec_prefix}/bin/sparkbroker"],
+        env=shell.env
+        | {"_SPARKBROKER_COMPLETE": "complete_bash", "COMP_WORDS": "sparkbroker lease wa", "COMP_CWORD": "2"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert entry.stdout.split() == ["watch"], entry.stderr + done.stderr
+
+
+def test_without_a_broker_it_says_how_to_get_one(shell):
+    result = shell("lease", "list")
+    assert result.returncode == 3
+    assert "start one with `sparkbroker serve`, or set SPARKBROKER_URL or --url" in result.stderr
+
+
+def test_usage_errors_are_2(shell):
+    assert shell("lease", "lst").returncode == 2
+    assert shell("--url", "nonsense", "queue", "list").returncode == 2
+    assert shell("run").returncode == 2
+    assert shell("run", "--conf", "nonsense", "--", "true").returncode == 2
+    assert shell("run", "--executors", "x", "--", "true").returncode == 2
+
+
+def test_check_config(shell):
+    path = shell.home / "b.toml"
+    path.write_text('[queues.etl]\n[profiles.small]\nqueues = ["etl"]\n')
+    result = shell("serve", "--check-config", "--config", str(path))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "profiles: small (local)" in result.stdout
+    path.write_text('[profiles.small]\nqueues = ["etl"]\n')
+    result = shell("serve", "--check-config", "--config", str(path))
+    assert result.returncode == 1
+    assert result.stderr == f'sparkbroker: {path}: profiles.small.queues[0]: "etl" is no queue in [queues]; known are default\n'
+
+
+def test_a_token_is_shown_once_and_kept_as_a_hash(shell):
+    path = shell.home / "tokens.toml"
+    for principal in ("ann", "bob"):
+        result = shell("token", "new", principal, "--append", str(path))
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip() not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert sorted(caller.principal for caller in load(path).values()) == ["ann", "bob"]
+    config = shell.home / "tcp.toml"
+    config.write_text(f'[server]\nlisten = ["tcp://127.0.0.1:0"]\ntokens = "{path}"\n')
+    result = shell("serve", "--check-config", "--config", str(config))
+    assert result.returncode == 1
+    assert "server.tokens has 2 users" in result.stderr
+
+
+def test_leases_queues_and_profiles_for_people_and_programs(shell, broker):
+    code = """
+set -e
+s="python -P -m sparkbroker.broker"
+$s -o json lease list; echo =
+$s lease list; echo =
+$s lease get $SPARKBROKER_LEASE -o json; echo =
+$s lease get ${SPARKBROKER_LEASE#leases/}; echo =
+$s queue list -o json; echo =
+$s queue list; echo =
+$s profile list -o json; echo =
+$s profile list
+"""
+    result = shell("run", "--mode", "local", "--cores", "1", "--key", "a/b", "--", "sh", "-c", code)
+    assert result.returncode == 0, result.stderr
+    leases, lease_table, lease, details, queues, queue_table, profiles, profile_table = result.stdout.split("=\n")
+    [listed] = json.loads(leases)["leases"]
+    assert (listed["state"], listed["key"], listed["spec"]["queue"]) == ("LEASE_STATE_READY", "a/b", "default")
+    assert "1 core" in lease_table
+    assert json.loads(lease)["name"] == listed["name"]
+    assert "attached (1)" in details
+    [queue] = json.loads(queues)["queues"]
+    assert queue["used"]["cpu"] == "1000"
+    assert "default" in queue_table
+    [profile] = json.loads(profiles)["profiles"]
+    assert profile["name"] == "profiles/default"
+    assert "1 x 1g" in profile_table
+
+
+def test_a_watch_tells_a_leases_life_one_object_a_line(shell, broker):
+    result = shell("run", "--mode", "local", "--", "sh", "-c", "echo $SPARKBROKER_LEASE")
+    name = result.stdout.strip()
+    assert name in shell("lease", "get", name).stdout
+    watched = shell("-o", "json", "lease", "watch", name)
+    assert watched.returncode == 0, watched.stderr
+    [snapshot] = [json.loads(line) for line in watched.stdout.splitlines()]
+    assert snapshot["snapshot"]["state"] == "LEASE_STATE_RELEASED"
+
+
+def test_what_does_not_exist_is_refused(shell, broker):
+    for arguments in (("lease", "get", "nope"), ("lease", "release", "nope"), ("lease", "list", "--filter", "colour=red")):
+        result = shell(*arguments)
+        assert result.returncode == 4, result.stderr
+        assert result.stderr.startswith("sparkbroker: ")
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.promise(6)
+def test_a_second_broker_on_one_state_folder_refuses_in_one_message(shell, broker):
+    result = shell("serve")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert str(shell.home) in result.stderr
+
+
+def test_doctor_finds_this_machine_fit_and_says_what_is_missing(shell, broker):
+    result = shell("doctor", "-o", "json")
+    findings = {finding["what"]: finding for finding in json.loads(result.stdout)}
+    assert findings["broker"]["status"] == "ok"
+    assert findings["Python"]["status"] == "ok"
+    assert (result.returncode == 1) == any(finding["status"] == "missing" for finding in findings.values())
+    without = shell("doctor", JAVA_HOME="/nonexistent", SPARK_HOME="/nonexistent")
+    assert without.returncode == 1
+    assert "missing" in without.stdout
+    assert "sparkbroker[local]" in without.stdout

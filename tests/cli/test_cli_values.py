@@ -1,0 +1,128 @@
+"""The pure parts of the command line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkbroker.broker.cli.exit_codes import EXIT_CODES, Exit
+from sparkbroker.broker.cli.progress import sentence
+from sparkbroker.broker.cli.properties import lift, parse_assignments, parse_properties
+from sparkbroker.broker.cli.run_options import make_ask
+from sparkbroker.broker.cli.spark_environment import connect_environment
+from sparkbroker.client import Progress
+
+
+def test_properties_are_read_as_java_does():
+    text = "\n".join(
+        [
+            "# a comment",
+            "! another",
+            "",
+            "spark.a   one two ",
+            "spark.b=1",
+            "  spark.c : x=y",
+            "spark.d = long \\",
+            "    line",
+            r"spark.e\:f = a\tb\u00e9\\",
+            "spark.g",
+        ]
+    )
+    assert parse_properties(text) == {
+        "spark.a": "one two",
+        "spark.b": "1",
+        "spark.c": "x=y",
+        "spark.d": "long line",
+        "spark.e:f": "a\tbé\\",
+        "spark.g": "",
+    }
+
+
+@given(st.dictionaries(st.from_regex(r"spark\.[a-zA-Z.]{1,20}", fullmatch=True), st.text("abc =:#!1", max_size=9)))
+def test_what_is_written_is_read(conf):
+    text = "".join(f"{key}={value}\n" for key, value in conf.items())
+    assert parse_properties(text) == {key: value.strip() for key, value in conf.items()}
+
+
+@given(st.text(max_size=200))
+def test_no_text_is_too_strange_for_properties(text):
+    assert isinstance(parse_properties(text), dict)
+
+
+def test_sizes_in_the_configuration_become_the_request():
+    arguments, rest = lift({"spark.driver.memory": "2g", "spark.executor.instances": "3", "spark.jars": "/a,/b", "spark.x": "1"})
+    assert arguments == {"memory": "2g", "executors": 3, "jars": ["/a", "/b"]}
+    assert rest == {"spark.x": "1"}
+    with pytest.raises(Exit, match="spark.driver.cores: 'two' is not a whole number"):
+        lift({"spark.driver.cores": "two"})
+
+
+def test_options_win_over_conf_and_conf_over_the_file(tmp_path):
+    file = tmp_path / "spark.conf"
+    file.write_text("spark.driver.memory 1g\nspark.driver.cores 2\nspark.a file\nspark.b file\n")
+    given_options = {"memory": "3g", "mode": "local", "packages": ["a:b:1,c:d:2"], "executors": "2:8", "queue": None}
+    conf = ["spark.driver.cores=4", "spark.b=conf=x"]
+    ask, files = make_ask(given_options, conf=conf, labels=["team=etl"], properties_file=file)
+    assert ask == {
+        "memory": "3g",
+        "cores": 4,
+        "mode": "LOCAL",
+        "packages": ["a:b:1", "c:d:2"],
+        "executors": (2, 8),
+        "conf": {"spark.a": "file", "spark.b": "conf=x"},
+        "labels": {"team": "etl"},
+    }
+    assert files == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "remote"}, "--mode: 'remote' is none of connect, local"),
+        ({"executors": "x"}, "--executors: 'x' is no number"),
+        ({"acquire_timeout": "soon"}, "--acquire-timeout: 'soon' is not a duration"),
+        ({"on_existing": "steal"}, "--on-existing: 'steal' is none of fail, reattach, replace"),
+    ],
+)
+def test_a_wrong_option_is_named(options, message):
+    with pytest.raises(Exit, match=message) as caught:
+        make_ask(options, conf=[], labels=[], properties_file=None)
+    assert caught.value.code == 2
+
+
+def test_a_wrong_assignment_is_shown():
+    with pytest.raises(Exit, match="--conf: 'spark.x' is not K=V"):
+        parse_assignments(["spark.x"])
+
+
+def test_what_another_session_left_in_the_environment_is_removed():
+    base = {
+        "SPARK_CONNECT_AUTHENTICATE_TOKEN": "t",
+        "PYSPARK_REMOTE_INIT_CONF_0": "{}",
+        "SPARK_API_MODE": "classic",
+        "KEPT": "1",
+    }
+    environment = connect_environment(base, remote="sc://x", broker_url="unix:///s", lease="leases/a")
+    assert environment == {
+        "KEPT": "1",
+        "SPARK_REMOTE": "sc://x",
+        "SPARKBROKER_URL": "unix:///s",
+        "SPARKBROKER_LEASE": "leases/a",
+    }
+
+
+@pytest.mark.parametrize(
+    ("progress", "text"),
+    [
+        ({"state": "QUEUED", "position": 2, "queue_length": 5, "message": "needs 4 cores, 1 core is free"}, "queued 2 of 5: needs 4 cores, 1 core is free"),
+        ({"state": "QUEUED", "attempt": 2, "reason": "RETRYING"}, "queued (attempt 2): RETRYING"),
+        ({"state": "PROVISIONING", "attempt": 1}, "starting: the driver is being created"),
+        ({"state": "READY"}, "ready"),
+        ({"state": "QUEUED", "broker_unreachable": True, "message": "no route"}, "the broker is away, waiting for it: no route"),
+    ],
+)
+def test_progress_in_a_sentence(progress, text):
+    assert sentence(Progress(lease="leases/a", **progress)) == text
+
+
+def test_exit_codes_are_documented():
+    assert {"0", "1", "2", "3", "4", "5", "6", "126", "127", "128+n"} == EXIT_CODES.keys()

@@ -1,0 +1,232 @@
+"""One behavioural suite over all provisioners: the fake, local with small processes, static, and local with Spark."""
+
+import asyncio
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from sparkbroker.broker.adapters.fake_provisioner import FakeProvisioner, FakeWorld
+from sparkbroker.broker.adapters.local_provisioner import LocalProvisioner, SmallLauncher, SparkLauncher
+from sparkbroker.broker.adapters.static_provisioner import StaticProvisioner
+from sparkbroker.broker.adapters.system_clock import SystemClock
+from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
+from sparkbroker.broker.domain.profile import Profile, StaticEndpoint
+from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.units import DriverId
+from sparkbroker.broker.ports.provisioner import DriverRequest, Observation, Phase, Provisioner
+
+SPEC = LeaseSpec(profile="p", queue="q", driver=ContainerSize(cores=1, memory=1 << 30))
+GONE = (Phase.ABSENT, Phase.EXITED)
+pytestmark = pytest.mark.timeout(240)
+
+
+class Setup:
+    """A provisioner over a world that outlives it."""
+
+    def __init__(self, profile: Profile, make: Callable[[], Provisioner]) -> None:
+        self.profile = profile
+        self.make = make
+        self.provisioner = make()
+        self.id = DriverId(f"d-{uuid.uuid4().hex[:12]}")
+
+    def request(self, driver_id: DriverId | None = None) -> DriverRequest:
+        return DriverRequest(
+            driver_id=driver_id or self.id,
+            attempt=1,
+            spec=SPEC,
+            profile=self.profile,
+            profile_fingerprint=self.profile.fingerprint(),
+            target=charge(SPEC, self.profile),
+        )
+
+    async def observe(self) -> Observation:
+        return await self.provisioner.observe(self.id, {}, self.profile)
+
+    async def until(self, *phases: Phase) -> Observation:
+        async with asyncio.timeout(200):
+            while (seen := await self.observe()).phase not in phases:
+                await self.provisioner.wait_for_change()
+        return seen
+
+    async def ready(self) -> Observation:
+        await self.provisioner.create(self.request())
+        return await self.until(Phase.READY)
+
+    async def restart(self) -> None:
+        await self.provisioner.close()
+        self.provisioner = self.make()
+        await self.provisioner.start()
+
+    async def remove(self) -> None:
+        await self.provisioner.delete(self.id, {}, force=True)
+        await self.until(*GONE)
+
+
+def fake(folder: Path) -> Setup:
+    world = FakeWorld()
+    return Setup(Profile(name="p", defaults=SPEC), lambda: FakeProvisioner(world, SystemClock()))
+
+
+def local(folder: Path, launcher: Callable[[], SmallLauncher | SparkLauncher]) -> Setup:
+    def make() -> LocalProvisioner:
+        return LocalProvisioner(
+            folder=folder / "drivers",
+            cache=folder / "cache",
+            key=b"k" * 32,
+            embedded=False,
+            clock=SystemClock(),
+            scratch=folder / "scratch",
+            launcher=launcher(),
+        )
+
+    return Setup(Profile(name="p", defaults=SPEC), make)
+
+
+def small(folder: Path) -> Setup:
+    return local(folder, SmallLauncher)
+
+
+def spark(folder: Path) -> Setup:
+    return local(folder, lambda: SparkLauncher(folder / "cache", SystemClock(), archives=False))
+
+
+async def static(folder: Path) -> tuple[Setup, Callable[[], Awaitable[None]]]:
+    """Its endpoint is a small process's."""
+    host = small(folder / "host")
+    await host.provisioner.start()
+    await host.ready()
+    endpoint = await host.provisioner.endpoint(host.id, {}, host.profile)
+    token = folder / "token"
+    token.write_text(endpoint.headers["authorization"].removeprefix("Bearer ") + "\n")
+    listed = StaticEndpoint(url=endpoint.endpoint, token_file=str(token))
+    profile = Profile(name="p", provisioner="static", defaults=SPEC, endpoints=(listed,))
+    clock = SystemClock()
+
+    async def close() -> None:
+        await host.remove()
+        await host.provisioner.close()
+
+    return Setup(profile, lambda: StaticProvisioner(folder=folder / "loans", profiles=[profile], clock=clock)), close
+
+
+@pytest.fixture(params=["fake", "small", "static", pytest.param("spark", marks=pytest.mark.spark)])
+async def setup(request, tmp_path) -> AsyncIterator[Setup]:
+    close: Callable[[], Awaitable[None]] | None = None
+    if request.param == "static":
+        made, close = await static(tmp_path)
+    else:
+        made = {"fake": fake, "small": small, "spark": spark}[request.param](tmp_path)
+    await made.provisioner.start()
+    yield made
+    await made.remove()
+    await made.provisioner.close()
+    if close is not None:
+        await close()
+
+
+async def test_a_life(setup):
+    first = await setup.provisioner.create(setup.request())
+    assert first.phase in (Phase.STARTING, Phase.READY)
+    seen = await setup.until(Phase.READY)
+    assert seen.profile_fingerprint == setup.profile.fingerprint()
+    assert seen.resources == charge(SPEC, setup.profile)
+    assert seen.process_started is not None
+    assert seen.port_open is not None
+    assert seen.ready is not None
+    assert seen.process_started <= seen.port_open <= seen.ready
+    endpoint = await setup.provisioner.endpoint(setup.id, seen.handle, setup.profile)
+    assert endpoint.endpoint.startswith("sc://127.0.0.1:")
+    token = endpoint.headers["authorization"].removeprefix("Bearer ")
+    assert token not in repr(seen)
+    assert endpoint.python_version in ("", f"{sys.version_info.major}.{sys.version_info.minor}")
+    assert [other.driver_id for other in await setup.provisioner.inventory()] == [setup.id]
+    await setup.provisioner.end_session(setup.id, seen.handle, setup.profile, str(uuid.uuid4()))
+    await setup.provisioner.delete(setup.id, seen.handle, force=False)
+    gone = await setup.until(*GONE)
+    assert gone.resources == Resources()
+    await setup.provisioner.delete(setup.id, seen.handle, force=False)
+    await setup.provisioner.forget(setup.id)
+    assert (await setup.observe()).phase is Phase.ABSENT
+    assert await setup.provisioner.inventory() == []
+    await setup.provisioner.forget(setup.id)
+
+
+async def test_create_twice_makes_one(setup):
+    await setup.ready()
+    before = await setup.observe()
+    again = await setup.provisioner.create(setup.request())
+    assert again.driver_id == setup.id
+    assert (await setup.until(Phase.READY)).handle == before.handle
+    assert len(await setup.provisioner.inventory()) == 1
+
+
+async def test_another_fingerprint_is_not_adopted(setup):
+    await setup.ready()
+    with pytest.raises(ProvisionerFailed) as refusal:
+        await setup.provisioner.create(
+            DriverRequest(
+                driver_id=setup.id,
+                attempt=1,
+                spec=SPEC,
+                profile=setup.profile,
+                profile_fingerprint="another",
+                target=charge(SPEC, setup.profile),
+            )
+        )
+    assert not refusal.value.retryable
+
+
+@pytest.mark.promise(4)
+async def test_a_new_provisioner_finds_it_ready(setup):
+    before = await setup.ready()
+    await setup.restart()
+    found = await setup.provisioner.inventory()
+    assert [seen.driver_id for seen in found] == [setup.id]
+    assert found[0].resources == before.resources
+    assert found[0].profile_fingerprint == setup.profile.fingerprint()
+    assert (await setup.until(Phase.READY)).handle == before.handle
+
+
+async def test_what_never_existed(setup):
+    other = DriverId("d-never")
+    assert (await setup.provisioner.observe(other, {}, setup.profile)).phase is Phase.ABSENT
+    await setup.provisioner.delete(other, {}, force=True)
+    await setup.provisioner.forget(other)
+    await setup.provisioner.end_session(other, {}, setup.profile, str(uuid.uuid4()))
+    with pytest.raises(ProvisionerFailed):
+        await setup.provisioner.endpoint(other, {}, setup.profile)
+    chunks = setup.provisioner.logs(other, {}, offset=0, tail_lines=0, follow=True)
+    assert [chunk async for chunk in chunks] == []
+
+
+async def test_logs_resume_and_follow_to_the_end(setup):
+    seen = await setup.ready()
+    plain = setup.provisioner.logs(setup.id, seen.handle, offset=0, tail_lines=0, follow=False)
+    chunks = [chunk async for chunk in plain]
+    whole = b"".join(chunk.data for chunk in chunks)
+    if chunks:
+        assert chunks[-1].next_offset == len(whole)
+        resumed = setup.provisioner.logs(setup.id, seen.handle, offset=3, tail_lines=0, follow=False)
+        assert b"".join([chunk.data async for chunk in resumed]).startswith(whole[3:])
+        tail = setup.provisioner.logs(setup.id, seen.handle, offset=0, tail_lines=1, follow=False)
+        assert b"".join([chunk.data async for chunk in tail]).rstrip(b"\n").count(b"\n") <= 1
+
+    async def follow() -> bytes:
+        chunks = setup.provisioner.logs(setup.id, seen.handle, offset=0, tail_lines=0, follow=True)
+        return b"".join([chunk.data async for chunk in chunks])
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        following = group.create_task(follow())
+        await setup.provisioner.delete(setup.id, seen.handle, force=False)
+        await setup.until(*GONE)
+    assert following.result().startswith(whole)
+
+
+async def test_capacity_and_usability(setup):
+    assert all(size.quantities for size in setup.provisioner.capacity().values())
+    assert setup.provisioner.unusable(setup.profile) == ""
