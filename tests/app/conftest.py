@@ -7,11 +7,10 @@ time, always come in the same order, and a wait for what nobody will do is an er
 import asyncio
 import selectors
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 
 from sparkbroker.broker.adapters.fake_provisioner import FakeProvisioner, FakeWorld
@@ -35,6 +34,7 @@ from sparkbroker.broker.ports.provisioner import ConnectEndpoint, DriverRequest
 from sparkbroker.broker.ports.store import RowKind
 
 GIB = 1 << 30
+NOBODY = DriverId("")
 PATIENCE = 600.0
 """Virtual seconds that ``until`` waits."""
 
@@ -101,7 +101,7 @@ class WatchedProvisioner(FakeProvisioner):
         super().__init__(world.machine, world.clock)
         self._harness = world
 
-    async def _call(self, method: str, driver_id: DriverId = DriverId("")) -> None:
+    async def _call(self, method: str, driver_id: DriverId = NOBODY) -> None:
         harness = self._harness
         harness.calls.append((method, driver_id))
         while (gate := harness.hanging(method, driver_id)) is not None:
@@ -433,7 +433,7 @@ async def broker(world: World) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-def virtual() -> Iterator[SimpleNamespace]:
+def virtual() -> SimpleNamespace:
     """For synchronous tests (hypothesis): ``run`` runs a scenario over a new world, in virtual time."""
 
     def run(scenario: Callable[[World], Awaitable[None]]) -> None:
@@ -448,20 +448,19 @@ def virtual() -> Iterator[SimpleNamespace]:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             runner.run(main())
 
-    yield SimpleNamespace(run=run)
+    return SimpleNamespace(run=run)
 
 
 def seen(driver_id: str, phase: Phase, cores: int = 1) -> Observation:
     """Something that runs and that nobody recorded."""
     return Observation(
-        driver_id=DriverId(driver_id), phase=phase, resources=Resources.of(cores=cores, memory=GIB), handle={"number": 1}
+        driver_id=DriverId(driver_id),
+        phase=phase,
+        resources=Resources.of(cores=cores, memory=GIB),
+        handle={"number": 1},
     )
 
 
 @pytest.fixture
 def stray() -> Callable[..., Observation]:
     return seen
-
-
-def replaced(value: Any, **changes: Any) -> Any:
-    return msgspec.structs.replace(value, **changes)

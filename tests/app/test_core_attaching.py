@@ -53,7 +53,7 @@ async def test_no_renewal_succeeds_after_the_end(broker):
         if end == "release":
             await broker.release(lease_id, generation)
         else:
-            await broker.until(lambda: not broker.now(lease_id).live)
+            await broker.until(lambda lease_id=lease_id: not broker.now(lease_id).live)
         for given in (generation, 0):
             with pytest.raises(LeaseEnded):
                 await broker.renew(lease_id, given)

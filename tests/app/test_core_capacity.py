@@ -155,8 +155,7 @@ async def test_a_large_lease_is_not_starved(broker):
     large = await broker.lease(cores=4)
     passed = 0
     while broker.now(large).state is LeaseState.QUEUED:
-        for _ in range(4):
-            small.append(await broker.lease(cores=1))
+        small += [await broker.lease(cores=1) for _ in range(4)]
         oldest = small.pop(0)
         await broker.release(oldest)
         await broker.passes(1)

@@ -288,7 +288,9 @@ async def test_a_driver_whose_calls_hang_is_given_up_at_its_start_deadline(broke
     broker.hang(hangs)
     lease_id = await broker.lease()
     first = broker.driver(lease_id)
-    await broker.until(lambda: broker.now(lease_id).attempt == 2 or broker.driver(lease_id).state is DriverState.STOPPING)
+    await broker.until(
+        lambda: broker.now(lease_id).attempt == 2 or broker.driver(lease_id).state is DriverState.STOPPING
+    )
     broker.machine.automatic = True
     broker.unhang(hangs)
     if first.id in broker.machine.living():

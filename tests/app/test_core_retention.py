@@ -12,6 +12,7 @@ from sparkbroker.broker.domain.errors import NotFound, ProvisionerFailed
 from sparkbroker.broker.domain.filter import parse_filter
 from sparkbroker.broker.domain.lease import LeaseMode, LeaseState
 from sparkbroker.broker.domain.observation import Phase
+from sparkbroker.broker.domain.units import Seconds
 from sparkbroker.broker.ports.store import RowKind
 
 
@@ -41,7 +42,7 @@ async def test_the_oldest_are_forgotten_beyond_a_count(world):
 
 
 async def test_the_old_are_forgotten_and_their_logs_after_their_rows(world):
-    world.retention = Retention(terminal_age=100.0)
+    world.retention = Retention(terminal_age=Seconds(100.0))
     await world.start()
     lease_id = await ended(world)
     driver = world.driver(lease_id)
@@ -79,7 +80,7 @@ async def test_a_log_whose_removal_hangs_delays_only_other_removals(world):
 
 
 async def test_rows_of_a_driver_that_came_back_are_kept_until_it_is_gone(world):
-    world.retention = Retention(terminal_age=200.0)
+    world.retention = Retention(terminal_age=Seconds(200.0))
     await world.start()
     lease_id = await world.ready()
     driver = world.driver(lease_id)
@@ -109,7 +110,7 @@ async def test_events_are_compacted_and_live_leases_kept(world):
 
 
 async def test_answers_are_kept_for_a_time_and_up_to_a_number(world, monkeypatch):
-    world.retention = Retention(request_age=50.0)
+    world.retention = Retention(request_age=Seconds(50.0))
     monkeypatch.setattr(authority_module, "REQUEST_LIMIT", 10)
     await world.start()
     for _ in range(30):
@@ -142,9 +143,7 @@ async def test_profiles_that_nothing_refers_to_are_dropped_at_the_next_start(wor
 async def pages(world, caller, text="", *, descending, limit):
     found, after = [], None
     while True:
-        page = await world.core.leases.list(
-            caller, parse_filter(text), descending=descending, after=after, limit=limit
-        )
+        page = await world.core.leases.list(caller, parse_filter(text), descending=descending, after=after, limit=limit)
         assert len(page.views) <= limit
         found += [view.lease.id for view in page.views]
         after = page.next_after

@@ -13,20 +13,7 @@ from sparkbroker.client import Progress
 
 
 def test_properties_are_read_as_java_does():
-    text = "\n".join(
-        [
-            "# a comment",
-            "! another",
-            "",
-            "spark.a   one two ",
-            "spark.b=1",
-            "  spark.c : x=y",
-            "spark.d = long \\",
-            "    line",
-            r"spark.e\:f = a\tb\u00e9\\",
-            "spark.g",
-        ]
-    )
+    text = "# a comment\n! another\n\nspark.a   one two \nspark.b=1\n  spark.c : x=y\nspark.d = long \\\n    line\nspark.e\\:f = a\\tb\\u00e9\\\\\nspark.g"
     assert parse_properties(text) == {
         "spark.a": "one two",
         "spark.b": "1",
@@ -52,7 +39,7 @@ def test_sizes_in_the_configuration_become_the_request():
     arguments, rest = lift({"spark.driver.memory": "2g", "spark.executor.instances": "3", "spark.jars": "/a,/b", "spark.x": "1"})
     assert arguments == {"memory": "2g", "executors": 3, "jars": ["/a", "/b"]}
     assert rest == {"spark.x": "1"}
-    with pytest.raises(Exit, match="spark.driver.cores: 'two' is not a whole number"):
+    with pytest.raises(Exit, match=r"spark\.driver\.cores: 'two' is not a whole number"):
         lift({"spark.driver.cores": "two"})
 
 
@@ -90,7 +77,7 @@ def test_a_wrong_option_is_named(options, message):
 
 
 def test_a_wrong_assignment_is_shown():
-    with pytest.raises(Exit, match="--conf: 'spark.x' is not K=V"):
+    with pytest.raises(Exit, match=r"--conf: 'spark\.x' is not K=V"):
         parse_assignments(["spark.x"])
 
 

@@ -460,6 +460,7 @@ class SparkServer:
             "-XX:TieredStopAtLevel=1",
             *(f"--add-opens={name}=ALL-UNNAMED" for name in _ADD_OPENS),
             "-Dio.netty.tryReflectionSetAccessible=true",
+            "-Djdk.reflect.useDirectMethodHandle=false",
             *(f"-D{key}={value}" for key, value in settings.items()),
             "-cp",
             ":".join(map(str, jars)),

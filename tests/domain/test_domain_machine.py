@@ -26,7 +26,16 @@ from sparkbroker.broker.domain.lease import (
 from sparkbroker.broker.domain.ledger import Ledger
 from sparkbroker.broker.domain.queue import Queue
 from sparkbroker.broker.domain.resources import Resources, total
-from sparkbroker.broker.domain.units import DriverId, Epoch, Generation, LeaseId, Principal, Seconds, ServingTime, WallTime
+from sparkbroker.broker.domain.units import (
+    DriverId,
+    Epoch,
+    Generation,
+    LeaseId,
+    Principal,
+    Seconds,
+    ServingTime,
+    WallTime,
+)
 
 QUEUES = {
     "a": Queue(name="a", nominal=Resources.of(cores=6), bypass_budget=2),

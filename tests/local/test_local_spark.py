@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -40,20 +41,34 @@ print(spark.range(1).select(slow("id")).collect(), flush=True)
 """
 
 
+_clients: list[subprocess.Popen[str]] = []
+
+
 def client(endpoint: ConnectEndpoint, code: str, session_id: str = "") -> subprocess.Popen[str]:
     bearer = endpoint.headers["authorization"].replace(" ", "%20")
     url = f"{endpoint.endpoint};authorization={bearer};user_id={endpoint.user_id}"
     url += f";session_id={session_id}" if session_id else ""
     environment = {"PATH": os.environ["PATH"], "URL": url}
     command = [sys.executable, "-W", "ignore", "-c", CLIENT + code]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+    _clients.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def _end_clients() -> Iterator[None]:
+    yield
+    while _clients:
+        process = _clients.pop()
+        process.kill()
+        with process:
+            pass
 
 
 async def output(process: subprocess.Popen[str]) -> str:
-    with process:
-        text, _ = await asyncio.to_thread(process.communicate)
+    text, _ = await asyncio.to_thread(process.communicate)
     return text
 
 
@@ -118,13 +133,11 @@ async def test_kill_of_java_under_a_stubborn_worker_and_then_out_of_memory(machi
     local = await machine.spark()
     seen = await machine.ready(local, machine.request("d1", small(512 << 20)))
     endpoint = await local.endpoint("d1", {}, machine.ids["d1"])
-    running = client(endpoint, SLOW)
+    client(endpoint, SLOW)
     await appears(machine.folder / "scratch", "slow")
     assert len(machine.processes("d1")) > 3
     kill(seen.handle["driver_pid"])
     seen = await machine.until(local, "d1", Phase.EXITED)
-    running.kill()
-    running.communicate()
     assert seen.exit is not None
     assert seen.exit.signal == "SIGKILL"
     assert not seen.exit.out_of_memory
@@ -134,10 +147,8 @@ async def test_kill_of_java_under_a_stubborn_worker_and_then_out_of_memory(machi
 
     await machine.ready(local, machine.request("d2", small(512 << 20)))
     endpoint = await local.endpoint("d2", {}, machine.ids["d2"])
-    greedy = client(endpoint, "spark.range(10**8).agg(F.collect_list('id').alias('a')).select(F.size('a')).collect()")
+    client(endpoint, "spark.range(10**8).agg(F.collect_list('id').alias('a')).select(F.size('a')).collect()")
     seen = await machine.until(local, "d2", Phase.EXITED)
-    greedy.kill()
-    greedy.communicate()
     assert seen.exit is not None
     assert seen.exit.out_of_memory, seen
     assert "out of memory" in seen.exit.describe()

@@ -20,14 +20,14 @@ from sparkbroker.broker.adapters.memory_store import MemoryDatabase, MemoryStore
 from sparkbroker.broker.adapters.prometheus_metrics import PrometheusMetrics
 from sparkbroker.broker.adapters.sql_store import SqlStore, StateFolder
 from sparkbroker.broker.adapters.static_provisioner import StaticProvisioner
-from sparkbroker.broker.adapters.static_tokens import StaticTokens
+from sparkbroker.broker.adapters.static_tokens import StaticTokens, TokenFileInvalid
 from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.app.authority import StoreLost
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.janitor import Retention
 from sparkbroker.broker.config import Config, capacity_warnings, to_capacity, to_profiles, to_queues
 from sparkbroker.broker.core import Core
-from sparkbroker.broker.domain.errors import Unavailable
+from sparkbroker.broker.domain.errors import BrokerError, Unavailable
 from sparkbroker.broker.domain.units import Seconds
 from sparkbroker.broker.log_setup import set_up
 from sparkbroker.broker.ports.provisioner import Provisioner
@@ -110,12 +110,14 @@ class _Broker:
         try:
             with _signals({signal.SIGTERM: stop.set, signal.SIGINT: stop.set, signal.SIGHUP: self._reload}):
                 with _end_of(parent_fd, stop.set):
-                    await self._core.recover()
+                    log.info("broker.recovering", pid=os.getpid())
+                    await self._core.lead()
                     self._serve_metrics()
                     await self._serve(stop)
         except* StoreLost as group:
-            lost = group.exceptions[0]
-            raise Unavailable(f"the store is lost ({lost}); start the broker again") from group
+            raise Unavailable(f"the store is lost ({_first(group)}); start the broker again") from group
+        except* BrokerError as group:
+            raise _first(group) from group
         finally:
             self._metrics.close()
             await self._core.close()
@@ -148,8 +150,12 @@ class _Broker:
             log.info("metrics.listening", address=f"http://{host}:{bound}/metrics")
 
     def _reload(self) -> None:
-        if self._tokens is not None:
+        if self._tokens is None:
+            return
+        try:
             log.info("tokens.reloaded", count=self._tokens.reload())
+        except TokenFileInvalid as error:
+            log.error("tokens.not_reloaded", message=error.message, hint="the tokens read before stay in force")
 
     def _listener(self, address: str) -> Listener:
         if address.startswith("unix:"):
@@ -160,6 +166,13 @@ class _Broker:
         server = self._config.server
         tls = Tls(server.tls_cert, server.tls_key) if server.tls_cert and server.tls_key else None
         return TcpListener(url.hostname, url.port, self._tokens, tls)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _store(config: Config, folder: StateFolder) -> Store:

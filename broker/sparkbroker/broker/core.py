@@ -76,6 +76,7 @@ class Core:
             max_live=max_live,
         )
         self._stopping = asyncio.Event()
+        self._led = self._recovered = False
 
     def __repr__(self) -> str:
         parts = (self.authority, self.authority.ledger, self.admitter, self.reconciler, self.expirer, self.events)
@@ -85,9 +86,16 @@ class Core:
         """How many leases there are by (queue, state)."""
         return Counter((lease.spec.queue, str(lease.state)) for lease in self.authority.leases.values())
 
+    async def lead(self) -> None:
+        """Take the store, and begin to accept renewals once ``run`` does. Raise StoreUnusable."""
+        await self.authority.lead()
+        self._led = True
+
     async def recover(self) -> None:
-        """Take over what is stored. Raise StoreUnusable, ProvisionerFailed."""
-        await self.authority.recover()
+        """Take over what is stored. Raise StoreUnusable, ProvisionerFailed. ``run`` does it, if nobody did."""
+        if not self._led:
+            await self.lead()
+        await self.authority.take_over()
         for lease in self.authority.leases.values():
             if lease.live:
                 self.expirer.note(lease)
@@ -98,12 +106,15 @@ class Core:
         for driver in self.authority.drivers.values():
             if driver.state is not DriverState.GONE:
                 self.reconciler.enqueue(driver.id)
+        self._recovered = True
 
     async def run(self) -> None:
         """Serve until ``stop``; raise StoreLost (in a group) if the store fails. What was accepted is committed."""
         try:
             async with asyncio.TaskGroup() as group:
                 committing = group.create_task(self.authority.run(), name="commit")
+                if not self._recovered:
+                    await self.recover()
                 working = [
                     group.create_task(part.run(), name=name)
                     for name, part in (

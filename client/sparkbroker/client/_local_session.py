@@ -27,11 +27,10 @@ def open_local(connection: LocalConnection, api: Literal["classic", "connect"], 
     Errors: SessionConflict, SessionFailed, SparkMissing.
     """
     _check_process()
-    builder = _builder(connection, api, app_name)
     with _environment():
         try:
             # Not create(): it doesn't start the server that a local Connect session needs. There is none to "get".
-            spark = builder.getOrCreate()
+            spark = _builder(connection, api, app_name).getOrCreate()
         except Exception as error:
             _end_jvm()
             raise SessionFailed(

@@ -21,7 +21,7 @@ class Access:
         self._admitter = admitter
 
     def lease(self, caller: Caller, lease_id: LeaseId) -> Lease:
-        lease = self._authority.leases.get(lease_id)
+        lease = self._authority.lease(lease_id)
         if lease is None or not (caller.operator or lease.principal == caller.principal):
             raise NotFound(
                 f"there is no lease leases/{lease_id}: it never existed, is someone else's, or ended so long ago that "

@@ -51,6 +51,7 @@ class Acquiring:
         self, caller: Caller, *, request_id: str, key: str, on_existing: OnExisting, request: SpecRequest
     ) -> Acquired:
         """Ask for a lease; it is QUEUED, or further, when this returns."""
+        await self._authority.complete()
         if request_id:
             request_id = check_request_id(request_id)
         if key:

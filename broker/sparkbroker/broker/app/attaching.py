@@ -59,6 +59,7 @@ class Attaching:
 
     async def attach(self, caller: Caller, lease_id: LeaseId, *, request_id: str, holder: str) -> Attached:
         """Become a live user; of an exclusive lease, the only one."""
+        await self._authority.complete()
         if request_id:
             request_id = check_request_id(request_id)
         holder = check_text("holder", holder, TEXT)
@@ -118,6 +119,7 @@ class Attaching:
 
     async def release(self, caller: Caller, lease_id: LeaseId, generation: Generation, message: str) -> LeaseView:
         """Give it back, or detach from it. A lease that has ended stays as it is."""
+        await self._authority.complete()
         message = check_text("message", message, TEXT)
         lease = self._access.lease(caller, lease_id)
         if not lease.live:
@@ -134,6 +136,7 @@ class Attaching:
 
     async def connection(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> Connection:
         """How to connect. The secret part, and so only for a live attachment."""
+        await self._authority.complete()
         lease, attachment = await self._attached(caller, lease_id, generation)
         if lease.spec.mode is LeaseMode.LOCAL:
             return Connection(local=_local_session(lease), session_id=attachment.session_id)

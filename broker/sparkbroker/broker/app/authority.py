@@ -39,10 +39,12 @@ from sparkbroker.broker.ports.store import (
     Batch,
     Committed,
     EventRecord,
+    Loaded,
     RequestRecord,
     RowImage,
     RowKind,
     Store,
+    StoredRow,
 )
 
 log = structlog.get_logger()
@@ -53,6 +55,8 @@ LINGER_FROM: Final = 2
 REQUEST_LIMIT: Final = 100_000
 """Stored request ids; the oldest go first."""
 RETRY_AFTER: Final = 1.0
+READ_AT_ONCE: Final = 500
+"""Rows that are read before others run: some milliseconds."""
 
 
 class StoreLost(Exception):  # noqa: N818 - what happened, and the end of this leadership
@@ -99,6 +103,9 @@ class Authority:
         self.compacted_through = Revision(0)
         self.serving = ServingClock(clock, ServingTime(0.0))
         self.on_lease: Callable[[Lease], None] = lambda _: None
+        self._loaded: Loaded | None = None
+        self._unread: dict[LeaseId, StoredRow] = {}
+        self._complete = asyncio.Event()
         self._durable = Revision(0)
         self._rows: dict[tuple[RowKind, str], _Staged] = {}
         self._told: list[LeaseEvent] = []
@@ -118,34 +125,63 @@ class Authority:
 
     # -- recovery
 
-    async def recover(self) -> None:
-        """Begin a leadership and take over what is stored. Raise StoreUnusable."""
+    async def lead(self) -> None:
+        """Begin a leadership, and load what is stored. Raise StoreUnusable.
+
+        From here on ``lease`` answers and renewals can be accepted: holders' deadlines come first. Everything else
+        needs all rows: see ``take_over``.
+        """
         self.epoch = await self._store.lead()
-        loaded = await self._store.load()
+        self._loaded = loaded = await self._store.load()
         self.serving = ServingClock(self._clock, loaded.serving)
         self.revision = self._durable = loaded.revision
         self.compacted_through = loaded.compacted_through
-        now, previous = self.serving.now(), Epoch(self.epoch - 1)
-        ended: list[tuple[WallTime, LeaseId]] = []
-        for row in loaded.rows:
+        self._unread = {LeaseId(row.id): row for row in loaded.rows if row.kind is RowKind.LEASE}
+
+    async def take_over(self) -> None:
+        """Read every row that was loaded, and let others run in between. Raise StoreUnusable."""
+        for count, lease_id in enumerate(list(self._unread), start=1):
+            self.lease(lease_id)
+            if not count % READ_AT_ONCE:
+                await asyncio.sleep(0)
+        loaded, self._loaded = self._loaded, None
+        for row in loaded.rows if loaded is not None else ():
             match row.kind:
-                case RowKind.LEASE:
-                    lease = recover(records.decode_lease(row), now, previous)
-                    self.leases[lease.id] = lease
-                    self._index(None, lease)
-                    if lease.terminal:
-                        ended.append((lease.timings.ended or lease.timings.queued, lease.id))
-                    elif lease.state in CHARGED and lease.spec.mode is LeaseMode.LOCAL:
-                        self.ledger.charge(lease.id, lease.spec.queue, lease.pool, lease.charge, force=True)
                 case RowKind.DRIVER:
                     self._adopt_driver(records.decode_driver(row))
                 case RowKind.PROFILE:
                     self.profiles[row.id] = records.decode_profile(row)
                     self._profile_revisions[row.id] = row.revision
-        self.ended.extend(lease_id for _, lease_id in sorted(ended))
-        self._drop_unused_profiles()
-        for request in loaded.requests:
+                case RowKind.LEASE:
+                    pass  # above
+        for request in loaded.requests if loaded is not None else ():
             self.requests[request.principal, request.request_id] = records.decode_request(request)
+        ended = [lease for lease in self.leases.values() if lease.terminal]
+        ended.sort(key=lambda lease: (lease.timings.ended or lease.timings.queued, lease.id))
+        self.ended.extend(lease.id for lease in ended)
+        self._drop_unused_profiles()
+        self._complete.set()
+
+    def lease(self, lease_id: LeaseId) -> Lease | None:
+        """One lease, also before everything is taken over."""
+        row = self._unread.pop(lease_id, None)
+        if row is not None:
+            lease = recover(records.decode_lease(row), self.serving.now(), Epoch(self.epoch - 1))
+            self.leases[lease_id] = lease
+            self._index(None, lease)
+            if lease.spec.mode is LeaseMode.LOCAL and lease.state in CHARGED:
+                self.ledger.charge(lease_id, lease.spec.queue, lease.pool, lease.charge, force=True)
+        return self.leases.get(lease_id)
+
+    async def complete(self) -> None:
+        """Wait until everything is taken over. The caller bounds it in time."""
+        if not self._complete.is_set():
+            await self._complete.wait()
+
+    def require_complete(self) -> None:
+        """Raise Unavailable until everything is taken over."""
+        if not self._complete.is_set():
+            raise Unavailable("the broker has just started and is taking over its leases", retry_after=RETRY_AFTER)
 
     def _drop_unused_profiles(self) -> None:
         used = {lease.profile_fingerprint for lease in self.leases.values()}

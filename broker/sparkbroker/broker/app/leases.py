@@ -80,12 +80,14 @@ class Leases:
 
     async def get(self, caller: Caller, lease_id: LeaseId) -> LeaseView:
         """One lease."""
+        await self._authority.complete()
         return await self._access.view(self._access.lease(caller, lease_id))
 
     async def list(
         self, caller: Caller, selection: LeaseFilter, *, descending: bool, after: tuple[float, str] | None, limit: int
     ) -> LeasePage:
         """A page of the leases that the caller may see, by time of creation."""
+        await self._authority.complete()
         found = [
             lease
             for lease in self._authority.leases.values()
@@ -115,6 +117,7 @@ class Leases:
         self, caller: Caller, lease_id: LeaseId, *, offset: int, tail_lines: int, follow: bool, attempt: int
     ) -> AsyncIterator[LogChunk]:
         """The log of the driver of one attempt (0: the newest)."""
+        await self._authority.complete()
         lease = self._access.lease(caller, lease_id)
         drivers = [self._authority.drivers[d] for d in self._authority.drivers_of.get(lease.id, ())]
         if attempt:
@@ -132,6 +135,7 @@ class Leases:
 
     def queues(self, caller: Caller) -> Sequence[QueueView]:
         """The queues that the caller may use, by name."""
+        self._authority.require_complete()
         ledger = self._authority.ledger
         return [
             QueueView(

@@ -116,7 +116,8 @@ class EmbeddedBroker:
         how = "ended" if self._ended.is_set() else f"did not answer within {START_TIMEOUT:g}s"
         raise Exit(FAILED, f"the embedded broker {how}:\n{self.last_words()}")
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The last lines of its log, indented."""
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (it said nothing)"

@@ -1,5 +1,6 @@
 """The calls themselves, each on a channel of its own: they are rare, and servers come and go."""
 
+import asyncio
 import uuid
 from typing import Final
 
@@ -17,6 +18,9 @@ _OPTIONS: Final = (
 )
 
 _NO_SUCH_SESSION: Final = ("SESSION_NOT_FOUND", "SESSION_CLOSED", "SESSION_CHANGED")
+_NOT_YET_CANCELLED: Final = "SPARK_CONNECT_ILLEGAL_STATE"
+_FIRST_PAUSE: Final = 0.05
+_LAST_PAUSE: Final = 2.0
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +67,22 @@ async def end_session(server: Server, session_id: str, timeout: float) -> None:
     except ConnectCallFailed as error:
         if not any(text in error.details for text in _NO_SUCH_SESSION):
             raise
-    await release(server, session_id, timeout)
+    await _release_cancelled(server, session_id, timeout)
+
+
+async def _release_cancelled(server: Server, session_id: str, timeout: float) -> None:
+    """Spark 4.3 refuses to release a session whose query was cancelled but has not noticed yet: ask again."""
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            await release(server, session_id, timeout)
+        except ConnectCallFailed as error:
+            if _NOT_YET_CANCELLED not in error.details or pause > _LAST_PAUSE:
+                raise
+        else:
+            return
+        await asyncio.sleep(pause)
+        pause *= 2
 
 
 async def _call(server: Server, method: str, request: bytes, timeout: float) -> None:
