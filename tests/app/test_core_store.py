@@ -243,7 +243,6 @@ async def test_a_watch_ends_when_the_broker_stops_whatever_it_was_doing(broker, 
     assert watching.done()
 
 
-@pytest.mark.xfail(reason="Authority.run ends without telling those who wait, and settle waits on after it has ended")
 async def test_a_stopped_broker_accepts_nothing(broker):
     world = broker
     await world.stop()
@@ -254,7 +253,6 @@ async def test_a_stopped_broker_accepts_nothing(broker):
         await call
 
 
-@pytest.mark.xfail(reason="Authority.run ends without telling those who wait, and settle waits on after it has ended")
 async def test_when_a_part_fails_everyone_who_waits_is_told(broker):
     world = broker
     world.store.pause()

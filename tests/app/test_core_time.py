@@ -71,9 +71,6 @@ async def test_a_holder_that_was_alive_keeps_its_lease_over_restarts(broker):
 
 
 @pytest.mark.promise(4)
-@pytest.mark.xfail(
-    reason="the deadline that recovery gives isn't stored: the next one finds that of the first renewal, long past"
-)
 async def test_two_restarts_in_a_row_expire_nothing(broker):
     lease_id = await broker.ready(ttl=30)
     generation = (await broker.attach(lease_id)).attachment.generation

@@ -127,21 +127,43 @@ def read_until(descriptor, text, seconds=60):
     return shown
 
 
-def test_ctrl_c_at_a_terminal_interrupts_the_command_once_and_not_us(shell, broker):
-    command = "n=0; trap 'n=$((n+1)); echo int$n' INT; echo up; read line; echo got $line $n; exit 5"
+TELL_SIGNALS = """
+import signal
+numbers = {signal.SIGINT, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+print("up", flush=True)
+while True:
+    info = signal.sigwaitinfo(numbers)
+    print("terminal" if info.si_pid == 0 else "passed on", info.si_signo, flush=True)
+    if info.si_signo == signal.SIGTERM:
+        raise SystemExit(5)
+"""
+
+
+def test_ctrl_c_at_a_terminal_reaches_the_command_once_and_does_not_end_us(shell, broker):
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execve(COMMAND[0], [*COMMAND, *LOCAL, "-q", "--", "bash", "-c", command], shell.env)
+        os.execve(COMMAND[0], [*COMMAND, *LOCAL, "-q", "--", "python", "-c", TELL_SIGNALS], shell.env)
     read_until(terminal, "up")
     os.write(terminal, b"\x03")
-    read_until(terminal, "int1")
-    # Sent by somebody to us alone, it is passed on.
-    os.kill(pid, signal.SIGINT)
-    read_until(terminal, "int2")
-    os.write(terminal, b"line\n")
-    assert "got line 2" in read_until(terminal, "got line 2")
+    shown = read_until(terminal, "terminal 2")
+    # Signals are taken in order: what was wrongly passed on would stand before this one.
+    os.kill(pid, signal.SIGTERM)
+    shown += read_until(terminal, "passed on 15")
+    assert "passed on 2" not in shown
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 5
 
 
+def test_an_interrupt_for_us_alone_is_passed_on_at_a_terminal_too(shell, broker):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(COMMAND[0], [*COMMAND, *LOCAL, "-q", "--", "python", "-c", TELL_SIGNALS], shell.env)
+    read_until(terminal, "up")
+    os.kill(pid, signal.SIGINT)
+    read_until(terminal, "passed on 2")
+    os.kill(pid, signal.SIGTERM)
+    read_until(terminal, "passed on 15")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    os.close(terminal)

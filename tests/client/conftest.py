@@ -461,6 +461,7 @@ class SparkServer:
             *(f"--add-opens={name}=ALL-UNNAMED" for name in _ADD_OPENS),
             "-Dio.netty.tryReflectionSetAccessible=true",
             "-Djdk.reflect.useDirectMethodHandle=false",
+            "-Dio.netty.noUnsafe=false",  # from JDK 24 on netty does without by itself, and Arrow needs it
             *(f"-D{key}={value}" for key, value in settings.items()),
             "-cp",
             ":".join(map(str, jars)),

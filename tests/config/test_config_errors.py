@@ -15,7 +15,7 @@ def problems(tmp_path):
         path = tmp_path / "broker.toml"
         path.write_text(textwrap.dedent(text))
         with pytest.raises(ConfigError) as caught:
-            load_config(path, {"HOME": str(tmp_path), **(env or {})})
+            load_config(path, {"HOME": "/nobody", **(env or {})})
         assert str(caught.value).startswith(f"{path}: ")
         return [str(problem) for problem in caught.value.problems]
 

@@ -33,16 +33,16 @@ def load(tmp_path):
     def load(text="", env=None, **overrides):
         path = tmp_path / "broker.toml"
         path.write_text(text)
-        return load_config(path, {"HOME": str(tmp_path), **(env or {})}, **overrides)
+        return load_config(path, {"HOME": str(tmp_path), "XDG_STATE_HOME": "/state", **(env or {})}, **overrides)
 
     return load
 
 
-def test_without_a_file_there_is_one_queue_with_the_machine_and_one_local_profile(tmp_path):
-    config = load_config(None, {"HOME": str(tmp_path)})
+def test_without_a_file_there_is_one_queue_with_the_machine_and_one_local_profile():
+    config = load_config(None, {"HOME": "/nobody"})
     capacity = to_capacity(config, MACHINE)
     assert config.source in {"built-in defaults", "/etc/sparkbroker/broker.toml"}
-    assert config.listen == (f"unix:{tmp_path}/.local/state/sparkbroker/run/broker.sock",)
+    assert config.listen == ("unix:/nobody/.local/state/sparkbroker/run/broker.sock",)
     assert capacity == MACHINE
     assert {name: queue.nominal for name, queue in to_queues(config, capacity).items()} == {"default": MACHINE["local"]}
     [profile] = to_profiles(config).values()
@@ -52,7 +52,7 @@ def test_without_a_file_there_is_one_queue_with_the_machine_and_one_local_profil
 
 def test_files_are_searched_in_order(tmp_path):
     home, xdg, named = tmp_path / "home", tmp_path / "xdg", tmp_path / "named.toml"
-    env = {"HOME": str(home)}
+    env = {"HOME": str(home), "XDG_STATE_HOME": "/state"}
     for folder in (home / ".config" / "sparkbroker", xdg / "sparkbroker"):
         folder.mkdir(parents=True)
         (folder / "broker.toml").touch()

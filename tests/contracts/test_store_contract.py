@@ -106,11 +106,27 @@ async def commit(store: Store, epoch: Epoch, wanted: Batch) -> None:
 async def test_a_new_store_is_empty(store):
     assert await store.lead() == 1
     assert await store.load() == Loaded(
-        revision=Revision(0), serving=ServingTime(0.0), rows=[], requests=[], compacted_through=Revision(0)
+        revision=Revision(0),
+        serving=ServingTime(0.0),
+        epochs={Epoch(1): ServingTime(0.0)},
+        rows=[],
+        requests=[],
+        compacted_through=Revision(0),
     )
     page = await store.events(Revision(0), 10)
     assert page.events == ()
     assert page.complete
+
+
+async def test_when_leaderships_began_is_remembered(brokers):
+    for number, serving in enumerate((5.0, 7.5, 7.5), start=1):
+        store = brokers()
+        epoch = await store.lead()
+        await commit(store, epoch, batch(number, serving=serving))
+        await store.close()
+    store = brokers()
+    await store.lead()
+    assert (await store.load()).epochs == {1: 0.0, 2: 5.0, 3: 7.5, 4: 7.5}
 
 
 async def test_what_is_committed_is_loaded_by_the_next_broker(brokers):

@@ -142,6 +142,31 @@ def test_after_its_budget_a_large_lease_is_not_passed_in_its_pool_by_other_queue
     assert world.admit() == ["late"]
 
 
+@pytest.mark.promise(13)
+def test_what_becomes_free_goes_to_the_first_that_it_is_enough_for():
+    world = World({"q": 4})
+    for name in "abcd":
+        world.add(name, "q", 1)
+    world.admit()
+    world.add("large", "q", 3)
+    world.add("small", "q", 1)
+    assert world.admit() == []
+    world.end("a")
+    assert world.admit() == ["small"]
+
+
+def test_when_the_large_lease_leaves_its_queue_goes_on():
+    world = World({"q": 4}, budget=1)
+    world.add("a", "q", 1)
+    world.admit()
+    world.add("large", "q", 4)
+    world.add("b", "q", 1)
+    world.add("late", "q", 1)
+    assert world.admit() == ["b"]
+    assert world.admission.remove(LeaseId("large"))
+    assert world.admit() == ["late"]
+
+
 def test_when_the_large_lease_leaves_what_waited_for_it_goes_on():
     world = World({"big": 16, "small": 16}, budget=1)
     world.add("s", "small", 1)

@@ -130,40 +130,52 @@ def test_the_last_to_detach_leaves_it_unattended(make_lease):
 
 
 @pytest.mark.promise(4)
-@given(now=st.floats(0, 1e6), deadline=st.floats(0, 1e6), renewed=st.integers(1, 4), previous=st.integers(1, 4))
-def test_recovery_shortens_nothing_and_lengthens_only_what_was_renewed_before_it(
-    make_lease, now, deadline, renewed, previous
-):
+@given(
+    deadline=st.floats(0, 1e6),
+    renewed=st.integers(1, 4),
+    began=st.lists(st.floats(0, 1e6), min_size=1, max_size=5).map(sorted),
+)
+def test_recovery_gives_a_full_ttl_from_the_leadership_after_the_last_renewal(make_lease, deadline, renewed, began):
+    starts = {Epoch(number): ServingTime(moment) for number, moment in enumerate(began, start=1)}
     lease = make_lease(
         state=LeaseState.READY,
         attachments=(attachment(1, deadline, renewed),),
         wait_deadline=ServingTime(deadline),
         renewed_epoch=Epoch(renewed),
     )
-    after = steps.recover(lease, ServingTime(now), Epoch(previous))
-    assert after.attachments[0].deadline >= deadline
-    if renewed >= previous:
-        assert after.attachments[0].deadline >= now + lease.spec.ttl
-        assert after.wait_deadline >= now + lease.spec.wait_ttl
-    else:
+    after = steps.recover(lease, starts)
+    follows = starts.get(Epoch(renewed + 1))
+    if follows is None:
         assert after == lease
+    else:
+        assert after.attachments[0].deadline == max(deadline, follows + lease.spec.ttl)
+        assert after.wait_deadline == max(deadline, follows + lease.spec.wait_ttl)
+
+
+@pytest.mark.promise(4)
+def test_recovery_tells_the_attachments_of_one_lease_apart(make_lease):
+    lease = shared(make_lease(state=LeaseState.READY, attachments=(attachment(1, 5.0, 1), attachment(2, 5.0, 2))))
+    after = steps.recover(lease, {Epoch(2): ServingTime(3.0), Epoch(3): ServingTime(10.0)})
+    assert [a.deadline for a in after.attachments] == [23.0, 30.0]
 
 
 @pytest.mark.promise(4)
 def test_a_dead_holder_is_found_however_often_the_broker_restarts(make_lease):
     """It restarts each 19 s of serving, of a ttl of 20 s; the holder renewed last in leadership 1."""
     lease = make_lease(state=LeaseState.READY, attachments=(attachment(1, 20.0, 1),))
-    now, epoch = 0.0, 1
+    starts = {Epoch(1): ServingTime(0.0)}
+    now = 0.0
     while verdict(lease, ServingTime(now), watched=False) is None:
-        now, epoch = now + 19.0, epoch + 1
+        now += 19.0
         assert now < 60, "it is never freed"
-        lease = steps.recover(lease, ServingTime(now), Epoch(epoch - 1))
+        starts[Epoch(len(starts) + 1)] = ServingTime(now)
+        lease = steps.recover(lease, starts)
 
 
 @pytest.mark.parametrize("state", sorted(set(LeaseState) - LIVE))
 def test_recovery_leaves_alone_what_is_not_live(make_lease, state):
     lease = make_lease(state=state)
-    assert steps.recover(lease, ServingTime(1e6), Epoch(1)) is lease
+    assert steps.recover(lease, {Epoch(2): ServingTime(1e6)}) is lease
 
 
 TIMES = st.none() | st.floats(0, 1000)

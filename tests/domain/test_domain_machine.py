@@ -52,6 +52,7 @@ class Broker(RuleBasedStateMachine):
         self.leases: dict[LeaseId, Lease] = {}
         self.drivers: dict[DriverId, Driver] = {}
         self.now, self.epoch, self.count = 0.0, 1, 0
+        self.began = {Epoch(1): ServingTime(0.0)}
         self.limits = {name: queue.nominal for name, queue in QUEUES.items()}
         self.fenced: dict[LeaseId, int] = {}
         self.rebuild()
@@ -215,9 +216,10 @@ class Broker(RuleBasedStateMachine):
 
     @rule()
     def the_broker_crashes_and_recovers(self):
-        previous, self.epoch = self.epoch, self.epoch + 1
+        self.epoch += 1
+        self.began[Epoch(self.epoch)] = ServingTime(self.now)
         for lease in list(self.leases.values()):
-            self.leases[lease.id] = steps.recover(lease, ServingTime(self.now), Epoch(previous))
+            self.leases[lease.id] = steps.recover(lease, self.began)
         self.rebuild()
 
     @rule(queue=st.sampled_from(sorted(QUEUES)), cores=st.integers(1, 12))

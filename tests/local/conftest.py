@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ class Machine:
     async def spark(self) -> LocalProvisioner:
         return await self.provisioner(SparkLauncher(self.folder / "cache", SystemClock(), archives=False))
 
-    def request(self, driver_id: str, spec: LeaseSpec | None = None, **profile: object) -> DriverRequest:
+    def request(self, driver_id: str, spec: LeaseSpec | None = None, **profile: Any) -> DriverRequest:
         spec = spec or size()
         made = Profile(name="p", defaults=size(), **profile)
         self.ids[DriverId(driver_id)] = made

@@ -13,7 +13,9 @@ from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
 
 POM = """<project><modelVersion>4.0.0</modelVersion><groupId>org.example</groupId><artifactId>{name}</artifactId>
 <version>1.0</version><dependencies>{dependencies}</dependencies></project>"""
-DEPENDENCY = "<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
+DEPENDENCY = (
+    "<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
+)
 
 
 def publish(repository: Path, name: str, *dependencies: str) -> None:

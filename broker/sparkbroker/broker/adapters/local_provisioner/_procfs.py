@@ -7,7 +7,8 @@ Membership of a driver: its environment carries the driver's marker, or it is in
 live. A worker that left the session is found by the marker, one that dropped its environment by the session.
 """
 
-# ruff: noqa: PTH (the shim runs this file, and pathlib would double its start)
+# The shim runs this file, and pathlib would double its start.
+# ruff: noqa: PTH123, PTH208
 
 import os
 import signal

@@ -79,6 +79,8 @@ def _environment(tools: Toolchain, scratch: Path, host: str) -> dict[str, str]:
         "TMPDIR": str(scratch),
         "JAVA_HOME": tools.java.home,
         "SPARK_HOME": tools.spark.home,
+        # Else a local-cluster's workers look for a source tree to learn it, and start no executor.
+        "SPARK_SCALA_VERSION": tools.spark.scala,
         "PYSPARK_PYTHON": tools.python.executable,
         "PYSPARK_DRIVER_PYTHON": tools.python.executable,
         # Else the RPC, block manager and UI ports leave loopback.

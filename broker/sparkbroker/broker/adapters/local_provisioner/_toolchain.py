@@ -19,7 +19,7 @@ from sparkbroker.broker.domain.profile import Profile
 OLDEST_JAVA: Final = 17
 _NO_JAVA: Final = "install a JDK and set JAVA_HOME, or `pip install 'sparkbroker[local]'`"
 _NO_SPARK: Final = "`pip install 'sparkbroker[local]'`, or set SPARK_HOME or the profile's spark_home"
-_SPARK_CORE: Final = re.compile(r"spark-core_[0-9.]+-(?P<version>.+)\.jar")
+_SPARK_CORE: Final = re.compile(r"spark-core_(?P<scala>[0-9.]+)-(?P<version>.+)\.jar")
 _JAVA_VERSION: Final = re.compile(r'(?:JAVA_VERSION=|version )"(?P<version>[^"]+)"')
 
 
@@ -46,6 +46,7 @@ class Spark(msgspec.Struct, frozen=True, kw_only=True):
 
     home: str
     version: str
+    scala: str
     jars: tuple[str, ...]
 
 
@@ -96,7 +97,10 @@ def _spark_at(home: str, called: str) -> Spark:
         raise _missing(f"{called} has no spark-connect jar: Spark 4.0 or newer is needed")
     ordered = sorted(names, key=lambda name: (not name.startswith("slf4j-api"), name))
     return Spark(
-        home=str(Path(home).absolute()), version=core["version"], jars=tuple(str(jars / name) for name in ordered)
+        home=str(Path(home).absolute()),
+        version=core["version"],
+        scala=core["scala"],
+        jars=tuple(str(jars / name) for name in ordered),
     )
 
 

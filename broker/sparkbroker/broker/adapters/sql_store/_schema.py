@@ -28,6 +28,10 @@ _STATEMENTS: Final = (
     compacted_through INTEGER NOT NULL
 )""",
     "INSERT INTO meta (epoch, revision, serving, compacted_through) VALUES (0, 0, 0.0, 0)",
+    """CREATE TABLE epochs (
+    epoch INTEGER NOT NULL PRIMARY KEY,
+    serving REAL NOT NULL
+)""",
     """CREATE TABLE rows (
     kind TEXT NOT NULL,
     id TEXT NOT NULL,

@@ -13,6 +13,9 @@ COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
 
 LEAD: Final = "UPDATE meta SET epoch = epoch + 1"
+BEGIN_EPOCH: Final = "INSERT INTO epochs (epoch, serving) SELECT epoch, serving FROM meta"
+DROP_EPOCHS: Final = "DELETE FROM epochs WHERE epoch <= (SELECT epoch FROM meta) - ?1"
+LOAD_EPOCHS: Final = "SELECT epoch, serving FROM epochs"
 META: Final = "SELECT epoch, revision, serving, compacted_through FROM meta"
 # The fence: no row of this epoch, no write.
 ADVANCE: Final = """UPDATE meta SET revision = ?1, serving = ?2, compacted_through = max(compacted_through, ?3)

@@ -12,8 +12,9 @@ import structlog
 from sparkbroker.broker.adapters.sql_store import _batch, _schema, _sqlite
 from sparkbroker.broker.adapters.sql_store import _statements as sql
 from sparkbroker.broker.adapters.sql_store._ballast import Ballast
-from sparkbroker.broker.domain.units import Epoch, WallTime
+from sparkbroker.broker.domain.units import Epoch, ServingTime, WallTime
 from sparkbroker.broker.ports.store import (
+    EPOCHS_KEPT,
     Batch,
     CommitResult,
     Committed,
@@ -63,6 +64,8 @@ class Writer:
         connection = self._connection
         with _transaction(connection, sql.BEGIN):
             connection.execute(sql.LEAD)
+            connection.execute(sql.BEGIN_EPOCH)
+            connection.execute(sql.DROP_EPOCHS, (EPOCHS_KEPT,))
             epoch, *_ = connection.execute(sql.META).fetchone()
         return Epoch(epoch)
 
@@ -208,7 +211,14 @@ def _load(connection: sqlite3.Connection) -> Loaded:
         RequestRecord(principal, request_id, WallTime(float(created)), body)
         for principal, request_id, created, body in connection.execute(sql.LOAD_REQUESTS)
     ]
-    return Loaded(revision=revision, serving=serving, rows=rows, requests=requests, compacted_through=compacted_through)
+    return Loaded(
+        revision=revision,
+        serving=serving,
+        epochs={Epoch(epoch): ServingTime(began) for epoch, began in connection.execute(sql.LOAD_EPOCHS)},
+        rows=rows,
+        requests=requests,
+        compacted_through=compacted_through,
+    )
 
 
 def _apply_rows(connection: sqlite3.Connection, plan: _batch.Plan) -> bool:

@@ -15,6 +15,10 @@ def upgrade() -> None:
     compacted_through INTEGER NOT NULL
 )""")
     op.execute("INSERT INTO meta (epoch, revision, serving, compacted_through) VALUES (0, 0, 0.0, 0)")
+    op.execute("""CREATE TABLE epochs (
+    epoch INTEGER NOT NULL PRIMARY KEY,
+    serving REAL NOT NULL
+)""")
     op.execute("""CREATE TABLE rows (
     kind TEXT NOT NULL,
     id TEXT NOT NULL,

