@@ -1,6 +1,8 @@
 """The peer of the throughput benchmark: a bare grpc.aio server that gives back the bytes that it gets.
 
-Prints its port, and serves until its standard input ends.
+    python echo_server.py [asyncio | uvloop]
+
+Prints its port, and serves until its standard input ends or it gets a SIGTERM.
 """
 
 import asyncio
@@ -8,8 +10,10 @@ import sys
 from typing import Any
 
 import grpc
+import uvloop
 
 METHOD = "/bench.Echo/Echo"
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 async def echo(request: bytes, _context: Any) -> bytes:
@@ -27,4 +31,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=LOOPS[sys.argv[1] if len(sys.argv) > 1 else "asyncio"]) as runner:
+        runner.run(main())

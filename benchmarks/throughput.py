@@ -2,51 +2,24 @@
 
 Both run as processes of their own and are driven in turns by the same generator (machines drift; only the ratio of runs
 within minutes means something). One cycle is two calls: AcquireLease and ReleaseLease of a LOCAL lease, or two echoes
-of the same requests. On the broker everything is on: tokens, validation, metrics, SQLite with synchronous=FULL.
+of the same requests. On the broker everything is on: tokens, validation, metrics, SQLite with synchronous=FULL. The echo
+server runs on the same event loop as the broker, uvloop; ``--echo-loop asyncio`` has it on Python's own.
 
-    python benchmarks/throughput.py [--pairs 5] [--seconds 4] [--clients 1 64 512]
+    python benchmarks/throughput.py [--quick] [--pairs 5] [--seconds 4] [--clients 1 64 512]
 """
 
 import argparse
 import asyncio
-import os
 import random
-import signal
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
 import h2_load
+from servers import SERVICE, broker, cpu_seconds, echo, load, row, spread, temporary_folder
 
-from sparkbroker.broker.adapters.static_tokens import new_token
 from sparkbroker.v1 import broker_pb2 as pb
-
-HERE = Path(__file__).parent
-SERVICE = "/sparkbroker.v1.BrokerService/"
-CONFIG = """
-[server]
-listen = ["tcp://127.0.0.1:{port}"]
-tokens = "{folder}/tokens.toml"
-metrics = "127.0.0.1:{metrics_port}"
-log_level = "warning"
-
-[store]
-state_folder = "{folder}/state"
-
-[leases]
-max_live_per_principal = 100000
-
-[capacity.local]
-cpu = 100000
-memory = "1000t"
-"""
 
 
 def request_id() -> str:
@@ -58,16 +31,9 @@ def acquire_request() -> bytes:
     return pb.AcquireLeaseRequest(request_id=request_id(), spec=spec).SerializeToString()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def broker_work(token: str) -> h2_load.Work:
-    metadata = {"authorization": f"Bearer {token}"}
-    acquire = h2_load.headers(SERVICE + "AcquireLease", metadata)
-    release = h2_load.headers(SERVICE + "ReleaseLease", metadata)
+def broker_work(headers: dict[str, str]) -> h2_load.Work:
+    acquire = h2_load.headers(SERVICE + "AcquireLease", headers)
+    release = h2_load.headers(SERVICE + "ReleaseLease", headers)
 
     async def work(connection: h2_load.Connection) -> None:
         answer = pb.AcquireLeaseResponse.FromString(await connection.call(acquire, acquire_request()))
@@ -76,8 +42,8 @@ def broker_work(token: str) -> h2_load.Work:
     return work
 
 
-def echo_work() -> h2_load.Work:
-    block = h2_load.headers("/bench.Echo/Echo", {})
+def echo_work(headers: dict[str, str]) -> h2_load.Work:
+    block = h2_load.headers("/bench.Echo/Echo", headers)
     release = pb.ReleaseLeaseRequest(name="leases/" + "x" * 36).SerializeToString()
 
     async def work(connection: h2_load.Connection) -> None:
@@ -88,55 +54,6 @@ def echo_work() -> h2_load.Work:
     return work
 
 
-@contextmanager
-def ended(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def broker(folder: Path) -> Iterator[tuple[int, int, str]]:
-    """(port, pid, token) of a broker that accepts connections."""
-    port = free_port()
-    token, entry = new_token("bench")
-    (folder / "tokens.toml").touch(mode=0o600)
-    (folder / "tokens.toml").write_text(entry)
-    (folder / "broker.toml").write_text(CONFIG.format(port=port, metrics_port=free_port(), folder=folder))
-    command = [sys.executable, "-m", "sparkbroker.broker", "serve", "--config", str(folder / "broker.toml")]
-    with ended(subprocess.Popen(command, text=True)) as process:
-        deadline = time.perf_counter() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.perf_counter() > deadline:
-                    raise SystemExit("the broker did not start") from None
-                time.sleep(0.05)
-        yield port, process.pid, token
-
-
-@contextmanager
-def echo() -> Iterator[tuple[int, int]]:
-    """(port, pid) of the echo server."""
-    command = [sys.executable, str(HERE / "echo_server.py")]
-    with ended(subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as process:
-        assert process.stdout is not None
-        yield int(process.stdout.readline()), process.pid
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def measure(port: int, pid: int, clients: int, seconds: float, work: h2_load.Work) -> tuple[float, float, float]:
     """(cycles per second, median seconds of a cycle, server CPU microseconds per cycle)."""
     before, started = cpu_seconds(pid), time.perf_counter()
@@ -145,39 +62,55 @@ def measure(port: int, pid: int, clients: int, seconds: float, work: h2_load.Wor
     return rate, statistics.median(took) if took else float("nan"), used / elapsed / rate * 1e6 if rate else 0.0
 
 
-def compare(clients: int, pairs: int, seconds: float, folder: Path) -> None:
-    """Alternate, and print both sides and the ratio."""
+Side = tuple[float, float, float]
+
+
+def compare(clients: int, pairs: int, seconds: float, folder: Path, echo_loop: str) -> list[tuple[Side, Side]]:
+    """Pairs of (echo, broker), run in turns."""
     folder.mkdir()
-    ratios, latencies, rows = [], [], []
-    with echo() as (echo_port, echo_pid), broker(folder) as (port, pid, token):
-        asyncio.run(h2_load.drive(port, clients, 1.0, broker_work(token)))
-        for _ in range(pairs):
-            bare = measure(echo_port, echo_pid, clients, seconds, echo_work())
-            ours = measure(port, pid, clients, seconds, broker_work(token))
-            rows.append((bare, ours))
-            ratios.append(ours[0] / bare[0])
-            latencies.append(ours[1] / bare[1])
+    with echo(echo_loop) as (echo_port, echo_pid), broker(folder) as served:
+        work, bare_work = broker_work(served.headers), echo_work(served.headers)
+        asyncio.run(h2_load.drive(served.port, clients, 1.0, work))
+        return [
+            (
+                measure(echo_port, echo_pid, clients, seconds, bare_work),
+                measure(served.port, served.pid, clients, seconds, work),
+            )
+            for _ in range(pairs)
+        ]
+
+
+def tell(clients: int, rows: list[tuple[Side, Side]]) -> None:
     print(f"\n{clients} clients       echo cycles/s  p50 ms  CPU us | broker cycles/s  p50 ms  CPU us |  ratio")
-    for (bare, ours), ratio in zip(rows, ratios, strict=True):
+    for bare, ours in rows:
         print(
             f"{'':18}{bare[0]:>14,.0f}{bare[1] * 1e3:8.2f}{bare[2]:8.0f} |{ours[0]:16,.0f}"
-            f"{ours[1] * 1e3:8.2f}{ours[2]:8.0f} |{ratio:7.2f}"
+            f"{ours[1] * 1e3:8.2f}{ours[2]:8.0f} |{ours[0] / bare[0]:7.2f}"
         )
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    print(
-        f"median ratio of throughput {statistics.median(ratios):.2f} ({spread}); of p50 {statistics.median(latencies):.2f}"
-    )
+    bare_rate, bare_p50, _ = (statistics.median(column) for column in zip(*(bare for bare, _ in rows), strict=True))
+    rate, p50, _ = (statistics.median(column) for column in zip(*(ours for _, ours in rows), strict=True))
+    if clients == 1:
+        latencies = spread([ours[1] / bare[1] for bare, ours in rows])
+        row("one client, p50 of a cycle", f"{p50 * 1e3:.2f} ms", f"{bare_p50 * 1e3:.2f} ms", latencies, "<= 5")
+    else:
+        what = f"acquire + release, {clients} clients"
+        ratios = spread([ours[0] / bare[0] for bare, ours in rows])
+        row(what, f"{rate:,.0f} cycles/s", f"bare echo {bare_rate:,.0f} cycles/s", ratios, ">= 0.6 (aim 0.8)")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one short pair of each: to see that it works")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 64, 512])
+    parser.add_argument("--echo-loop", choices=("asyncio", "uvloop"), default="uvloop")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="sparkbroker-bench-") as folder:
+    pairs, seconds = (1, 1.0) if arguments.quick else (arguments.pairs, arguments.seconds)
+    with temporary_folder() as folder:
         for clients in arguments.clients:
-            compare(clients, arguments.pairs, arguments.seconds, Path(folder) / str(clients))
+            tell(clients, compare(clients, pairs, seconds, folder / str(clients), arguments.echo_loop))
+    print(load())
 
 
 if __name__ == "__main__":

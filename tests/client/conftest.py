@@ -64,9 +64,7 @@ def rich_status(fault: Fault) -> Any:
         wrapped = ProtoAny()
         wrapped.Pack(detail)
         packed.append(wrapped)
-    return rpc_status.to_status(
-        status_pb2.Status(code=fault.code.value[0], message=fault.message, details=packed)
-    )
+    return rpc_status.to_status(status_pb2.Status(code=fault.code.value[0], message=fault.message, details=packed))
 
 
 class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
@@ -419,11 +417,28 @@ def script(state_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]
     return run
 
 
+@pytest.fixture
+def popen() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """As subprocess.Popen; what the test leaves running is ended after it."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: Any, **how: Any) -> "subprocess.Popen[str]":
+        started.append(subprocess.Popen(*arguments, **how))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
 @pytest.fixture(autouse=True)
 def no_asyncio_complaints(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """asyncio only logs a task whose exception nobody has seen."""
     yield
-    complaints = [r.getMessage() for r in caplog.get_records("call") if r.name == "asyncio" and r.levelno >= logging.ERROR]
+    complaints = [
+        r.getMessage() for r in caplog.get_records("call") if r.name == "asyncio" and r.levelno >= logging.ERROR
+    ]
     assert not complaints
 
 
@@ -444,7 +459,9 @@ class SparkServer:
 
         self.token = "t0ken of the server"
         self.log = folder / f"spark-{uuid.uuid4().hex}.log"
-        jars = sorted(Path(pyspark.__file__).parent.glob("jars/*.jar"), key=lambda p: (not p.name.startswith("slf4j-api"), p.name))
+        jars = sorted(
+            Path(pyspark.__file__).parent.glob("jars/*.jar"), key=lambda p: (not p.name.startswith("slf4j-api"), p.name)
+        )
         settings = {
             "spark.master": "local[2]",
             "spark.app.name": "test",

@@ -61,7 +61,11 @@ async def test_progress_tells_position_reason_and_phases(broker: Any) -> None:
         await waiting
         await lease.release()
     told = [(p.state, p.reason, p.position, p.queue_length) for p in seen]
-    assert told[-3:] == [("QUEUED", "QUEUE_QUOTA", 3, 5), ("PROVISIONING", "STARTING", 0, 0), ("READY", "SERVING", 0, 0)]
+    assert told[-3:] == [
+        ("QUEUED", "QUEUE_QUOTA", 3, 5),
+        ("PROVISIONING", "STARTING", 0, 0),
+        ("READY", "SERVING", 0, 0),
+    ]
 
 
 async def test_a_watch_resumes_by_revision_and_misses_and_repeats_nothing(broker: Any, fault: Any) -> None:
@@ -306,7 +310,12 @@ async def test_lost_is_told_with_the_reason_and_raised_at_use_and_at_the_end(bro
                 assert "lost" in repr(lease)
         assert lost == [lease]
     error = caught.value
-    assert (error.reason, error.state, error.signal, error.out_of_memory) == ("OUT_OF_MEMORY", "FAILED", "SIGKILL", True)
+    assert (error.reason, error.state, error.signal, error.out_of_memory) == (
+        "OUT_OF_MEMORY",
+        "FAILED",
+        "SIGKILL",
+        True,
+    )
     assert error.log_tail == ("bye",)
     assert not broker.called("ReleaseLease"), "there is nothing to release"
 
@@ -419,9 +428,7 @@ async def test_logs_resume_at_the_byte(broker: Any, fault: Any) -> None:
         assert b"".join([piece async for piece in b.logs(lease.name)]) == b"one\ntwo\nthree\n"
 
 
-async def test_the_token_goes_with_every_call_and_into_no_log(
-    broker: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_token_goes_with_every_call_and_into_no_log(broker: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     broker.ttl = 0.3
     async with AsyncBroker(broker.url, token="s3cret") as b, b.lease():

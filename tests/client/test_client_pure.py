@@ -185,11 +185,7 @@ def test_only_the_brokers_word_makes_it_lost(code: int, state: BeatState) -> Non
     assert answered(beat, Answer(code=0, ttl=30), 112, 113).state is state, "nothing leads back from LOST"
 
 
-@given(
-    steps=st.lists(
-        st.tuples(st.sampled_from([0, 14, 5]), st.floats(0, 50), st.floats(0, 50)), max_size=12
-    )
-)
+@given(steps=st.lists(st.tuples(st.sampled_from([0, 14, 5]), st.floats(0, 50), st.floats(0, 50)), max_size=12))
 def test_attached_means_renewed_within_ttl(steps: list[tuple[int, float, float]]) -> None:
     now, beat, confirmed, lost = 100.0, BEAT, 100.0, False
     for code, before, flight in steps:
@@ -230,7 +226,12 @@ def test_details_are_read_without_their_library() -> None:
     retry.retry_delay.FromMilliseconds(1500)
     bad = error_details_pb2.BadRequest(field_violations=[error_details_pb2.BadRequest.FieldViolation(field="spec.x")])
     read = read_details(details(info, retry, bad, error_details_pb2.DebugInfo(detail="ignored")))
-    assert (read.reason, read.metadata, read.retry_after, read.bad_field) == ("NEVER_FITS", {"queue": "etl"}, 1.5, "spec.x")
+    assert (read.reason, read.metadata, read.retry_after, read.bad_field) == (
+        "NEVER_FITS",
+        {"queue": "etl"},
+        1.5,
+        "spec.x",
+    )
     assert read_details([("grpc-status-details-bin", b"\xff\xff")]).reason == ""
     assert read_details([]).reason == ""
 

@@ -119,10 +119,10 @@ except LeaseLost as lost:
 
 
 @pytest.mark.promise(9)
-def test_the_query_of_a_lost_lease_ends_as_lost(broker: Any, spark_server: Any) -> None:
+def test_the_query_of_a_lost_lease_ends_as_lost(broker: Any, spark_server: Any, popen: Any) -> None:
     broker.ttl = 0.9
     broker.connection = spark_server.connection
-    process = subprocess.Popen(
+    process = popen(
         [sys.executable, "-c", LOSING, broker.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
@@ -161,11 +161,11 @@ elif how == "query":
 
 @pytest.mark.parametrize("how", ["with", "open"])
 def test_a_dead_server_holds_up_neither_the_end_nor_the_exit(
-    broker: Any, make_spark_server: Callable[[], Any], how: str
+    broker: Any, make_spark_server: Callable[[], Any], popen: Any, how: str
 ) -> None:
     server = make_spark_server()
     broker.connection = server.connection
-    process = subprocess.Popen(
+    process = popen(
         [sys.executable, "-c", DEAD, broker.url, how],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -178,11 +178,11 @@ def test_a_dead_server_holds_up_neither_the_end_nor_the_exit(
     assert not broker.live()
 
 
-def test_a_query_on_a_dead_server_ends_as_lost(broker: Any, make_spark_server: Callable[[], Any]) -> None:
+def test_a_query_on_a_dead_server_ends_as_lost(broker: Any, make_spark_server: Callable[[], Any], popen: Any) -> None:
     server = make_spark_server()
     broker.connection = server.connection
     broker.ttl = 0.9
-    process = subprocess.Popen(
+    process = popen(
         [sys.executable, "-c", LOSING, broker.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
@@ -214,6 +214,17 @@ with Broker(sys.argv[1]) as b:
     for _ in range(2):
         with b.lease(mode="LOCAL", cores=1) as lease, lease.session(api=api) as spark:
             assert spark.range(100).count() == 100
+            if api == "connect":
+                from pyspark.sql.connect.session import SparkSession
+                from pyspark.sql.connect.client import DefaultChannelBuilder
+                token = os.environ.pop("SPARK_CONNECT_AUTHENTICATE_TOKEN")
+                stranger = SparkSession.builder.remote("sc://127.0.0.1").create()
+                try:
+                    stranger.range(1).collect()
+                except Exception as error:
+                    print("refused" if "auth" in str(error).lower() else error)
+                stranger.client.close()
+                os.environ["SPARK_CONNECT_AUTHENTICATE_TOKEN"] = token
             if api == "classic":
                 heap = spark.sparkContext._jvm.java.lang.Runtime.getRuntime().maxMemory() >> 20
                 assert 400 < heap <= 512, heap
@@ -223,6 +234,7 @@ with Broker(sys.argv[1]) as b:
                     second.open_session()
                 except SessionConflict as error:
                     print("conflict")
+    assert "SPARK_CONNECT_AUTHENTICATE_TOKEN" not in os.environ
     import subprocess
     children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "comm="], capture_output=True, text=True).stdout
     assert "java" not in children, children
@@ -235,7 +247,8 @@ def test_local_sessions_have_the_leases_size_and_their_jvm_ends_with_them(
 ) -> None:
     local(broker, state_folder)
     env = {"SPARK_REMOTE": "sc://elsewhere:1", "PYTHONWARNINGS": "ignore", "PYSPARK_PYTHON": sys.executable}
-    assert run(LOCAL, api, env=env) == "conflict\nconflict\n"
+    expected = ["conflict"] if api == "classic" else ["refused", "conflict"]
+    assert run(LOCAL, api, env=env).split() == expected * 2
     assert not broker.live()
 
 

@@ -20,7 +20,9 @@ from sparkbroker.v1 import broker_pb2 as pb
 def test_with_and_without_with(broker: Any) -> None:
     seen: list[str] = []
     with Broker(broker.url) as b:
-        with b.lease(cores=1, on_progress=lambda p: seen.append(f"{p.state} in {threading.current_thread().name}")) as one:
+        with b.lease(
+            cores=1, on_progress=lambda p: seen.append(f"{p.state} in {threading.current_thread().name}")
+        ) as one:
             assert one.attached
             assert repr(one).startswith(f"<Lease {one.name} [READY, attached")
         two = b.acquire(cores=1)
@@ -120,9 +122,9 @@ with Broker(sys.argv[1]) as b:
 """
 
 
-def test_an_interrupt_while_it_waits_for_the_broker_leaves_nothing(broker: Any) -> None:
+def test_an_interrupt_while_it_waits_for_the_broker_leaves_nothing(broker: Any, popen: Any) -> None:
     broker.ready_at_once = False
-    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, broker.url], stderr=subprocess.PIPE, text=True)
+    process = popen([sys.executable, "-c", INTERRUPTED, broker.url], stderr=subprocess.PIPE, text=True)
     broker.until(lambda: broker.called("WatchLease"))
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
@@ -130,9 +132,9 @@ def test_an_interrupt_while_it_waits_for_the_broker_leaves_nothing(broker: Any) 
     assert not broker.live()
 
 
-def test_an_interrupt_during_the_acquire_leaves_nothing(broker: Any) -> None:
+def test_an_interrupt_during_the_acquire_leaves_nothing(broker: Any, popen: Any) -> None:
     arrived = broker.hold("AcquireLease")
-    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, broker.url], stderr=subprocess.PIPE, text=True)
+    process = popen([sys.executable, "-c", INTERRUPTED, broker.url], stderr=subprocess.PIPE, text=True)
     assert arrived.wait(20)
     process.send_signal(signal.SIGINT)
     broker.until(lambda: len(broker.called("AcquireLease")) == 2, "the replay that finds out what was made")
@@ -143,8 +145,8 @@ def test_an_interrupt_during_the_acquire_leaves_nothing(broker: Any) -> None:
     assert not broker.live()
 
 
-def test_an_interrupt_of_the_body_releases_and_a_second_one_does_not_hang(broker: Any) -> None:
-    process = subprocess.Popen(
+def test_an_interrupt_of_the_body_releases_and_a_second_one_does_not_hang(broker: Any, popen: Any) -> None:
+    process = popen(
         [sys.executable, "-c", INTERRUPTED, broker.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
@@ -275,12 +277,12 @@ async def test_the_transport_of_forked_children_does_all_that_the_usual_one_does
 
 
 @pytest.mark.parametrize("dead", [False, True])
-def test_the_interpreter_ends_in_time(broker: Any, dead: bool, state_folder: Path) -> None:
+def test_the_interpreter_ends_in_time(broker: Any, popen: Any, dead: bool, state_folder: Path) -> None:
     program = (
         "import sys\nfrom sparkbroker.client import Broker\nb = Broker(sys.argv[1])\nlease = b.acquire()\nlease.attach()\n"
         "print('up', flush=True)\nsys.stdin.read()"
     )
-    process = subprocess.Popen(
+    process = popen(
         [sys.executable, "-c", program, broker.url],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=state_folder,
         env=os.environ | {"PYTHONWARNINGS": "error"},

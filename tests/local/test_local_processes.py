@@ -233,23 +233,26 @@ asyncio.run(main())
 """
 
 
-def broker(machine, *, embedded: bool, wait: bool) -> subprocess.Popen[bytes]:
+def broker(machine, *, embedded: bool, wait: bool) -> None:
+    """One that has made d1, or its shim, and was killed then."""
     code = BROKER.format(tests=str(Path(__file__).parent), folder=str(machine.folder), embedded=embedded, wait=wait)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"made\n"
-    process.stdout.close()
-    machine.request("d1")
-    return process
+    try:
+        assert process.stdout.readline() == b"made\n"
+        while not machine.processes("d1"):  # it is being executed, and shows no environment yet
+            assert process.poll() is None
+        machine.request("d1")
+    finally:
+        process.stdout.close()
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.promise(6)
 @pytest.mark.parametrize(("embedded", "wait"), [(True, True), (True, False), (False, False)])
 async def test_kill_of_an_embedded_broker_or_before_go_leaves_nothing(machine, embedded, wait):
-    process = broker(machine, embedded=embedded, wait=wait)
-    assert machine.processes("d1")
-    process.kill()
-    process.wait()
+    broker(machine, embedded=embedded, wait=wait)
     local = await machine.provisioner()
     await machine.until(local, "d1", Phase.ABSENT, Phase.EXITED)
     assert not machine.processes("d1")
@@ -257,9 +260,7 @@ async def test_kill_of_an_embedded_broker_or_before_go_leaves_nothing(machine, e
 
 @pytest.mark.promise(4)
 async def test_kill_of_a_broker_leaves_its_drivers_ready_for_the_next(machine, small):
-    process = broker(machine, embedded=False, wait=True)
-    process.kill()
-    process.wait()
+    broker(machine, embedded=False, wait=True)
     local = await machine.provisioner()
     assert [seen.phase for seen in await local.inventory()] == [Phase.READY]
     assert len(machine.processes("d1")) == 3

@@ -302,7 +302,9 @@ async def torture(rounds: int, clients: int, seed: int, folder: Path) -> World:
 def report(world: World) -> str:
     counts = world.counts
     lines = [f"{name:>15} {counts[name]}" for name in ("kills", "acquired", "used", "released", "walked away")]
-    lines += [f"{name:>15} {counts[name]}" for name in ("repeated calls", "lost", "doubled", "leaked", "refused", "died")]
+    lines += [
+        f"{name:>15} {counts[name]}" for name in ("repeated calls", "lost", "doubled", "leaked", "refused", "died")
+    ]
     return "\n".join([*lines, *world.faults[:20]])
 
 

@@ -49,9 +49,7 @@ async def serve(
     and Unavailable when the store is lost meanwhile.
     """
     form = config.server.log_format
-    set_up(
-        form=form if form != "auto" else "console" if sys.stderr.isatty() else "json", level=config.server.log_level
-    )
+    set_up(form=form if form != "auto" else "console" if sys.stderr.isatty() else "json", level=config.server.log_level)
     folder = StateFolder(config.store.state_folder, ballast_size=config.store.ballast, create_parents=True)
     with folder:
         await _Broker(config, folder, embedded=embedded, launcher=launcher).run(parent_fd)

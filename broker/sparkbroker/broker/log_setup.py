@@ -17,6 +17,10 @@ _fields: ContextVar[Callable[[], Mapping[str, str]] | None] = ContextVar("sparkb
 
 SECRET_FIELDS: Final = frozenset({"authorization", "headers", "token", "password", "secret", "key"})
 HIDDEN: Final = "(hidden)"
+# Without the frames' local variables, which hold requests and tokens (promise 11).
+_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 
 
 def bind_lazily(fields: Callable[[], Mapping[str, str]]) -> None:
@@ -39,7 +43,7 @@ def set_up(*, form: Literal["console", "json"] = "console", level: str = "info",
     ]
     out = stream or sys.stderr
     renderers: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if form == "json"
         else [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
     )

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from sparkbroker.client._values import LocalConnection
 
 _log = logging.getLogger("sparkbroker.client")
 STOP_TIMEOUT: Final = 15.0
+_TOKEN: Final = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
 _HIDDEN: Final = (
     "SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_API_MODE", "MASTER", "PYSPARK_SUBMIT_ARGS",
     "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET",
@@ -27,10 +29,12 @@ _HIDDEN: Final = (
 def open_local(connection: LocalConnection, api: Literal["classic", "connect"], app_name: str) -> "LocalSession":
     """Start a JVM with the lease's sizes and open a session in it; it needs a process without one.
 
-    Errors: SessionConflict, SessionFailed, SparkMissing.
+    A local Connect session has pyspark's fixed port, 15002 on loopback: one at a time on a machine. Errors:
+    SessionConflict, SessionFailed, SparkMissing.
     """
     _check_process()
     with _environment():
+        token = _connect_token() if api == "connect" else None
         jvm = start_jvm(_find_spark_home(), _settings(connection, app_name), os.environ)
         os.environ.update(jvm.environment)
         try:
@@ -39,13 +43,23 @@ def open_local(connection: LocalConnection, api: Literal["classic", "connect"], 
         except BaseException as error:
             _forget_session()
             jvm.end()
+            _forget_token(token)
             if not isinstance(error, Exception):
                 raise
             raise SessionFailed(f"no local session could be opened ({connection.master}): {describe(error)}") from error
         finally:
             for name in jvm.environment:
                 os.environ.pop(name, None)
-    return LocalSession(spark, jvm)
+    return LocalSession(spark, jvm, token)
+
+
+def _connect_token() -> str | None:
+    """Give the JVM, which is about to start, the token that pyspark will use. Without one its Connect server would
+    serve whoever reaches its port. None: the program has set one."""
+    if _TOKEN in os.environ:
+        return None
+    os.environ[_TOKEN] = secrets.token_urlsafe(32)
+    return os.environ[_TOKEN]
 
 
 def _settings(connection: LocalConnection, app_name: str) -> dict[str, str]:
@@ -109,9 +123,10 @@ class LocalSession:
 
     uses_session_id = False
 
-    def __init__(self, spark: Any, jvm: Jvm) -> None:
+    def __init__(self, spark: Any, jvm: Jvm, token: str | None) -> None:
         self._spark = spark
         self._jvm = jvm
+        self._token = token
         self._lock = threading.Lock()
         self._open = True
 
@@ -137,10 +152,16 @@ class LocalSession:
             _log.warning("sparkbroker: the local session was not stopped in good order: %s", describe(error))
         _forget_session()
         self._jvm.end()
+        _forget_token(self._token)
 
     def abort(self, reason: str) -> None:
         _log.warning("sparkbroker: the local session is ended: %s", reason)
         self.close()
+
+
+def _forget_token(token: str | None) -> None:
+    if token is not None and os.environ.get(_TOKEN) == token:
+        del os.environ[_TOKEN]
 
 
 def _forget_session() -> None:

@@ -45,6 +45,7 @@ class Answers:
         self._clock = clock
 
     def find(self, caller: Caller, request_id: str, kind: str, asked: str) -> RequestResult | None:
+        """The first answer, if there was one. Raise RequestIdReused if it was to another request."""
         if not request_id:
             return None
         result = self._authority.requests.get((caller.principal, request_id))
@@ -63,7 +64,10 @@ class Answers:
         asked: str,
         lease: Lease,
         generation: int = 0,
+        *,
+        existing: bool = False,
     ) -> None:
+        """Store the answer in the transaction of what it tells."""
         if request_id:
             result = RequestResult(
                 kind=kind,
@@ -71,6 +75,7 @@ class Answers:
                 lease_id=lease.id,
                 generation=Generation(generation),
                 created=self._clock.wall(),
+                existing=existing,
             )
             self._authority.put_request(caller.principal, request_id, result)
 

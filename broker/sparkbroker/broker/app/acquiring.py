@@ -10,7 +10,7 @@ from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.views import Acquired, EventType, OnExisting
 from sparkbroker.broker.domain.errors import KeyInUse, LeaseEnded, TooMany
-from sparkbroker.broker.domain.lease import Lease, LeaseReason, LeaseState, Timings
+from sparkbroker.broker.domain.lease import Lease, LeaseReason, LeaseState, Timings, want
 from sparkbroker.broker.domain.request import SpecRequest, check_key, check_request_id
 from sparkbroker.broker.domain.units import Generation, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
@@ -62,16 +62,16 @@ class Acquiring:
             lease = self._authority.leases.get(replayed.lease_id)
             if lease is None:
                 raise LeaseEnded("this request was answered before, and its lease has ended and is no longer kept")
-            return await self._acquired(lease, existing=False)
+            return await self._acquired(self._wanted(lease), existing=replayed.existing)
         resolved = self._catalogue.resolve(caller, request)
         existing = self._existing(caller, key)
         if existing is not None and on_existing is not OnExisting.REPLACE:
             if on_existing is OnExisting.FAIL or existing.spec != resolved.spec:
                 await self._authority.settle(existing.revision)
                 raise _key_in_use(existing, on_existing)
-            self._answers.remember(caller, request_id, "acquire", asked, existing)
-            return await self._acquired(existing, existing=True)
-        self._check_limits(caller, resolved, replaces=existing is not None)
+            self._answers.remember(caller, request_id, "acquire", asked, existing, existing=True)
+            return await self._acquired(self._wanted(existing), existing=True)
+        self._check_limits(caller, resolved, existing)
         if existing is not None:
             self._ending.end(
                 existing, LeaseState.RELEASED, LeaseReason.REPLACED, "its key was acquired again with REPLACE"
@@ -100,6 +100,13 @@ class Acquiring:
         self._admitter.add(lease)
         return lease
 
+    def _wanted(self, lease: Lease) -> Lease:
+        """Somebody asks for it: it waits for them as long as a new one would."""
+        if not lease.live:
+            return lease
+        now, epoch = self._authority.serving.now(), self._authority.epoch
+        return self._authority.touch_lease(want(lease, now, epoch), store=True)
+
     async def _acquired(self, lease: Lease, *, existing: bool) -> Acquired:
         await self._authority.settle(lease.revision)
         return Acquired(await self._access.view(lease), existing)
@@ -108,15 +115,17 @@ class Acquiring:
         lease_id = self._authority.keys.get((caller.principal, key)) if key else None
         return self._authority.leases[lease_id] if lease_id is not None else None
 
-    def _check_limits(self, caller: Caller, resolved: Resolved, *, replaces: bool) -> None:
+    def _check_limits(self, caller: Caller, resolved: Resolved, replaced: Lease | None) -> None:
         live = self._authority.live_of.get(caller.principal, 0)
-        if live >= self._max_live and not replaces:
+        if live >= self._max_live and replaced is None:
             raise TooMany(
                 f"{caller.principal} has {live} live leases, the most that are allowed: release some",
                 retry_after=BUSY,
             )
         queue = self._catalogue.queues[resolved.spec.queue]
         waiting = self._admitter.queue_length(queue.name)
+        if replaced is not None and replaced.state is LeaseState.QUEUED and replaced.spec.queue == queue.name:
+            waiting -= 1
         if waiting >= queue.max_queued:
             raise TooMany(
                 f"{waiting} leases wait in queue {queue.name}, the most that may: ask again later", retry_after=BUSY

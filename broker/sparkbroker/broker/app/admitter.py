@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
+
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.views import EventType, Progress
@@ -88,7 +89,7 @@ class Admitter:
 
     def _run(self) -> None:
         self._scheduled = False
-        if not self.inventory_complete:
+        if not self.inventory_complete or self._authority.refuses:
             return
         for _ in range(STEPS_AT_ONCE):
             admitted = self._admission.admit_next(self._authority.ledger, self._owner)

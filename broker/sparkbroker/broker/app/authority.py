@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 import structlog
+
 from sparkbroker.broker.app import records
 from sparkbroker.broker.app.records import RequestResult
 from sparkbroker.broker.app.serving import ServingClock
@@ -31,7 +32,6 @@ from sparkbroker.broker.domain.units import (
     Principal,
     Revision,
     ServingTime,
-    WallTime,
 )
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.metrics import Metrics
@@ -59,7 +59,7 @@ READ_AT_ONCE: Final = 500
 """Rows that are read before others run: some milliseconds."""
 
 
-class StoreLost(Exception):  # noqa: N818 - what happened, and the end of this leadership
+class StoreLost(Exception):
     """A commit failed: this broker has to end, and the next leadership recovers from the store."""
 
 
@@ -302,6 +302,11 @@ class Authority:
         await waiter
 
     @property
+    def refuses(self) -> bool:
+        """Nothing is accepted any more."""
+        return self._failure is not None
+
+    @property
     def durable(self) -> Revision:
         """All up to this revision is committed."""
         return self._durable
@@ -366,7 +371,7 @@ class Authority:
 
     def _take(self) -> tuple[Batch | None, list[LeaseEvent], int]:
         size = len(self._rows) + len(self._stored_requests)
-        if not size and not self._told and self._compact is None and not self._heartbeat:
+        if self.revision == self._durable and self._compact is None and not self._heartbeat:
             return None, [], 0
         encode = records.encode
         batch = Batch(
@@ -393,7 +398,12 @@ class Authority:
         return self.revision
 
     def _stage(
-        self, kind: RowKind, row_id: str, revision: Revision, expected: Revision, record: Lease | Driver | Profile | None
+        self,
+        kind: RowKind,
+        row_id: str,
+        revision: Revision,
+        expected: Revision,
+        record: Lease | Driver | Profile | None,
     ) -> None:
         """Only the last value of a row is written in a group, and so only it is encoded. What a caller wrote into it
         has passed the same encoder before (``records.digest``), so that bad data has failed its own request."""

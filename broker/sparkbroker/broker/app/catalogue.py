@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+
 from sparkbroker.broker.app.records import digest
 from sparkbroker.broker.domain import sizing
 from sparkbroker.broker.domain.errors import InvalidField, NotFound

@@ -1,6 +1,7 @@
 """How leases and attachments end, whoever ends them: the one place where what follows from it is set going."""
 
 import msgspec
+
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.reconciler import Reconciler

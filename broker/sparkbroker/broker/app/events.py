@@ -97,7 +97,7 @@ class Events:
         """Whether somebody waits for this lease."""
         return lease_id in self._of_lease
 
-    def committed(self, events: list[LeaseEvent], revision: Revision) -> None:  # noqa: ARG002 - Observer's signature
+    def committed(self, events: list[LeaseEvent], revision: Revision) -> None:
         """Tell the subscribers: called by the authority after a commit, in the order of revisions."""
         for event in events:
             for subscription in self._of_lease.get(event.lease_id, ()):

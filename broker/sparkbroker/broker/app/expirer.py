@@ -5,6 +5,7 @@ import heapq
 from typing import Final, assert_never
 
 import structlog
+
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.events import Events

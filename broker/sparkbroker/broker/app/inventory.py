@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 import structlog
+
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.reconciler import Reconciler

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 import structlog
+
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.domain.driver import DriverState
 from sparkbroker.broker.domain.errors import ProvisionerFailed

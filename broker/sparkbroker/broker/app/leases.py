@@ -150,7 +150,7 @@ class Leases:
             for queue in sorted(self._catalogue.usable_queues(caller), key=lambda each: each.name)
         ]
 
-    def profiles(self, caller: Caller) -> Sequence[ProfileView]:  # noqa: ARG002 - who may use which comes with roles
+    def profiles(self, caller: Caller) -> Sequence[ProfileView]:
         """The profiles, by name."""
         return [
             ProfileView(profile, self._provisioners[profile.provisioner].unusable(profile))

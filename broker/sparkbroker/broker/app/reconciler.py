@@ -7,6 +7,7 @@ from typing import Final, assert_never
 
 import msgspec
 import structlog
+
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.views import EventType
@@ -18,6 +19,7 @@ from sparkbroker.broker.domain.lease import (
     Lease,
     LeaseReason,
     LeaseState,
+    Timings,
     become_ready,
     end,
     finish,
@@ -236,9 +238,16 @@ class Reconciler:
         timings = msgspec.structs.replace(lease.timings, ready=ready)
         now = self._authority.serving.now()
         lease = self._authority.put_lease(become_ready(lease, timings, now), (EventType.STATE, Generation(0)))
-        if timings.admitted is not None:
-            self._metrics.phase("start", max(0.0, ready - timings.admitted))
+        self._report_phases(timings)
         log.info("lease.ready", lease=lease.id, driver=driver.id)
+
+    def _report_phases(self, timings: Timings) -> None:
+        moments = (timings.admitted, timings.process_started, timings.port_open, timings.ready)
+        for name, begun, over in zip(("process_start", "port_open", "connect"), moments, moments[1:], strict=False):
+            if begun is not None and over is not None:
+                self._metrics.phase(name, max(0.0, over - begun))
+        if timings.ready is not None:
+            self._metrics.phase("ready", max(0.0, timings.ready - timings.queued))
 
     def _sessions_ended(self, driver_id: DriverId, sessions: tuple[str, ...]) -> None:
         driver = self._authority.drivers.get(driver_id)

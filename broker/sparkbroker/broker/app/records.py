@@ -30,6 +30,7 @@ class RequestResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     lease_id: LeaseId
     generation: Generation
     created: WallTime
+    existing: bool = False
 
 
 Record = Lease | Driver | Profile | LeaseEvent | RequestResult

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 import msgspec
+
 from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseReason, LeaseState
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources

@@ -16,6 +16,8 @@ from sparkbroker.broker.ports.store import Store
 
 PAGE: Final = 500
 PROGRESS_PERIOD: Final = 1.0
+QUIET: Final = 10.0
+"""Seconds after which a watch that filters everything out is told the revision."""
 FAR: Final = 50
 """From this position on, progress is told ten times more rarely: a long queue isn't news every second."""
 
@@ -109,13 +111,19 @@ class Watching:
             if after:
                 subscription.overflowed = True
             yield WatchUpdate(revision=last)
+            told, told_at = last, self._authority.serving.now()
             while True:
                 async for event in self._next(subscription, None, last):
                     last = event.revision
                     if wanted(event):
+                        told, told_at = last, self._authority.serving.now()
                         yield WatchUpdate(event=event, revision=last)
                 if self._events.closed:
                     return
+                if last > told and self._authority.serving.now() >= told_at + QUIET:
+                    # Nothing of interest: where to resume all the same, before that is compacted.
+                    told, told_at = last, self._authority.serving.now()
+                    yield WatchUpdate(revision=last)
                 await subscription.wait()
         finally:
             self._events.unsubscribe(None, subscription)

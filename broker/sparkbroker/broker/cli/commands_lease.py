@@ -49,7 +49,9 @@ def lease_watch(
     from sparkbroker.broker.cli import following
 
     if name is not None and selection:
-        raise typer.BadParameter("it selects among all leases: leave out either NAME or --filter", param_hint="--filter")
+        raise typer.BadParameter(
+            "it selects among all leases: leave out either NAME or --filter", param_hint="--filter"
+        )
     options = globals_of(context, output)
     asyncio.run(following.all_leases(options, selection) if name is None else following.one_lease(options, name))
 

@@ -24,7 +24,12 @@ from sparkbroker.broker.domain.sizing import charge
 OLDEST_PYTHON: Final = (3, 11)
 LEAST_DISK: Final = 2 << 30
 NEEDED: Final = (("grpcio", (1, 76)), ("protobuf", (6, 31)))
-BESIDE_SPARK: Final = (("pandas", (2, 2), (3,)), ("pyarrow", (18,), None), ("grpcio-status", (1, 76), None), ("zstandard", (0, 25), None))
+BESIDE_SPARK: Final = (
+    ("pandas", (2, 2), (3,)),
+    ("pyarrow", (18,), None),
+    ("grpcio-status", (1, 76), None),
+    ("zstandard", (0, 25), None),
+)
 _LOCAL_EXTRA: Final = "pip install 'sparkbroker[local]'"
 
 
@@ -218,5 +223,3 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _dotted(numbers: tuple[int, ...]) -> str:
     return ".".join(map(str, numbers))
-
-

@@ -156,7 +156,9 @@ def _timings(lease: pb.Lease) -> Iterable[tuple[str, Timestamp]]:
 def _exit(lease: pb.Lease) -> str:
     if not lease.HasField("exit"):
         return ""
-    how = lease.exit.signal or (f"exit status {lease.exit.exit_code}" if lease.exit.HasField("exit_code") else "unknown")
+    how = lease.exit.signal or (
+        f"exit status {lease.exit.exit_code}" if lease.exit.HasField("exit_code") else "unknown"
+    )
     return f"{how}, out of memory" if lease.exit.out_of_memory else how
 
 

@@ -26,7 +26,9 @@ def check_principals(config: Config, users: Collection[str]) -> None:
         f'server.tokens has {len(set(users))} users and {field} has provisioner = "local": whoever runs code in a local'
         " driver can read what the others' drivers know"
     )
-    raise ConfigError(config.source, [Problem("shared_trust", problem, "set shared_trust = true if they trust each other")])
+    raise ConfigError(
+        config.source, [Problem("shared_trust", problem, "set shared_trust = true if they trust each other")]
+    )
 
 
 def capacity_warnings(config: Config, capacity: Mapping[str, Resources]) -> list[str]:
@@ -79,7 +81,10 @@ def _durations(config: Config) -> list[Problem]:
 
 def _defaults(config: Config) -> list[Problem]:
     problems = []
-    pairs = (("profile", config.leases.default_profile, config.profiles), ("queue", config.leases.default_queue, config.queues))
+    pairs = (
+        ("profile", config.leases.default_profile, config.profiles),
+        ("queue", config.leases.default_queue, config.queues),
+    )
     for kind, named, known in pairs:
         if named is not None and named not in known:
             problems.append(
@@ -88,7 +93,9 @@ def _defaults(config: Config) -> list[Problem]:
     if not config.default_queue and any(not profile.queues for profile in config.profiles.values()):
         without = next(name for name, profile in config.profiles.items() if not profile.queues)
         problem = f'there are several queues, none is called "default", and {dotted(("profiles", without))} names none'
-        problems.append(Problem("leases.default_queue", problem, "set it to one of " + ", ".join(sorted(config.queues))))
+        problems.append(
+            Problem("leases.default_queue", problem, "set it to one of " + ", ".join(sorted(config.queues)))
+        )
     return problems
 
 

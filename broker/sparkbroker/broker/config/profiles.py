@@ -32,7 +32,9 @@ def _check_master(value: str) -> str:
     if value in {"local", "local-cluster"} or _STANDALONE.fullmatch(value):
         return value
     if value.startswith("local-cluster["):
-        raise wrong(f"{shown(value)} fixes the sizes", 'write "local-cluster": they are those of the lease\'s executors')
+        raise wrong(
+            f"{shown(value)} fixes the sizes", 'write "local-cluster": they are those of the lease\'s executors'
+        )
     if value.startswith("local["):
         raise wrong(f"{shown(value)} fixes the threads", 'write "local": they are the lease\'s cores')
     raise wrong(f"{shown(value)} is not a master", 'write "local", "local-cluster" or "spark://host:port"')

@@ -12,6 +12,8 @@ class BrokerError(Exception):
     reason: ClassVar[str] = "INTERNAL"
 
     def __init__(self, message: str, *, retry_after: float | None = None, **metadata: str) -> None:
+        # A path or a log line may hold bytes that are no text, which neither gRPC nor the store can carry.
+        message = message.encode("utf-8", "backslashreplace").decode()
         super().__init__(message)
         self.message = message
         self.metadata = metadata

@@ -229,9 +229,7 @@ def _move(lease: Lease, state: LeaseState, reason: LeaseReason, message: str, **
 
 def admit(lease: Lease, driver_id: DriverId, wall: WallTime) -> Lease:
     """QUEUED -> PROVISIONING: its capacity is charged to this driver."""
-    timings = msgspec.structs.replace(
-        lease.timings, admitted=wall, process_started=None, port_open=None, ready=None
-    )
+    timings = msgspec.structs.replace(lease.timings, admitted=wall, process_started=None, port_open=None, ready=None)
     return _move(
         lease, LeaseState.PROVISIONING, LeaseReason.STARTING, "the driver is being created",
         driver_id=driver_id, timings=timings,
@@ -326,6 +324,14 @@ def renew(lease: Lease, generation: Generation, now: ServingTime, epoch: Epoch) 
         for a in lease.attachments
     )
     return msgspec.structs.replace(lease, wait_deadline=wait, attachments=attachments, renewed_epoch=epoch)
+
+
+def want(lease: Lease, now: ServingTime, epoch: Epoch) -> Lease:
+    """Somebody has asked for it (again): it waits for them, QUEUED or READY, as long as it would for the first."""
+    lease = renew(lease, Generation(0), now, epoch)
+    if lease.unattended_deadline is None:
+        return lease
+    return msgspec.structs.replace(lease, unattended_deadline=ServingTime(now + lease.spec.unattended_ttl))
 
 
 def recover(lease: Lease, began: Mapping[Epoch, ServingTime]) -> Lease:

@@ -156,9 +156,7 @@ class Ledger:
         """Whether ``charge`` would take it now."""
         return self.lacking(queue, pool, amount) is None
 
-    def lacking(
-        self, queue: str, pool: str, amount: Resources, *, reserved: Resources | None = None
-    ) -> Lacking | None:
+    def lacking(self, queue: str, pool: str, amount: Resources, *, reserved: Resources | None = None) -> Lacking | None:
         """What it doesn't fit in now: the queue's limit before the pool's. None: it fits.
 
         ``reserved`` is counted as in use in the pool.

@@ -123,7 +123,9 @@ def parse_cpu(text: str, field: str) -> int:
 def check_cores(cores: int, field: str) -> int:
     """Whole cores, as Spark's task slots. Raise InvalidField unless from 1 to 100000."""
     if not 1 <= cores <= MAX_CORES:
-        raise InvalidField(field, f"{cores} is not a number of cores", f"it must be a whole number from 1 to {MAX_CORES}")
+        raise InvalidField(
+            field, f"{cores} is not a number of cores", f"it must be a whole number from 1 to {MAX_CORES}"
+        )
     return cores
 
 

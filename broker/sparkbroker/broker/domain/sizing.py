@@ -42,9 +42,7 @@ class ProcessSize(msgspec.Struct, frozen=True):
 
 def container(size: ContainerSize) -> ProcessSize:
     """A driver or an executor that is a process of its own."""
-    return ProcessSize(
-        size.cores, size.memory, overhead(size.memory) if size.overhead is None else size.overhead
-    )
+    return ProcessSize(size.cores, size.memory, overhead(size.memory) if size.overhead is None else size.overhead)
 
 
 def single_process(spec: LeaseSpec) -> ProcessSize:

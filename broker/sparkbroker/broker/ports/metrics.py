@@ -18,7 +18,8 @@ class Metrics(Protocol):
         ...
 
     def phase(self, name: str, seconds: float) -> None:
-        """A lease has left a phase of its start: ``queued``, ``process_start``, ``port_open``, ``connect``, ``ready``."""
+        """A lease has left a phase of its start: ``queued``, ``process_start``, ``port_open``, ``connect``,
+        or all of them: ``ready``."""
         ...
 
     def ended(self, outcome: str, reason: str) -> None:

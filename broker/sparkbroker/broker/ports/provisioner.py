@@ -14,6 +14,7 @@ from sparkbroker.broker.domain.observation import Handle, Observation, Phase
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId
+
 __all__ = ["ConnectEndpoint", "DriverRequest", "Handle", "LogChunk", "Observation", "Phase", "Provisioner"]
 
 

@@ -38,6 +38,9 @@ JVM_OPTIONS: Final = (
     "-XX:+IgnoreUnrecognizedVMOptions",
     *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
     "-Dio.netty.tryReflectionSetAccessible=true",
+    "-Dio.netty.allocator.type=pooled",
+    # Without it netty does without Unsafe on Java 24 and newer, and Arrow's allocator needs it.
+    "-Dio.netty.noUnsafe=false",
     "-Djdk.reflect.useDirectMethodHandle=false",
 )
 """Those of Spark's own launcher, less the incubating vector module, which slows the start and some JDKs lack."""

@@ -12,19 +12,24 @@ live. A worker that left the session is found by the marker, one that dropped it
 
 import os
 import signal
+import time
 
 DRIVER_MARK = "SPARKBROKER_DRIVER_ID"
 OWNER_MARK = "SPARKBROKER_OWNER"
 CHARGE_MARK = "SPARKBROKER_CHARGE"
 _LONGEST_ENVIRON = 1 << 20
+_KERNEL_THREAD = 0x00200000
+_LOOKS_AT_EMPTY = 3
+_BETWEEN_LOOKS = 0.001
 
 
 class ProcessStat:
     """What /proc/PID/stat says; ``start`` is in clock ticks since the boot."""
 
-    __slots__ = ("pid", "session", "start", "state")
+    __slots__ = ("kernel", "pid", "session", "start", "state")
 
-    def __init__(self, pid: int, state: str, session: int, start: int) -> None:
+    def __init__(self, pid: int, state: str, session: int, start: int, *, kernel: bool) -> None:
+        self.kernel = kernel
         self.pid = pid
         self.state = state
         self.session = session
@@ -48,7 +53,7 @@ def read_stat(pid: int) -> ProcessStat | None:
     state = fields[0].decode()
     if state in "ZXx":
         return None
-    return ProcessStat(pid, state, int(fields[3]), int(fields[19]))
+    return ProcessStat(pid, state, int(fields[3]), int(fields[19]), kernel=bool(int(fields[6]) & _KERNEL_THREAD))
 
 
 def is_alive(pid: int, start: int) -> bool:
@@ -74,39 +79,40 @@ def all_processes() -> list[ProcessStat]:
     return [stat for stat in found if stat is not None]
 
 
+def environments(processes: list[ProcessStat]) -> dict[int, dict[str, str]]:
+    """By pid. A process that is just being executed shows an empty environment for a moment: it is read again."""
+    result = {stat.pid: environment(stat.pid) for stat in processes}
+    for _ in range(_LOOKS_AT_EMPTY):
+        empty = [
+            stat for stat in processes if not result[stat.pid] and not stat.kernel and is_alive(stat.pid, stat.start)
+        ]
+        if not empty:
+            break
+        time.sleep(_BETWEEN_LOOKS)
+        result.update((stat.pid, environment(stat.pid)) for stat in empty)
+    return result
+
+
 def owned(owner: str) -> dict[int, dict[str, str]]:
     """The environments, by pid, of all processes that carry this owner's mark."""
-    result = {}
-    mark = f"{OWNER_MARK}={owner}".encode()
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                raw = file.read(_LONGEST_ENVIRON)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        if mark in raw.split(b"\0") and read_stat(int(name)) is not None:
-            result[int(name)] = environment(int(name))
-    return result
+    found = environments(all_processes())
+    return {pid: variables for pid, variables in found.items() if variables.get(OWNER_MARK) == owner}
 
 
 def members(owner: str, driver_id: str, session: int, leader_start: int) -> list[ProcessStat]:
     """The driver's processes that are alive, its shim included.
 
-    The session counts only while its leader is the driver's own shim, or dead and the session's pid not taken anew.
+    The session counts only while its leader is the driver's own shim: later its number may be taken anew.
     """
     leader = read_stat(session) if session else None
     session_is_ours = leader is not None and leader.start == leader_start
-    result = []
+    result: list[ProcessStat] = []
+    others: list[ProcessStat] = []
     for stat in all_processes():
-        if session_is_ours and stat.session == session:
-            result.append(stat)
-            continue
-        found = environment(stat.pid)
-        if found.get(DRIVER_MARK) == driver_id and found.get(OWNER_MARK) == owner:
-            result.append(stat)
-    return result
+        (result if session_is_ours and stat.session == session else others).append(stat)
+    found = environments(others)
+    marks = {DRIVER_MARK: driver_id, OWNER_MARK: owner}
+    return result + [stat for stat in others if marks.items() <= found[stat.pid].items()]
 
 
 def send_signal(process: ProcessStat, number: int) -> bool:
