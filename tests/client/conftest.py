@@ -67,7 +67,7 @@ def rich_status(fault: Fault) -> Any:
     return rpc_status.to_status(status_pb2.Status(code=fault.code.value[0], message=fault.message, details=packed))
 
 
-class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
+class FakeBroker(BrokerServiceServicer):
     """Runs in a thread with a loop of its own. Its attributes may be set from any thread."""
 
     def __init__(self, folder: Path) -> None:
@@ -182,7 +182,7 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
 
     def _move(self, lease: pb.Lease, state: int, reason: int = 0, message: str = "", **changes: Any) -> None:
         revision = next(self._revisions)
-        lease.state, lease.reason, lease.message, lease.revision = state, reason, message, revision  # type: ignore[assignment]
+        lease.MergeFrom(pb.Lease(state=state, reason=reason, message=message, revision=revision))  # type: ignore[arg-type]
         if "exit" in changes:
             lease.exit.CopyFrom(changes["exit"])
         event = pb.LeaseEvent(
@@ -230,7 +230,7 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
         fault = Fault(grpc.StatusCode.FAILED_PRECONDITION, reason=reason, message=message)
         await context.abort_with_status(rich_status(fault))
 
-    async def AcquireLease(self, request: Any, context: Any) -> Any:
+    async def AcquireLease(self, request: Any, context: Any) -> Any:  # noqa: N802
         fault = await self._enter("AcquireLease", request, context)
         existing = False
         if request.request_id in self.by_request:
@@ -249,18 +249,18 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
         await self._leave(fault, context)
         return pb.AcquireLeaseResponse(lease=self.leases[name], existing=existing)
 
-    async def GetLease(self, request: Any, context: Any) -> Any:
+    async def GetLease(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self._leave(await self._enter("GetLease", request, context), context)
         return pb.GetLeaseResponse(lease=await self._lease(request.name, context))
 
-    async def ListLeases(self, request: Any, context: Any) -> Any:
+    async def ListLeases(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self._leave(await self._enter("ListLeases", request, context), context)
         begin, size = int(request.page_token or 0), min(request.page_size, 3)
         leases = list(self.leases.values())
         more = str(begin + size) if begin + size < len(leases) else ""
         return pb.ListLeasesResponse(leases=leases[begin : begin + size], next_page_token=more)
 
-    async def WatchLease(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def WatchLease(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         fault = await self._enter("WatchLease", request, context)
         lease = await self._lease(request.name, context)
         sent = 0
@@ -286,7 +286,7 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
                     return
             await changed.wait()
 
-    async def AttachLease(self, request: Any, context: Any) -> Any:
+    async def AttachLease(self, request: Any, context: Any) -> Any:  # noqa: N802
         fault = await self._enter("AttachLease", request, context)
         lease = await self._lease(request.name, context)
         await self._check(lease, 0, context)
@@ -302,7 +302,7 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
         attachment = known[0] if known else lease.attachments[-1]
         return pb.AttachLeaseResponse(lease=lease, attachment=attachment, ttl=ttl)
 
-    async def KeepAlive(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def KeepAlive(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
         self.streams += 1
         async for request in requests:
             fault = await self._enter("KeepAlive", request, context)
@@ -328,13 +328,13 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
             result.message = lease.notice
         return result
 
-    async def RenewLease(self, request: Any, context: Any) -> Any:
+    async def RenewLease(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self._leave(await self._enter("RenewLease", request, context), context)
         lease = await self._lease(request.name, context)
         await self._check(lease, request.generation, context)
         return pb.RenewLeaseResponse(state=lease.state)
 
-    async def ReleaseLease(self, request: Any, context: Any) -> Any:
+    async def ReleaseLease(self, request: Any, context: Any) -> Any:  # noqa: N802
         fault = await self._enter("ReleaseLease", request, context)
         lease = await self._lease(request.name, context)
         if request.generation and lease.state in LIVE:
@@ -349,7 +349,7 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
         await self._leave(fault, context)
         return pb.ReleaseLeaseResponse(lease=lease)
 
-    async def GetConnection(self, request: Any, context: Any) -> Any:
+    async def GetConnection(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self._leave(await self._enter("GetConnection", request, context), context)
         lease = await self._lease(request.name, context)
         await self._check(lease, request.generation, context)
@@ -365,7 +365,7 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
             )
         )
 
-    async def StreamLogs(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def StreamLogs(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         fault = await self._enter("StreamLogs", request, context)
         text = b"one\ntwo\nthree\n"
         for offset in range(request.offset, len(text), 5):
@@ -374,11 +374,11 @@ class FakeBroker(BrokerServiceServicer):  # type: ignore[misc]
             if fault is not None and offset:
                 await self._leave(fault, context)
 
-    async def ListQueues(self, request: Any, context: Any) -> Any:
+    async def ListQueues(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self._leave(await self._enter("ListQueues", request, context), context)
         return pb.ListQueuesResponse(queues=[pb.Queue(name="queues/default")])
 
-    async def ListProfiles(self, request: Any, context: Any) -> Any:
+    async def ListProfiles(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self._leave(await self._enter("ListProfiles", request, context), context)
         return pb.ListProfilesResponse(profiles=[pb.Profile(name="profiles/small")])
 
@@ -443,11 +443,22 @@ def no_asyncio_complaints(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 _ADD_OPENS = (
-    "java.base/java.lang java.base/java.lang.invoke java.base/java.lang.reflect java.base/java.io java.base/java.net "
-    "java.base/java.nio java.base/java.util java.base/java.util.concurrent java.base/java.util.concurrent.atomic "
-    "java.base/jdk.internal.ref java.base/sun.nio.ch java.base/sun.nio.cs java.base/sun.security.action "
-    "java.base/sun.util.calendar java.security.jgss/sun.security.krb5"
-).split()
+    "java.base/java.lang",
+    "java.base/java.lang.invoke",
+    "java.base/java.lang.reflect",
+    "java.base/java.io",
+    "java.base/java.net",
+    "java.base/java.nio",
+    "java.base/java.util",
+    "java.base/java.util.concurrent",
+    "java.base/java.util.concurrent.atomic",
+    "java.base/jdk.internal.ref",
+    "java.base/sun.nio.ch",
+    "java.base/sun.nio.cs",
+    "java.base/sun.security.action",
+    "java.base/sun.util.calendar",
+    "java.security.jgss/sun.security.krb5",
+)
 
 
 class SparkServer:

@@ -1,6 +1,7 @@
 """AsyncBroker against a broker that speaks real gRPC and fails on purpose."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -18,7 +19,7 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 async def until(condition: Callable[[], Any], what: str = "it") -> Any:
     async with asyncio.timeout(20):
-        while not (value := condition()):
+        while not (value := condition()):  # noqa: ASYNC110  what is waited for is in another thread
             await asyncio.sleep(0.01)
     return value
 
@@ -116,7 +117,7 @@ async def test_what_the_broker_refuses_is_not_tried_again(broker: Any, fault: An
 
 async def test_a_broker_that_is_not_there_is_an_error_in_time(state_folder: Any) -> None:
     async with AsyncBroker(f"unix://{state_folder}/none.sock", patience=0.5) as b:
-        with pytest.raises(client.BrokerUnreachable, match="none.sock"):
+        with pytest.raises(client.BrokerUnreachable, match=r"none\.sock"):
             await b.acquire()
         with pytest.raises(client.BrokerUnreachable):
             await anext(b.watch("leases/x"))
@@ -192,15 +193,13 @@ async def test_cancelled_after_any_number_of_steps_nothing_is_left(broker: Any, 
         for _ in range(delay * 3):
             await asyncio.sleep(0)
         task.cancel()
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await task
-        except asyncio.CancelledError:
-            pass
         assert not broker.live()
 
 
 async def test_cancelled_a_joined_lease_stays_with_those_who_have_it(broker: Any) -> None:
-    async with AsyncBroker(broker.url) as first, AsyncBroker(broker.url) as second:
+    async with AsyncBroker(broker.url) as first, AsyncBroker(broker.url) as second:  # noqa: SIM117
         async with first.lease(key="k", sharing="SHARED") as lease:
             arrived = broker.hold("AcquireLease")
             task = asyncio.ensure_future(second.acquire(key="k", on_existing="REATTACH", sharing="SHARED"))
@@ -300,7 +299,7 @@ async def test_lost_is_told_with_the_reason_and_raised_at_use_and_at_the_end(bro
     broker.ttl = 0.3
     lost: list[Any] = []
     async with AsyncBroker(broker.url, on_lost=lost.append) as b:
-        with pytest.raises(client.LeaseLost, match="killed by the kernel") as caught:
+        with pytest.raises(client.LeaseLost, match="killed by the kernel") as caught:  # noqa: PT012
             async with b.lease() as lease:
                 end = pb.DriverExit(signal="SIGKILL", out_of_memory=True, log_tail=["bye"])
                 broker.move(lease.name, pb.LEASE_STATE_FAILED, 19, "killed by the kernel", exit=end)
@@ -324,7 +323,7 @@ async def test_lost_is_told_with_the_reason_and_raised_at_use_and_at_the_end(bro
 async def test_superseded_is_lost(broker: Any) -> None:
     broker.ttl = 0.3
     async with AsyncBroker(broker.url) as first, AsyncBroker(broker.url) as second:
-        with pytest.raises(client.LeaseLost, match="superseded"):
+        with pytest.raises(client.LeaseLost, match="superseded"):  # noqa: PT012
             async with first.lease(key="k") as lease:
                 other = await second.open(lease.name)
                 await other.attach()
@@ -336,7 +335,7 @@ async def test_superseded_is_lost(broker: Any) -> None:
 
 async def test_an_error_of_the_body_comes_from_the_loss(broker: Any) -> None:
     async with AsyncBroker(broker.url) as b:
-        with pytest.raises(client.LeaseLost) as caught:
+        with pytest.raises(client.LeaseLost) as caught:  # noqa: PT012
             async with b.lease() as lease:
                 broker.move(lease.name, pb.LEASE_STATE_PREEMPTED, 0, "for a larger one")
                 raise ValueError("the query failed")

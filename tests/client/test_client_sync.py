@@ -70,7 +70,7 @@ def test_a_lost_lease_is_raised_where_it_is_seen(broker: Any) -> None:
         told.append(lease)
 
     with Broker(broker.url, on_lost=lost) as b:
-        with pytest.raises(LeaseLost, match="out of luck") as caught, b.lease() as lease:
+        with pytest.raises(LeaseLost, match="out of luck") as caught, b.lease() as lease:  # noqa: PT012
             broker.move(lease.name, pb.LEASE_STATE_FAILED, 18, "out of luck")
             broker.until(lambda: told)
             with pytest.raises(LeaseLost):
@@ -255,15 +255,15 @@ async def test_the_transport_of_forked_children_does_all_that_the_usual_one_does
                 await b.get("leases/none")
             seen = len(broker.called("KeepAlive"))
             async with asyncio.timeout(20):
-                while len(broker.called("KeepAlive")) < seen + 3:
+                while len(broker.called("KeepAlive")) < seen + 3:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             await asyncio.to_thread(broker.stop)
             async with asyncio.timeout(20):
-                while not lease.suspect:
+                while not lease.suspect:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             await asyncio.to_thread(broker.start)
             async with asyncio.timeout(20):
-                while lease.suspect:
+                while lease.suspect:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         arrived = broker.hold("GetLease")
         task = asyncio.ensure_future(b.get("leases/x"))

@@ -106,7 +106,7 @@ def test_a_spec_asked_for_again_is_the_same_request(spec):
     assert msgspec.structs.replace(asked, **unset) == SpecRequest(
         profile=spec.profile, queue=spec.queue, mode=spec.mode, sharing=spec.sharing, driver=size(spec.driver),
         executors=executors_asked, conf=spec.conf, packages=spec.packages, jars=spec.jars,
-        priority=spec.priority or None, labels=spec.labels, keep_when_holder_lost=spec.keep_when_holder_lost,
+        priority=spec.priority, labels=spec.labels, keep_when_holder_lost=spec.keep_when_holder_lost,
     )  # fmt: skip
 
 

@@ -61,10 +61,11 @@ def acquire_request(ask: Ask, request_id: str) -> pb.AcquireLeaseRequest:
         conf=_texts(given, "conf"),
         packages=_list(given, "packages"),
         jars=_list(given, "jars"),
-        priority=_whole(given, "priority", lowest=-_INT32),
         labels=_texts(given, "labels"),
         keep_when_holder_lost=_flag(given, "keep_when_holder_lost"),
     )
+    if given.get("priority") is not None:
+        spec.priority = _whole(given, "priority", lowest=-_INT32)
     driver = _size(given, "cores", "memory", "memory_overhead")
     if driver is not None:
         spec.driver.CopyFrom(driver)

@@ -18,7 +18,7 @@ from sparkbroker.client._values import LocalConnection
 
 _log = logging.getLogger("sparkbroker.client")
 STOP_TIMEOUT: Final = 15.0
-_TOKEN: Final = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
+_TOKEN: Final = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105  a name
 _HIDDEN: Final = (
     "SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_API_MODE", "MASTER", "PYSPARK_SUBMIT_ARGS",
     "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET",

@@ -23,7 +23,7 @@ MAX_CORES: Final = 100_000
 MIN_OVERHEAD_MIB: Final = 384
 OVERHEAD_FACTOR: Final = 0.1
 
-_MEMORY: Final = re.compile(r"(?P<number>[0-9]{1,18})(?P<unit>[kmgt]?)(?:(?<=[kmgt])i|i?b)?", re.IGNORECASE)
+_MEMORY: Final = re.compile(r"(?P<number>[0-9]{1,18})(?P<unit>[kmgt]?)(?:(?<=[kmgt])(?:i?b|i))?", re.IGNORECASE)
 _UNIT: Final = {"k": 1 << 10, "m": MIB, "": MIB, "g": 1 << 30, "t": 1 << 40}
 _MEMORY_EXPECTED: Final = 'write a whole number with k, m, g or t, such as "2g" or "1536m", at most 1024t'
 _CPU: Final = re.compile(r"(?P<whole>[0-9]{1,9})(?:\.(?P<part>[0-9]{1,3}))?|(?P<milli>[0-9]{1,12})m")

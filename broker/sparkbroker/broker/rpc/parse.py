@@ -127,8 +127,7 @@ def _spec_request(spec: pb.LeaseSpec) -> SpecRequest:
         conf=dict(spec.conf),
         packages=tuple(spec.packages),
         jars=tuple(spec.jars),
-        # The protocol can't tell 0 from unset; unset takes the profile's default.
-        priority=spec.priority or None,
+        priority=spec.priority if spec.HasField("priority") else None,
         labels=dict(spec.labels),
         wait_ttl=_seconds(spec.wait_ttl, "spec.wait_ttl") if spec.HasField("wait_ttl") else None,
         unattended_ttl=(
