@@ -1,6 +1,7 @@
 """A real broker in a process of its own, which tests may kill, stop, starve and feed with nonsense."""
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -254,6 +255,7 @@ class RealBroker:
         """No charge and no process."""
         until("all capacity to be free", lambda: not self.used())
         assert not self.processes(), "capacity was freed while a process lived"
+        assert not self.scratch()
 
     # -- what is behind it
 
@@ -264,15 +266,22 @@ class RealBroker:
         return record
 
     def processes(self) -> list[int]:
-        """Live processes of this folder's drivers, found by the raw environment only."""
+        """Live processes that carry the mark of this state folder's broker."""
+        try:
+            key = (self.state / "key").read_bytes()
+        except FileNotFoundError:
+            return []
+        mark = b"SPARKBROKER_OWNER=" + hashlib.sha256(b"owner\0" + key).hexdigest()[:16].encode()
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                for item in (entry / "environ").read_bytes().split(b"\0"):
-                    driver = item.removeprefix(b"SPARKBROKER_DRIVER_ID=").decode(errors="replace")
-                    if driver and len(driver) < len(item) and (self.state / "drivers" / driver).is_dir():
-                        found.append(int(entry.name))
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
         return [pid for pid in found if alive(pid)]
+
+    def scratch(self) -> list[Path]:
+        """Folders that drivers wrote to."""
+        return list(self.folder.glob("sparkbroker-*/*/*"))
 
 
 class Refusal:

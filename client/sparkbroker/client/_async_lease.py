@@ -107,7 +107,7 @@ class AsyncLease:
 
     def __repr__(self) -> str:
         words = [self.state]
-        if self._generation:
+        if self._generation and not self._released:
             words.append(f"attached as generation {self._generation}")
         if self._loss is not None:
             words.append("lost")
