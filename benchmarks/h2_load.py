@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
-_END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
+DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
+END_STREAM, END_HEADERS, _ACK = 0x1, 0x4, 0x1
 _BIG = (1 << 31) - 1
 _REFILL = 1 << 29
 
@@ -50,15 +50,12 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-class Connection(asyncio.Protocol):
-    """One HTTP/2 connection with at most one call on it."""
+class Frames(asyncio.Protocol):
+    """One HTTP/2 connection: what every use of it needs. ``frame_received`` gets the rest."""
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._stream = -1
-        self._message = bytearray()
         self._received = 0
-        self._waiter: asyncio.Future[bytes] | None = None
         self._transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
@@ -66,26 +63,17 @@ class Connection(asyncio.Protocol):
         window = struct.pack(">HI", 4, _BIG)
         transport.write(
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-            + _frame(_SETTINGS, 0, 0, window)
-            + _frame(_WINDOW, 0, 0, struct.pack(">I", _BIG - 65_535))
+            + _frame(SETTINGS, 0, 0, window)
+            + _frame(WINDOW, 0, 0, struct.pack(">I", _BIG - 65_535))
         )
 
-    def call(self, block: bytes, request: bytes) -> "asyncio.Future[bytes]":
-        """The answer's message, or CallFailed."""
-        self._stream += 2
-        self._message.clear()
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
+    def send_call(self, stream: int, block: bytes, request: bytes) -> None:
+        """Headers and the one message of a call."""
         body = struct.pack(">BI", 0, len(request)) + request
-        self._transport.write(
-            _frame(_HEADERS, _END_HEADERS, self._stream, block) + _frame(_DATA, _END_STREAM, self._stream, body)
-        )
-        return waiter
+        self._transport.write(_frame(HEADERS, END_HEADERS, stream, block) + _frame(DATA, END_STREAM, stream, body))
 
     def close(self) -> None:
         self._transport.close()
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        self._fail("the connection has ended")
 
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data if self._buffer else data
@@ -96,24 +84,57 @@ class Connection(asyncio.Protocol):
             if stop > end:
                 break
             kind, flags = data[position + 3], data[position + 4]
-            self._frame_received(kind, flags, data[position + 9 : stop])
+            if kind == DATA:
+                self._refill(length)
+            if kind == SETTINGS:
+                if not flags & _ACK:
+                    self._transport.write(_frame(SETTINGS, _ACK, 0, b""))
+            elif kind == PING:
+                if not flags & _ACK:
+                    self._transport.write(_frame(PING, _ACK, 0, data[position + 9 : stop]))
+            elif kind != WINDOW:
+                stream = int.from_bytes(data[position + 5 : position + 9], "big")
+                self.frame_received(kind, flags, stream, data[position + 9 : stop])
             position = stop
         self._buffer = data[position:]
 
-    def _frame_received(self, kind: int, flags: int, payload: bytes) -> None:
-        if kind == _DATA:
+    def _refill(self, length: int) -> None:
+        self._received += length
+        if self._received > _REFILL:
+            self._transport.write(_frame(WINDOW, 0, 0, struct.pack(">I", self._received)))
+            self._received = 0
+
+    def frame_received(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        """DATA, HEADERS, RESET or GOAWAY (or what HTTP/2 may bring later)."""
+        raise NotImplementedError
+
+
+class Connection(Frames):
+    """One HTTP/2 connection with at most one call on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream = -1
+        self._message = bytearray()
+        self._waiter: asyncio.Future[bytes] | None = None
+
+    def call(self, block: bytes, request: bytes) -> "asyncio.Future[bytes]":
+        """The answer's message, or CallFailed."""
+        self._stream += 2
+        self._message.clear()
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        self.send_call(self._stream, block, request)
+        return waiter
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._fail("the connection has ended")
+
+    def frame_received(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == DATA:
             self._message += payload
-            self._received += len(payload)
-            if self._received > _REFILL:
-                self._transport.write(_frame(_WINDOW, 0, 0, struct.pack(">I", self._received)))
-                self._received = 0
-        elif kind == _SETTINGS and not flags & _ACK:
-            self._transport.write(_frame(_SETTINGS, _ACK, 0, b""))
-        elif kind == _PING and not flags & _ACK:
-            self._transport.write(_frame(_PING, _ACK, 0, payload))
-        elif kind in {_GOAWAY, _RESET}:
+        elif kind in {GOAWAY, RESET}:
             self._fail(f"frame {kind}: {payload[8:]!r}")
-        if kind in {_DATA, _HEADERS} and flags & _END_STREAM and self._waiter is not None and not self._waiter.done():
+        if kind in {DATA, HEADERS} and flags & END_STREAM and self._waiter is not None and not self._waiter.done():
             if len(self._message) >= 5:
                 self._waiter.set_result(bytes(self._message[5:]))
             else:

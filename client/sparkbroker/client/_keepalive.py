@@ -177,6 +177,7 @@ class KeepAlive:
         self._changed.clear()
 
     async def _pause(self, failures: int) -> None:
-        delay = min(_LONGEST_PAUSE, 0.1 * 2 ** min(failures, 8)) * (0.5 + random.random() / 2)  # noqa: S311  jitter
+        longest = min(_LONGEST_PAUSE, _schedule.longest_pause(e.beat for e in self._entries.values()))
+        delay = min(longest, 0.1 * 2 ** min(failures, 8)) * (0.5 + random.random() / 2)  # noqa: S311  jitter
         await asyncio.sleep(delay)
         self._check_deadlines()

@@ -45,6 +45,7 @@ class Portal:
             return result.result()
         except BaseException as error:
             if not (result.done() and result.exception() is error):
+                self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
                 wait_for_futures([result], timeout=_CANCEL_TIMEOUT)
                 if undo is not None and result.done() and result.exception() is None:
                     made: Future[object] = Future()

@@ -85,6 +85,11 @@ def reply_timeout(beats: Iterable[Beat]) -> float:
     return min(LONGEST_REPLY_TIMEOUT, max(SHORTEST_REPLY_TIMEOUT, shortest * PERIOD))
 
 
+def longest_pause(beats: Iterable[Beat]) -> float:
+    """Seconds between two tries to reach a broker that was away: several fit into the ttl that a restarted one grants."""
+    return min((b.ttl for b in beats), default=LONGEST_REPLY_TIMEOUT) / 6
+
+
 def overdue(beat: Beat, now: float) -> Beat:
     """SUSPECT if its deadline has passed without a renewal."""
     if beat.state is BeatState.ATTACHED and now >= beat.deadline:

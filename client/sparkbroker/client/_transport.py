@@ -55,7 +55,7 @@ def channel_options(address: Address) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 500),
-        ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.max_receive_message_length", 16 << 20),
         # Else a new channel would be given the connection that the old one's was distrusted for.
         ("grpc.use_local_subchannel_pool", 1),
