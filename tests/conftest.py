@@ -47,6 +47,14 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_class_archives() -> Iterator[None]:
+    """Brokers of the tests don't train archives: each would take a minute of CPU from the tests after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARKBROKER__STORE__CLASS_ARCHIVES", "false")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_leftovers(run_folder: Path) -> Iterator[None]:
     """After the run nothing lives that was started by it: whatever has its folder in arguments, environment or cwd."""
     yield

@@ -269,7 +269,7 @@ class RealBroker:
         """Live processes that carry the mark of this state folder's broker."""
         try:
             key = (self.state / "key").read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         mark = b"SPARKBROKER_OWNER=" + hashlib.sha256(b"owner\0" + key).hexdigest()[:16].encode()
         found = []

@@ -281,7 +281,8 @@ def test_sessions_go_on_when_it_is_told_to_stop_and_the_next_adopts_them(broker,
 @pytest.mark.promise(15)
 @pytest.mark.promise(8)
 def test_it_stops_with_calls_under_way_and_what_it_answered_is_true(make_broker):
-    """Eight callers and a watch; each call is answered, or refused as UNAVAILABLE."""
+    """Eight callers and a watch; each call is answered, or refused in a way that is safe to repeat: UNAVAILABLE, or
+    CANCELLED, with which gRPC itself drops what has arrived and wasn't begun."""
     broker = make_broker(wait_ttl=300).start()
     answered: list[str] = []
     codes: list[grpc.StatusCode] = []
@@ -318,7 +319,8 @@ def test_it_stops_with_calls_under_way_and_what_it_answered_is_true(make_broker)
     for thread in threads:
         thread.join(30)
     assert status == 0
-    assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
+    assert set(codes) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    assert len(codes) == 8
     assert watch_ended in ([None], [grpc.StatusCode.UNAVAILABLE])
     assert len(answered) >= 20
     broker.start()

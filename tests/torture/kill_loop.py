@@ -6,14 +6,18 @@ The broker is a real one (its own process, SQLite, a unix socket); its drivers a
 so that their life and death are real, and cheap. Clients ask, wait, attach, renew, release or walk away, and repeat
 with the same request id what was not answered. What they were told is compared with what is true:
 
-lost      an answer was given, and what it told isn't there any more, or ended for no reason of its client's
+lost      an answer was given, and what it told isn't there any more, or ended for no reason of its client's; or an
+          event that a watch, resumed through all kills, did not get, or got twice, or out of order
 doubled   two live leases of one key, two answers for one request id, or two live drivers of one lease
-leaked    after everything was given back: a live lease, charged capacity, or a process
+leaked    after everything was given back: a live lease, charged capacity, or a process; and at any time, a process of a
+          lease that is said to have ended
+too much  more is charged, or runs, than the capacity
 """
 
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import os
 import random
 import signal
@@ -40,6 +44,10 @@ log_level = "info"
 ttl = "3s"
 wait_ttl = "5s"
 unattended_ttl = "3s"
+[store]
+state_folder = "{state}"
+terminal_count = 1000000
+event_count = 10000000
 [capacity.local]
 cpu = "6"
 memory = "64g"
@@ -50,6 +58,9 @@ start_timeout = "20s"
 cores = 1
 memory = "256m"
 """
+CORES = 6
+"""Of the capacity, as configured; each driver takes one."""
+FAULTS = ("lost", "doubled", "leaked", "too much", "refused", "died")
 LIVE = {pb.LEASE_STATE_QUEUED, pb.LEASE_STATE_PROVISIONING, pb.LEASE_STATE_READY}
 REPEATABLE = {
     grpc.StatusCode.UNAVAILABLE,
@@ -64,7 +75,8 @@ CALL = 5.0
 class World:
     """A state folder, the broker process over it, and the counts."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, program: str) -> None:
+        self.program = program
         self.folder = folder
         self.random = random.Random(seed)
         self.config = folder / "broker.toml"
@@ -75,11 +87,15 @@ class World:
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
         self.stopping = False
-        self.config.write_text(CONFIG + f'\n[store]\nstate_folder = "{self.state}"\n')
+        self.released: set[str] = set()
+        """Leases whose end was answered."""
+        self.told: set[str] = set()
+        """Leases that were answered."""
+        self.config.write_text(CONFIG.replace("{state}", str(self.state)))
 
     async def start(self) -> None:
         self.broker = await asyncio.create_subprocess_exec(
-            sys.executable, BROKER, str(self.config), stdout=self.log, stderr=self.log, stdin=asyncio.subprocess.DEVNULL
+            sys.executable, self.program, str(self.config), stdout=self.log, stderr=self.log, stdin=asyncio.subprocess.DEVNULL
         )
 
     async def serving(self) -> None:
@@ -104,6 +120,38 @@ class World:
         self.broker.send_signal(signal.SIGTERM)
         return await asyncio.wait_for(self.broker.wait(), 30)
 
+    async def end_all(self) -> None:
+        """However the test ended: no process stays."""
+        if self.broker is not None and self.broker.returncode is None:
+            self.broker.kill()
+            await self.broker.wait()
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.log.close()
+
+    def processes(self) -> dict[int, str]:
+        """Live processes that say in their environment that this folder's broker started them: pid -> driver id."""
+        try:
+            key = (self.state / "key").read_bytes()
+        except FileNotFoundError:
+            return {}
+        owner = hashlib.sha256(b"owner\0" + key).hexdigest()[:16].encode()
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                marks = dict(
+                    item.split(b"=", 1) for item in (entry / "environ").read_bytes().split(b"\0") if b"=" in item
+                )
+                if marks.get(b"SPARKBROKER_OWNER") == owner and _lives(entry):
+                    found[int(entry.name)] = marks.get(b"SPARKBROKER_DRIVER_ID", b"").decode()
+        return found
+
+    def drivers(self) -> set[str]:
+        """Drivers that ran at one and the same moment: that between two looks, of which each found all of these."""
+        first = self.processes()
+        return {driver for pid, driver in first.items() if _lives(Path(f"/proc/{pid}"))}
+
     def fault(self, kind: str, text: str) -> None:
         self.counts[kind] += 1
         self.faults.append(f"{kind}: {text}")
@@ -117,6 +165,8 @@ class Client:
         self.number = number
         self.key = f"client-{number}"
         self.random = random.Random(world.random.random())
+        self.may_live = ""
+        """The lease that it walked away from: until that is replaced its key may be taken."""
         self.channel = grpc.aio.insecure_channel(
             f"unix:{world.socket}",
             options=[("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 200),
@@ -155,8 +205,12 @@ class Client:
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 self.world.fault("refused", f"{self.key}: {error.code()} {error.details()}")
+            elif not self.may_live or self.may_live not in (error.details() or ""):
+                self.world.fault("doubled", f"{self.key} has nothing, and yet: {error.details()}")
             await asyncio.sleep(0.05)
             return
+        self.may_live = ""
+        self.world.told.add(lease.name)
         self.world.counts["acquired"] += 1
         await self.check_repetition(request, lease.name)
         try:
@@ -177,16 +231,21 @@ class Client:
         ready = await self.wait_ready(name)
         if not ready:
             return None
-        attached = await self.call(
-            self.stub.AttachLease, pb.AttachLeaseRequest(name=name, request_id=str(uuid.uuid4()), holder=self.key)
-        )
-        generation = attached.attachment.generation
+        request = pb.AttachLeaseRequest(name=name, request_id=str(uuid.uuid4()), holder=self.key)
+        generation = (await self.call(self.stub.AttachLease, request)).attachment.generation
+        if generation != 1:
+            self.world.fault("doubled", f"the first attachment of {name} has generation {generation}")
+        if self.random.random() < 0.3:
+            again = (await self.call(self.stub.AttachLease, request)).attachment.generation
+            if again != generation:
+                self.world.fault("doubled", f"request {request.request_id} got generation {generation}, then {again}")
         await self.call(self.stub.GetConnection, pb.GetConnectionRequest(name=name, generation=generation))
         for _ in range(self.random.randrange(4)):
             await self.call(self.stub.RenewLease, pb.RenewLeaseRequest(name=name, generation=generation))
             await asyncio.sleep(self.random.uniform(0, 0.2))
         self.world.counts["used"] += 1
         if chance > 0.9:
+            self.may_live = name
             self.world.counts["walked away"] += 1  # its ttl has to free it, or the next REPLACE
             return None
         return await self.release(name, generation)
@@ -207,43 +266,110 @@ class Client:
         answer = await self.call(self.stub.ReleaseLease, pb.ReleaseLeaseRequest(name=name, generation=generation))
         if answer.lease.reason not in ITS_OWN:
             self.world.fault("lost", f"{name} of {self.key} had ended: {answer.lease.reason} {answer.lease.message}")
+        self.world.released.add(name)
         self.world.counts["released"] += 1
 
 
-def marked_processes(state: Path) -> dict[int, str]:
-    """Live processes whose environment says that they belong to a driver of this folder's broker: pid -> driver id."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            marks = dict(item.split(b"=", 1) for item in environment if b"=" in item)
-            driver = marks.get(b"SPARKBROKER_DRIVER_ID", b"").decode()
-            if driver and (state / "drivers" / driver).is_dir() and b"Z" != _state(entry):
-                found[int(entry.name)] = driver
-    return found
+def _lives(entry: Path) -> bool:
+    """Neither gone nor a zombie."""
+    try:
+        return (entry / "stat").read_bytes().rpartition(b") ")[2][:1] not in (b"Z", b"X")
+    except OSError:
+        return False
 
 
-def _state(entry: Path) -> bytes:
-    return (entry / "stat").read_bytes().rpartition(b") ")[2][:1]
+async def all_leases(client: Client, selection: str = "") -> list[pb.Lease]:
+    leases, token = [], ""
+    while True:
+        request = pb.ListLeasesRequest(filter=selection, page_size=500, page_token=token, order_by="create_time")
+        page = await client.call(client.stub.ListLeases, request)
+        leases += page.leases
+        token = page.next_page_token
+        if not token:
+            return leases
+
+
+async def witness(world: World, client: Client) -> None:
+    """Compare what is told with what runs, all the time."""
+    while not world.stopping:
+        ended = {
+            lease.driver.removeprefix("drivers/"): lease.name
+            for lease in (
+                await client.call(client.stub.ListLeases, pb.ListLeasesRequest(filter="live=false", page_size=100))
+            ).leases
+            if lease.state not in LIVE and lease.state != pb.LEASE_STATE_RELEASING and lease.driver
+        }
+        drivers = world.drivers()
+        for driver in drivers & ended.keys():
+            world.fault("leaked", f"{ended[driver]} has ended, and its driver {driver} runs")
+        if len(drivers) > CORES:
+            world.fault("too much", f"{len(drivers)} drivers run at a time")
+        await check_charges(world, client)
+        await check_doubles(world, client)
+        world.counts["looks"] += 1
+        await asyncio.sleep(0.1)
+
+
+async def check_charges(world: World, client: Client) -> None:
+    queues = (await client.call(client.stub.ListQueues, pb.ListQueuesRequest())).queues
+    for name, most in (("cpu", CORES * 1000), ("memory", 64 << 30)):
+        used = sum(queue.used[name] for queue in queues)
+        if used > most:
+            world.fault("too much", f"{used} of {name} is charged, and there is {most}")
+
+
+async def watch(world: World, client: Client, heard: dict[str, list[pb.LeaseEvent]]) -> None:
+    """Hear every event of all leases, over one watch that is resumed."""
+    revision = 0
+    while True:
+        stream = client.stub.WatchLeases(pb.WatchLeasesRequest(after_revision=revision))
+        try:
+            async for message in stream:
+                if message.HasField("event"):
+                    if message.event.revision <= revision:
+                        world.fault("lost", f"the watch told {message.event.revision} after {revision}")
+                    heard.setdefault(message.event.lease, []).append(message.event)
+                    world.counts["events"] += 1
+                revision = max(revision, message.revision)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in REPEATABLE:
+                world.fault("lost", f"the watch ended after {revision}: {error.code()} {error.details()}")
+                return
+        await asyncio.sleep(0.05)
+
+
+async def check_answers(world: World, client: Client, heard: dict[str, list[pb.LeaseEvent]]) -> None:
+    """At the end: what was answered is there, what was released stayed so, and the watch heard of all of it."""
+    leases = {lease.name: lease for lease in await all_leases(client)}
+    for name in sorted(world.told - leases.keys()):
+        world.fault("lost", f"{name} was answered, and is not there")
+    for name in sorted(world.released & leases.keys()):
+        if leases[name].state in LIVE:
+            world.fault("lost", f"{name} was released, and lives")
+    async with asyncio.timeout(30):
+        while any(not events_end(heard.get(name, [])) for name in leases):
+            if all(name in heard and heard[name][-1].revision >= lease.revision for name, lease in leases.items()):
+                break
+            await asyncio.sleep(0.1)
+    for name in leases:
+        states = [event.state for event in heard.get(name, []) if event.type == pb.LEASE_EVENT_TYPE_STATE]
+        if not states or states[0] != pb.LEASE_STATE_QUEUED or not events_end(heard[name]):
+            world.fault("lost", f"the watch heard of {name} only {[pb.LeaseState.Name(state) for state in states]}")
+
+
+def events_end(events: list[pb.LeaseEvent]) -> bool:
+    return bool(events) and events[-1].state not in LIVE | {pb.LEASE_STATE_RELEASING}
 
 
 async def check_doubles(world: World, client: Client) -> None:
-    """No key has two live leases, no lease two drivers."""
-    keys: Counter[str] = Counter()
-    token = ""
-    while True:
-        page = await client.call(
-            client.stub.ListLeases, pb.ListLeasesRequest(filter="live=true", page_size=500, page_token=token)
-        )
-        keys.update(lease.key for lease in page.leases)
-        token = page.next_page_token
-        if not token:
-            break
-    for key, count in keys.items():
-        if count > 1:
-            world.fault("doubled", f"{key} has {count} live leases")
+    """No key has two live leases, no lease two drivers, no driver two leases."""
+    leases = await all_leases(client, "live=true")
+    keys = Counter(lease.key for lease in leases)
+    drivers = Counter(lease.driver for lease in leases if lease.driver)
+    for kind, counts in (("live leases", keys), ("leases", drivers)):
+        for name, count in counts.items():
+            if count > 1:
+                world.fault("doubled", f"{name} has {count} {kind}")
 
 
 async def settle(world: World, client: Client) -> None:
@@ -257,54 +383,64 @@ async def settle(world: World, client: Client) -> None:
             await client.call(client.stub.ReleaseLease, pb.ReleaseLeaseRequest(name=lease.name))
         queues = (await client.call(client.stub.ListQueues, pb.ListQueuesRequest())).queues
         used = {name: amount for queue in queues for name, amount in queue.used.items() if amount}
-        processes = marked_processes(world.state)
+        processes = world.processes()
         if not leases and not used and not processes:
             return
         await asyncio.sleep(0.2)
     world.fault("leaked", f"{len(leases)} leases, capacity {used}, processes {processes}")
 
 
-async def torture(rounds: int, clients: int, seed: int, folder: Path) -> World:
+async def torture(rounds: int, clients: int, seed: int, folder: Path, broker: str = BROKER) -> World:
     """All of it; the world holds the counts."""
-    world = World(folder, seed)
-    await world.start()
+    world = World(folder, seed, broker)
+    try:
+        await world.start()
+        await world.serving()
+        await _torture(world, rounds, clients)
+    finally:
+        await world.end_all()
+    return world
+
+
+async def _torture(world: World, rounds: int, clients: int) -> None:
     holders = [Client(world, number) for number in range(clients)]
+    looker = Client(world, clients)
+    heard: dict[str, list[pb.LeaseEvent]] = {}
     async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch(world, looker, heard), name="watch")
         running = [group.create_task(holder.run(), name=holder.key) for holder in holders]
-        for number in range(rounds):
-            if world.random.random() < 0.8:
-                await world.serving()  # else it is killed while it starts and recovers
-            await asyncio.sleep(world.random.uniform(0.0, 1.5))
-            if world.broker is not None and world.broker.returncode is not None:
-                world.fault("died", f"the broker ended by itself with {world.broker.returncode} in round {number}")
-                break
-            await world.kill()
-            await world.start()
-            if number % 10 == 9:
-                await check_doubles(world, holders[0])
+        running.append(group.create_task(witness(world, looker), name="witness"))
+        await kill_again_and_again(world, rounds)
         world.stopping = True
         _, hanging = await asyncio.wait(running, timeout=30)
         for task in hanging:
             world.fault("lost", f"{task.get_name()} gets no answer")
             task.cancel()
-    if world.counts["died"]:
-        return world
-    await check_doubles(world, holders[0])
-    await settle(world, holders[0])
-    for holder in holders:
+        if not world.counts["died"]:
+            await settle(world, looker)
+            await check_answers(world, looker, heard)
+        watching.cancel()
+    for holder in (*holders, looker):
         await holder.close()
-    if await world.stop() != 0:
+    if not world.counts["died"] and await world.stop() != 0:
         world.fault("died", "the broker did not end with status 0 after SIGTERM")
-    world.log.close()
-    return world
+
+
+async def kill_again_and_again(world: World, rounds: int) -> None:
+    for number in range(rounds):
+        if world.random.random() < 0.8:
+            await world.serving()  # else it is killed while it starts and recovers
+        await asyncio.sleep(world.random.uniform(0.0, 1.5))
+        if world.broker is not None and world.broker.returncode is not None:
+            return world.fault("died", f"the broker ended by itself with {world.broker.returncode} in round {number}")
+        await world.kill()
+        await world.start()
+    return None
 
 
 def report(world: World) -> str:
-    counts = world.counts
-    lines = [f"{name:>15} {counts[name]}" for name in ("kills", "acquired", "used", "released", "walked away")]
-    lines += [
-        f"{name:>15} {counts[name]}" for name in ("repeated calls", "lost", "doubled", "leaked", "refused", "died")
-    ]
+    did = ("kills", "acquired", "used", "released", "walked away", "repeated calls", "looks", "events")
+    lines = [f"{name:>15} {world.counts[name]}" for name in (*did, *FAULTS)]
     return "\n".join([*lines, *world.faults[:20]])
 
 
@@ -313,10 +449,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)))
+    parser.add_argument("--broker", default=BROKER, help="the program that is the broker: to see that one with a bug is found out")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="sparkbroker-torture-") as folder:
-        world = asyncio.run(torture(arguments.rounds, arguments.clients, arguments.seed, Path(folder)))
+        world = asyncio.run(torture(arguments.rounds, arguments.clients, arguments.seed, Path(folder), arguments.broker))
         print(report(world))
         if world.faults:
             print((Path(folder) / "broker.log").read_text(errors="replace")[-4000:])

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from sparkbroker.broker.adapters.local_provisioner import Launcher, LocalProvisioner
+from sparkbroker.broker.adapters.local_provisioner import Launcher, LocalProvisioner, SparkLauncher
 from sparkbroker.broker.adapters.local_user import LocalUser
 from sparkbroker.broker.adapters.memory_store import MemoryDatabase, MemoryStore
 from sparkbroker.broker.adapters.prometheus_metrics import PrometheusMetrics
@@ -65,14 +65,15 @@ class _Broker:
         self._metrics = PrometheusMetrics()
         self._tokens = StaticTokens(config.server.tokens) if config.server.tokens is not None else None
         profiles = to_profiles(config)
+        cache = config.store.cache_folder or folder.cache
         self._provisioners: Mapping[str, Provisioner] = {
             "local": LocalProvisioner(
                 folder=folder.drivers,
-                cache=config.store.cache_folder or folder.cache,
+                cache=cache,
                 key=folder.key,
                 embedded=embedded,
                 clock=clock,
-                launcher=launcher,
+                launcher=launcher or SparkLauncher(cache, clock, archives=config.store.class_archives),
             ),
             "static": StaticProvisioner(folder=folder.path / "endpoints", profiles=profiles.values(), clock=clock),
         }

@@ -93,6 +93,8 @@ class Store(Section):
     """Database, socket, logs and drivers' records. Default: ``$XDG_STATE_HOME/sparkbroker``."""
     cache_folder: AbsolutePath | None = None
     """What may be made again: class archives, resolved packages. Default: ``cache`` in the state folder."""
+    class_archives: bool = True
+    """Make class archives in the background, which halve the start of later drivers (about 200 MB each)."""
     kind: Literal["sqlite", "memory"] = "sqlite"
     """``memory`` forgets everything when the broker ends: for tests, and for embedded brokers."""
     ballast: Memory = 16 << 20
