@@ -9,7 +9,8 @@ BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
 PYTEST_ARGS ?=
 TORTURE_ROUNDS ?= 1000
-BENCHMARKS ?= store throughput
+BENCHMARKS ?= throughput start recovery memory admission watches imports store
+BENCH_ARGS ?=
 
 .PHONY: help
 help: ## This list
@@ -61,8 +62,8 @@ torture: .venv/.installed ## The kill -9 loop, long (TORTURE_ROUNDS=1000)
 	$(BIN)/python tests/torture/kill_loop.py --rounds $(TORTURE_ROUNDS)
 
 .PHONY: bench
-bench: .venv/.installed ## Both sides and the ratio of every speed goal (BENCHMARKS="store throughput")
-	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+bench: .venv/.installed ## Both sides and the ratio of every speed goal (BENCHMARKS="start imports" BENCH_ARGS=--quick)
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py $(BENCH_ARGS); done
 
 # ---- checks
 

@@ -7,6 +7,7 @@ Huffman, no dynamic table) to cost a fraction of that. A call has succeeded if i
 import asyncio
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -50,7 +51,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-class Frames(asyncio.Protocol):
+class Frames(asyncio.Protocol, ABC):
     """One HTTP/2 connection: what every use of it needs. ``frame_received`` gets the rest."""
 
     def __init__(self) -> None:
@@ -104,9 +105,9 @@ class Frames(asyncio.Protocol):
             self._transport.write(_frame(WINDOW, 0, 0, struct.pack(">I", self._received)))
             self._received = 0
 
+    @abstractmethod
     def frame_received(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         """DATA, HEADERS, RESET or GOAWAY (or what HTTP/2 may bring later)."""
-        raise NotImplementedError
 
 
 class Connection(Frames):

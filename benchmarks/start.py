@@ -1,7 +1,7 @@
 """From asking to READY, cold, through the real broker, against bare starts of the same Spark Connect server.
 
 Peers: ``java`` directly, with the broker's own arguments and class archive, and Spark's ``spark-submit``; each until the
-probe that the broker uses succeeds. One core asked more than none: local[2], 1g. In turns; the archive is made first.
+probe that the broker uses succeeds. Each is local[2] with 1g. In turns; the class archive is made first.
 
     python benchmarks/start.py [--quick] [--rounds 5] [--cache FOLDER]
 

@@ -111,7 +111,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each run")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each, alternated; the median counts")
+    parser.add_argument("--quick", action="store_true", help="one short run of each")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.seconds, arguments.rounds = 0.2, 1
     print(f"{'event loop':<12}{'batch':>6}{'store rows/s':>14}{'bare rows/s':>14}{'ratio':>8}")
     for share in (0.0, 0.5):
         for size in (1, 32, 128):

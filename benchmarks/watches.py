@@ -79,7 +79,7 @@ class Bench:
     def __init__(self, served: Broker) -> None:
         self._served = served
         self._blocks = {
-            name: h2_load.headers(SERVICE + name, served.headers)
+            name: h2_load.headers(SERVICE + name, {**served.headers, "grpc-timeout": "1H"})
             for name in ("AcquireLease", "AttachLease", "WatchLease", "WatchLeases")
         }
 

@@ -8,7 +8,7 @@ from sparkbroker.broker.cli.exit_codes import EXIT_CODES, Exit
 from sparkbroker.broker.cli.progress import sentence
 from sparkbroker.broker.cli.properties import lift, parse_assignments, parse_properties
 from sparkbroker.broker.cli.run_options import make_ask
-from sparkbroker.broker.cli.spark_environment import connect_environment
+from sparkbroker.broker.cli.spark_environment import connect_environment, local_environment
 from sparkbroker.client import Progress
 
 
@@ -36,7 +36,9 @@ def test_no_text_is_too_strange_for_properties(text):
 
 
 def test_sizes_in_the_configuration_become_the_request():
-    arguments, rest = lift({"spark.driver.memory": "2g", "spark.executor.instances": "3", "spark.jars": "/a,/b", "spark.x": "1"})
+    arguments, rest = lift(
+        {"spark.driver.memory": "2g", "spark.executor.instances": "3", "spark.jars": "/a,/b", "spark.x": "1"}
+    )
     assert arguments == {"memory": "2g", "executors": 3, "jars": ["/a", "/b"]}
     assert rest == {"spark.x": "1"}
     with pytest.raises(Exit, match=r"spark\.driver\.cores: 'two' is not a whole number"):
@@ -97,14 +99,31 @@ def test_what_another_session_left_in_the_environment_is_removed():
     }
 
 
+def test_workers_have_the_commands_python_unless_the_caller_says_otherwise():
+    def workers(base):
+        environment = local_environment(
+            base, master="local[1]", conf={}, broker_url="unix:///s", lease="leases/a", python="/v/bin/python"
+        )
+        return environment["PYSPARK_PYTHON"]
+
+    assert workers({}) == "/v/bin/python"
+    assert workers({"PYSPARK_PYTHON": "/other"}) == "/other"
+
+
 @pytest.mark.parametrize(
     ("progress", "text"),
     [
-        ({"state": "QUEUED", "position": 2, "queue_length": 5, "message": "needs 4 cores, 1 core is free"}, "queued 2 of 5: needs 4 cores, 1 core is free"),
+        (
+            {"state": "QUEUED", "position": 2, "queue_length": 5, "message": "needs 4 cores, 1 core is free"},
+            "queued 2 of 5: needs 4 cores, 1 core is free",
+        ),
         ({"state": "QUEUED", "attempt": 2, "reason": "RETRYING"}, "queued (attempt 2): RETRYING"),
         ({"state": "PROVISIONING", "attempt": 1}, "starting: the driver is being created"),
         ({"state": "READY"}, "ready"),
-        ({"state": "QUEUED", "broker_unreachable": True, "message": "no route"}, "the broker is away, waiting for it: no route"),
+        (
+            {"state": "QUEUED", "broker_unreachable": True, "message": "no route"},
+            "the broker is away, waiting for it: no route",
+        ),
     ],
 )
 def test_progress_in_a_sentence(progress, text):

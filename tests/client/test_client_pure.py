@@ -143,7 +143,7 @@ def test_no_executors_is_not_the_same_as_unsaid() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("cores", 2**63), ("cores", 0), ("cores", -1), ("cores", True), ("cores", 1.5), ("cores", "2"), ("memory", 2),
+        ("cores", 2**63), ("cores", 0), ("cores", -1), ("cores", True), ("cores", 1.5), ("cores", "2"), ("memory", 2), ("memory", ""),
         ("executors", (3, 1)), ("executors", (1, 2, 3)), ("executors", -1), ("mode", "CLUSTER"), ("ttl", float("nan")),
         ("ttl", -1), ("ttl", 1e99), ("conf", {"a": 1}), ("conf", "a=b"), ("packages", "g:a:v"), ("labels", [("a", "b")]),
         ("key", 5), ("on_existing", "STEAL"), ("keep_when_holder_lost", "yes"), ("coers", 2),
@@ -256,6 +256,24 @@ def test_each_reason_has_its_error(reason: str, kind: type[client.SparkbrokerErr
     assert (type(again), str(again), again.reason) == (kind, str(error), reason)
     if isinstance(error, client.InvalidRequest):
         assert error.field == "spec.driver.cores"
+
+
+def test_only_the_reason_says_that_a_lease_has_ended() -> None:
+    trailers = details(error_details_pb2.ErrorInfo(reason="PROVISIONER_FAILED"))
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    error = translate_status(code, "the token file is gone", trailers, where="unix:///x", method="GetConnection")
+    assert type(error) is client.BrokerFault
+
+
+def test_a_request_that_is_too_large_is_not_tried_again() -> None:
+    text = "SERVER: Received message larger than max (10000062 vs. 262144)"
+    error = translate_status(grpc.StatusCode.RESOURCE_EXHAUSTED, text, (), where="unix:///x", method="AcquireLease")
+    assert type(error) is client.InvalidRequest
+    assert text in str(error)
+    busy = translate_status(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!", (), where="x", method="M"
+    )
+    assert type(busy) is client.TooManyRequests
 
 
 def test_the_client_knows_every_reason_of_the_broker() -> None:

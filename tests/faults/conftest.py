@@ -81,7 +81,9 @@ class RealBroker:
     """A broker over one state folder: to be started, killed and started again. Its drivers are small processes, or
     with ``spark=True`` real ones. ``settings`` fill in the configuration."""
 
-    def __init__(self, folder: Path, *, spark: bool = False, env: dict[str, str] | None = None, **settings: object) -> None:
+    def __init__(
+        self, folder: Path, *, spark: bool = False, env: dict[str, str] | None = None, **settings: object
+    ) -> None:
         self.folder = folder
         self.state = folder / "state"
         self.socket = self.state / "run" / "broker.sock"
@@ -189,7 +191,7 @@ class RealBroker:
 
     def raw(self, method: str, data: bytes) -> bytes:
         """A call with bytes of one's own."""
-        call = self.channel().unary_unary(f"/sparkbroker.v1.BrokerService/{method}")
+        call = self.channel().unary_unary(f"/sparkbroker.v1.BrokerService/{method}")  # type: ignore[call-arg]  # bytes
         answer: bytes = call(data, timeout=CALL)
         return answer
 
@@ -212,7 +214,7 @@ class RealBroker:
             lease = self.get(name)
             return lease if lease.state in states else None
 
-        return until(f"{name} to be in {[pb.LeaseState.Name(state) for state in states]}", look, seconds)  # type: ignore[arg-type]
+        return until(f"{name} to be in {[pb.LeaseState.Name(state) for state in states]}", look, seconds)
 
     def until_ended(self, name: str, seconds: float = WAIT) -> pb.Lease:
         return self.until_state(
@@ -292,7 +294,7 @@ class Refusal:
         self.message = error.details() or ""
         self.reason = ""
         self.metadata: dict[str, str] = {}
-        status = rpc_status.from_call(error)
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it is both
         info = ErrorInfo()
         for detail in status.details if status is not None else ():
             if detail.Unpack(info):

@@ -9,17 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+from sparkbroker.broker import bootstrap
 from sparkbroker.broker.adapters.local_provisioner import SmallLauncher
 from sparkbroker.broker.adapters.system_clock import SystemClock
-from sparkbroker.broker.bootstrap import serve
 from sparkbroker.broker.config import load_config
 from sparkbroker.broker.domain.units import WallTime
 
 if __name__ == "__main__":
     shift = Path(sys.argv[2])
 
-    def wall(_clock: SystemClock) -> WallTime:
-        return WallTime(time.time() + float(shift.read_text()))
+    class ShiftedClock(SystemClock):
+        def wall(self) -> WallTime:
+            return WallTime(time.time() + float(shift.read_text()))
 
-    SystemClock.wall = wall  # type: ignore[method-assign]
-    asyncio.run(serve(load_config(Path(sys.argv[1]), os.environ), launcher=SmallLauncher()))
+    vars(bootstrap)["SystemClock"] = ShiftedClock
+    asyncio.run(bootstrap.serve(load_config(Path(sys.argv[1]), os.environ), launcher=SmallLauncher()))

@@ -1,6 +1,5 @@
 """A broker that can't start says why, once; one that stops, or whose clock is set, costs nobody a lease."""
 
-import os
 import shutil
 import signal
 import socket
@@ -170,7 +169,9 @@ def test_a_metrics_port_that_is_taken(make_broker):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         broker = make_broker()
-        broker.config.write_text(broker.config.read_text().replace("[server]", f'[server]\nmetrics = "127.0.0.1:{port}"'))
+        broker.config.write_text(
+            broker.config.read_text().replace("[server]", f'[server]\nmetrics = "127.0.0.1:{port}"')
+        )
         message = told(serve(broker))
     assert f"127.0.0.1:{port}" in message
 
@@ -226,7 +227,10 @@ def test_a_foreign_lease_is_not_found_on_each_call(tokens, tools):
 
 @pytest.mark.parametrize(
     ("missing", "what"),
-    [({"JAVA_HOME": "/nonexistent"}, "JAVA_HOME /nonexistent"), ({"SPARK_HOME": "/nonexistent"}, "SPARK_HOME /nonexistent")],
+    [
+        ({"JAVA_HOME": "/nonexistent"}, "JAVA_HOME /nonexistent"),
+        ({"SPARK_HOME": "/nonexistent"}, "SPARK_HOME /nonexistent"),
+    ],
     ids=["java", "spark"],
 )
 def test_what_is_missing_is_said_wherever_it_matters(make_broker, missing, what):
@@ -370,7 +374,7 @@ def test_a_clock_that_is_set_by_an_hour_expires_nothing(make_broker, hours):
     other = broker.acquire(request_id=request_id, mode=pb.LEASE_MODE_LOCAL).name
     set_to = broker.folder / "shift.new"
     set_to.write_text(str(hours * 3600))
-    os.replace(set_to, shift)
+    set_to.replace(shift)
     short = broker.acquire(mode=pb.LEASE_MODE_LOCAL, ttl=Duration(seconds=1)).name
     broker.attach(short)
     assert broker.until_ended(short).reason == pb.LEASE_REASON_HOLDER_LOST

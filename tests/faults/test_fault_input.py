@@ -178,7 +178,9 @@ def test_a_page_token_continues_only_its_own_query(served, tools):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("data", [b"\xff" * 20, b"\x0a\xff", b"\x08", bytes(range(256))], ids=["ff", "cut", "tag", "all"])
+@pytest.mark.parametrize(
+    "data", [b"\xff" * 20, b"\x0a\xff", b"\x08", bytes(range(256))], ids=["ff", "cut", "tag", "all"]
+)
 def test_malformed_protobuf(served, tools, method, data):
     if method in {"WatchLease", "WatchLeases", "StreamLogs"}:
         call = served.channel().unary_stream(f"/sparkbroker.v1.BrokerService/{method}")
@@ -278,7 +280,9 @@ def outcome(served, tools, method, request) -> Any:
 
 
 @pytest.mark.parametrize("method", calls("", 0))
-@pytest.mark.parametrize("name", ["leases/0000000000aaaaaaaaaaaaaaaa", "nonsense", "", "leases/../etc", "leases/" + "x" * 999])
+@pytest.mark.parametrize(
+    "name", ["leases/0000000000aaaaaaaaaaaaaaaa", "nonsense", "", "leases/../etc", "leases/" + "x" * 999]
+)
 def test_a_lease_that_never_existed(served, tools, method, name):
     ended = outcome(served, tools, *calls(name, 1)[method])
     if name.startswith("leases/0"):

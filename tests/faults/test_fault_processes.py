@@ -45,9 +45,11 @@ class Holder:
         self.name = self.line()
 
     def line(self):
+        assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def ask(self):
+        assert self.process.stdin is not None
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
         assert self.line() == "go"
@@ -57,8 +59,9 @@ class Holder:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
 
 
 @pytest.fixture

@@ -95,7 +95,12 @@ class World:
 
     async def start(self) -> None:
         self.broker = await asyncio.create_subprocess_exec(
-            sys.executable, self.program, str(self.config), stdout=self.log, stderr=self.log, stdin=asyncio.subprocess.DEVNULL
+            sys.executable,
+            self.program,
+            str(self.config),
+            stdout=self.log,
+            stderr=self.log,
+            stdin=asyncio.subprocess.DEVNULL,
         )
 
     async def serving(self) -> None:
@@ -179,7 +184,7 @@ class Client:
             await self.cycle()
 
     async def close(self) -> None:
-        await self.channel.close()
+        await self.channel.close(None)
 
     async def call(self, method: Callable[..., Awaitable[Any]], request: Any) -> Any:
         """Repeat until it is answered: with the same request id, if it has one."""
@@ -212,16 +217,21 @@ class Client:
         self.may_live = ""
         self.world.told.add(lease.name)
         self.world.counts["acquired"] += 1
-        await self.check_repetition(request, lease.name)
         try:
+            await self.check_repetition(request, lease.name)
             await self.use(lease.name)
         except grpc.aio.AioRpcError as error:
             self.world.fault("lost", f"{lease.name} of {self.key}: {error.code()} {error.details()}")
 
     async def check_repetition(self, request: pb.AcquireLeaseRequest, name: str) -> None:
         if self.random.random() < 0.3:
-            again = (await self.call(self.stub.AcquireLease, request)).lease
+            try:
+                again = (await self.call(self.stub.AcquireLease, request)).lease
+            except grpc.aio.AioRpcError as error:
+                self.world.fault("doubled", f"request {request.request_id} got {name} and then {error.details()}")
+                return
             if again.name != name:
+                self.world.told.add(again.name)
                 self.world.fault("doubled", f"request {request.request_id} got {name} and then {again.name}")
 
     async def use(self, name: str) -> None:
@@ -299,15 +309,22 @@ async def witness(world: World, client: Client) -> None:
             ).leases
             if lease.state not in LIVE and lease.state != pb.LEASE_STATE_RELEASING and lease.driver
         }
-        drivers = world.drivers()
-        for driver in drivers & ended.keys():
+        for driver in world.drivers() & ended.keys():
             world.fault("leaked", f"{ended[driver]} has ended, and its driver {driver} runs")
-        if len(drivers) > CORES:
-            world.fault("too much", f"{len(drivers)} drivers run at a time")
         await check_charges(world, client)
         await check_doubles(world, client)
         world.counts["looks"] += 1
         await asyncio.sleep(0.1)
+
+
+async def count_processes(world: World) -> None:
+    """Also while no broker serves."""
+    while not world.stopping:
+        running = len(world.drivers())
+        if running > CORES:
+            world.fault("too much", f"{running} drivers run at a time")
+        world.counts["most drivers"] = max(running, world.counts["most drivers"])
+        await asyncio.sleep(0.2)
 
 
 async def check_charges(world: World, client: Client) -> None:
@@ -318,7 +335,7 @@ async def check_charges(world: World, client: Client) -> None:
             world.fault("too much", f"{used} of {name} is charged, and there is {most}")
 
 
-async def watch(world: World, client: Client, heard: dict[str, list[pb.LeaseEvent]]) -> None:
+async def watch(world: World, client: Client, heard: dict[str, list[pb.LeaseEvent]], listens: asyncio.Event) -> None:
     """Hear every event of all leases, over one watch that is resumed."""
     revision = 0
     while True:
@@ -331,6 +348,7 @@ async def watch(world: World, client: Client, heard: dict[str, list[pb.LeaseEven
                     heard.setdefault(message.event.lease, []).append(message.event)
                     world.counts["events"] += 1
                 revision = max(revision, message.revision)
+                listens.set()
         except grpc.aio.AioRpcError as error:
             if error.code() not in REPEATABLE:
                 world.fault("lost", f"the watch ended after {revision}: {error.code()} {error.details()}")
@@ -341,16 +359,16 @@ async def watch(world: World, client: Client, heard: dict[str, list[pb.LeaseEven
 async def check_answers(world: World, client: Client, heard: dict[str, list[pb.LeaseEvent]]) -> None:
     """At the end: what was answered is there, what was released stayed so, and the watch heard of all of it."""
     leases = {lease.name: lease for lease in await all_leases(client)}
+    leases = {name: lease for name, lease in leases.items() if lease.key}  # not the first one
     for name in sorted(world.told - leases.keys()):
         world.fault("lost", f"{name} was answered, and is not there")
     for name in sorted(world.released & leases.keys()):
         if leases[name].state in LIVE:
             world.fault("lost", f"{name} was released, and lives")
-    async with asyncio.timeout(30):
-        while any(not events_end(heard.get(name, [])) for name in leases):
-            if all(name in heard and heard[name][-1].revision >= lease.revision for name, lease in leases.items()):
-                break
-            await asyncio.sleep(0.1)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            while any(not events_end(heard.get(name, [])) for name in leases):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
     for name in leases:
         states = [event.state for event in heard.get(name, []) if event.type == pb.LEASE_EVENT_TYPE_STATE]
         if not states or states[0] != pb.LEASE_STATE_QUEUED or not events_end(heard[name]):
@@ -390,9 +408,18 @@ async def settle(world: World, client: Client) -> None:
     world.fault("leaked", f"{len(leases)} leases, capacity {used}, processes {processes}")
 
 
+def end_at(signals: tuple[signal.Signals, ...]) -> None:
+    """These cancel the current task, so that what it started is ended."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in signals:
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
 async def torture(rounds: int, clients: int, seed: int, folder: Path, broker: str = BROKER) -> World:
     """All of it; the world holds the counts."""
     world = World(folder, seed, broker)
+    end_at((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     try:
         await world.start()
         await world.serving()
@@ -407,9 +434,15 @@ async def _torture(world: World, rounds: int, clients: int) -> None:
     looker = Client(world, clients)
     heard: dict[str, list[pb.LeaseEvent]] = {}
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(watch(world, looker, heard), name="watch")
+        # A watch from revision 0 is one from now on: it can be resumed once there is a revision.
+        request = pb.AcquireLeaseRequest(request_id=str(uuid.uuid4()), spec=pb.LeaseSpec(mode=pb.LEASE_MODE_LOCAL))
+        first = (await looker.call(looker.stub.AcquireLease, request)).lease
+        await looker.release(first.name, 0)
+        watching = group.create_task(watch(world, looker, heard, listens := asyncio.Event()), name="watch")
+        await listens.wait()
         running = [group.create_task(holder.run(), name=holder.key) for holder in holders]
         running.append(group.create_task(witness(world, looker), name="witness"))
+        running.append(group.create_task(count_processes(world), name="processes"))
         await kill_again_and_again(world, rounds)
         world.stopping = True
         _, hanging = await asyncio.wait(running, timeout=30)
@@ -439,7 +472,7 @@ async def kill_again_and_again(world: World, rounds: int) -> None:
 
 
 def report(world: World) -> str:
-    did = ("kills", "acquired", "used", "released", "walked away", "repeated calls", "looks", "events")
+    did = ("kills", "acquired", "used", "released", "walked away", "repeated calls", "looks", "events", "most drivers")
     lines = [f"{name:>15} {world.counts[name]}" for name in (*did, *FAULTS)]
     return "\n".join([*lines, *world.faults[:20]])
 
@@ -449,11 +482,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)))
-    parser.add_argument("--broker", default=BROKER, help="the program that is the broker: to see that one with a bug is found out")
+    parser.add_argument(
+        "--broker", default=BROKER, help="the program that is the broker: to see that one with a bug is found out"
+    )
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="sparkbroker-torture-") as folder:
-        world = asyncio.run(torture(arguments.rounds, arguments.clients, arguments.seed, Path(folder), arguments.broker))
+        world = asyncio.run(
+            torture(arguments.rounds, arguments.clients, arguments.seed, Path(folder), arguments.broker)
+        )
         print(report(world))
         if world.faults:
             print((Path(folder) / "broker.log").read_text(errors="replace")[-4000:])

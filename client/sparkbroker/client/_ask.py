@@ -86,6 +86,11 @@ def acquire_request(ask: Ask, request_id: str) -> pb.AcquireLeaseRequest:
 def _size(given: Mapping[str, Any], cores: str, memory: str, overhead: str) -> pb.ContainerSize | None:
     if not {cores, memory, overhead} & given.keys():
         return None
+    for name in (memory, overhead):
+        if given.get(name) == "":
+            raise InvalidRequest(
+                f"{name}: '' is not a memory size; write one such as \"2g\", or leave it out", field=name
+            )
     return pb.ContainerSize(
         cores=_whole(given, cores, lowest=1), memory=_text(given, memory), memory_overhead=_text(given, overhead)
     )

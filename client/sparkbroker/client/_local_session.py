@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,16 +105,19 @@ def _check_process() -> None:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Without what would mislead pyspark, and with a Java, while the session is opened."""
+    """Without what would mislead pyspark, and with a Java and a Python, while the session is opened."""
     hidden = {name: os.environ.pop(name) for name in _HIDDEN if name in os.environ}
     java = packaged_java()
-    if java:
-        os.environ["JAVA_HOME"] = java
+    added = {"JAVA_HOME": java} if java else {}
+    if sys.executable and "PYSPARK_PYTHON" not in os.environ:
+        # Ours: pyspark would take the first python3 on the PATH, which in a notebook is seldom this environment's.
+        added["PYSPARK_PYTHON"] = sys.executable
+    os.environ.update(added)
     try:
         yield
     finally:
-        if java:
-            os.environ.pop("JAVA_HOME", None)
+        for name in added:
+            os.environ.pop(name, None)
         for name, value in hidden.items():
             os.environ.setdefault(name, value)
 

@@ -122,7 +122,6 @@ _BY_CODE: Final[dict[grpc.StatusCode, type[SparkbrokerError]]] = {
     grpc.StatusCode.NOT_FOUND: LeaseNotFound,
     grpc.StatusCode.ALREADY_EXISTS: LeaseKeyInUse,
     grpc.StatusCode.RESOURCE_EXHAUSTED: TooManyRequests,
-    grpc.StatusCode.FAILED_PRECONDITION: LeaseEnded,
     grpc.StatusCode.OUT_OF_RANGE: EventsCompacted,
 }
 
@@ -140,6 +139,9 @@ def translate_status(
     kind = _BY_REASON.get(details.reason) or _BY_CODE.get(code, BrokerFault)
     if kind is BrokerUnreachable:
         text = f"the broker at {where} doesn't answer {method} ({code.name}: {text or 'no details'})"
+    elif kind is TooManyRequests and not details.reason and "larger than max" in (text or ""):
+        # gRPC's own refusal, before the broker has seen the request: no waiting makes it smaller.
+        kind, text = InvalidRequest, f"{method} doesn't fit into a message: {text}"
     elif kind is BrokerFault:
         text = f"the broker at {where} failed in {method} ({code.name}: {text or 'no details'})"
     data: dict[str, Any] = {

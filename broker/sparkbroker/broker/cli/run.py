@@ -6,6 +6,7 @@ an embedded broker is ended; if this process is killed, the lease ends by its ti
 
 import asyncio
 import os
+import shutil
 import sys
 import tempfile
 from contextlib import AsyncExitStack
@@ -144,6 +145,7 @@ class _Run:
                 lease=lease.name,
                 python_path=paths,
                 python_files=[str(path) for path in self._files],
+                python=_interpreter(self._options.command[0]),
             )
         base = dict(os.environ)
         if connection.ca_certificate:
@@ -175,6 +177,11 @@ class _Run:
         self._told = True
         _tell(f"{lease.lost}\nending the command")
         await child.end()
+
+
+def _interpreter(command: str) -> str:
+    """The command's path if it is a Python, else nothing."""
+    return (shutil.which(command) or "") if Path(command).name.startswith("python") else ""
 
 
 def _tell(message: str) -> None:

@@ -36,8 +36,12 @@ def local_environment(
     lease: str,
     python_path: Sequence[str] = (),
     python_files: Sequence[str] = (),
+    python: str = "",
 ) -> dict[str, str]:
     """For a session in the command's own process: pyspark starts its JVM with PYSPARK_SUBMIT_ARGS.
+
+    ``python``: the command's interpreter, for the workers too unless the caller says otherwise; pyspark itself takes
+    the first python3 on the PATH, which may have other packages, or be of another version.
 
     ``spark-submit`` as the command doesn't read it, but takes MASTER.
     """
@@ -47,10 +51,15 @@ def local_environment(
     if python_files:
         arguments += ["--py-files", ",".join(python_files)]
     arguments.append("pyspark-shell")
-    return _common(base, broker_url, lease, python_path) | {
-        "PYSPARK_SUBMIT_ARGS": shlex.join(arguments),
-        "MASTER": master,
-    }
+    workers = {"PYSPARK_PYTHON": python} if python and "PYSPARK_PYTHON" not in base else {}
+    return (
+        _common(base, broker_url, lease, python_path)
+        | workers
+        | {
+            "PYSPARK_SUBMIT_ARGS": shlex.join(arguments),
+            "MASTER": master,
+        }
+    )
 
 
 def _common(base: Mapping[str, str], broker_url: str, lease: str, python_path: Sequence[str]) -> dict[str, str]:

@@ -135,6 +135,8 @@ class Admission:
         self._line_of: dict[LeaseId, _Line] = {}
         self._reserved: dict[str, dict[str, _Entry]] = {}
         """By pool, then by queue: those that have a reservation and lacked the pool at the last look."""
+        self._room: dict[tuple[str, str, int | None], Resources] = {}
+        """What ``_reserved_before`` has found since ``_reserved`` last changed: a look asks the same for each lease."""
         self._pool_waits: dict[str, int] = {}
         """By pool: grows when a reservation in it ends."""
         self._reservations = 0
@@ -185,7 +187,7 @@ class Admission:
     def reconfigure(self, queues: Mapping[str, Queue]) -> None:
         """New queues: everything is put in order anew; passes and reservations are kept."""
         lines, self._queues = self._lines, dict(queues)
-        self._lines, self._line_of, self._reserved = {}, {}, {}
+        self._lines, self._line_of, self._reserved, self._room = {}, {}, {}, {}
         for line in lines.values():
             for old in line.entries.values():
                 self.add(old.waiting)
@@ -335,10 +337,14 @@ class Admission:
 
         Within a queue its order decides, and what stands behind a reservation isn't tried at all.
         """
+        known = self._room.get((pool, queue, reservation))
+        if known is not None:
+            return known
         result = Resources()
         for name, other in self._reserved[pool].items():
             if name != queue and (reservation is None or (other.reservation or 0) < reservation):
                 result += other.waiting.amount
+        self._room[pool, queue, reservation] = result
         return result
 
     def _count_passes(self, line: _Line, admitted: _Entry) -> None:
@@ -357,7 +363,10 @@ class Admission:
 
     def _keep_reservation(self, line: _Line, head: _Entry) -> None:
         if head.reservation is not None and line.blocked_on == (head, LimitKind.POOL):
-            self._reserved.setdefault(head.waiting.pool, {})[line.queue.name] = head
+            kept = self._reserved.setdefault(head.waiting.pool, {})
+            if kept.get(line.queue.name) is not head:
+                kept[line.queue.name] = head
+                self._room.clear()
 
     def _end_reservation(self, line: _Line, entry: _Entry) -> None:
         """Nothing is kept for it in the pool any more; whoever waited for that is looked at again."""
@@ -366,6 +375,7 @@ class Admission:
         if kept.get(line.queue.name) is not entry:
             return
         del kept[line.queue.name]
+        self._room.clear()
         if not kept:
             del self._reserved[pool]
         self._pool_waits[pool] = self._pool_waits.get(pool, 0) + 1

@@ -83,6 +83,8 @@ class Archives:
         files = archive_files(self._cache, tools)
         if files.archive.exists() and (files.base is None or files.base.exists()):
             os.utime(files.archive)
+            if self._wanted == tools:
+                self._wanted = None  # missed while it was being built
             return files.use()
         failed_lately = files.failed.exists() and now - files.failed.stat().st_mtime < _RETRY_AFTER
         if not failed_lately:
