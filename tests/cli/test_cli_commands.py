@@ -66,7 +66,10 @@ def test_check_config(shell):
     path.write_text('[profiles.small]\nqueues = ["etl"]\n')
     result = shell("serve", "--check-config", "--config", str(path))
     assert result.returncode == 1
-    assert result.stderr == f'sparkbroker: {path}: profiles.small.queues[0]: "etl" is no queue in [queues]; known are default\n'
+    assert (
+        result.stderr
+        == f'sparkbroker: {path}: profiles.small.queues[0]: "etl" is no queue in [queues]; known are default\n'
+    )
 
 
 def test_a_token_is_shown_once_and_kept_as_a_hash(shell):
@@ -124,7 +127,11 @@ def test_a_watch_tells_a_leases_life_one_object_a_line(shell, broker):
 
 
 def test_what_does_not_exist_is_refused(shell, broker):
-    for arguments in (("lease", "get", "nope"), ("lease", "release", "nope"), ("lease", "list", "--filter", "colour=red")):
+    for arguments in (
+        ("lease", "get", "nope"),
+        ("lease", "release", "nope"),
+        ("lease", "list", "--filter", "colour=red"),
+    ):
         result = shell(*arguments)
         assert result.returncode == 4, result.stderr
         assert result.stderr.startswith("sparkbroker: ")

@@ -69,7 +69,9 @@ def test_a_program_gets_a_session_with_its_modules_on_the_workers(shell):
     assert alive(shell, "SparkConnectServer|--embedded") == []
 
 
-WAITING = "from pyspark.sql import SparkSession as S; print(S.builder.getOrCreate().range(9).count(), flush=True); input()"
+WAITING = (
+    "from pyspark.sql import SparkSession as S; print(S.builder.getOrCreate().range(9).count(), flush=True); input()"
+)
 
 
 @pytest.mark.promise(6)
@@ -95,7 +97,9 @@ def test_whoever_is_killed_nothing_of_the_session_remains(shell, victim):
 
 @pytest.mark.promise(9)
 def test_a_driver_that_dies_ends_the_command_and_its_last_words_are_told(shell, broker):
-    process = shell.start(*RUN, "--", "sh", "-c", "trap 'echo ended; exit 1' TERM; echo up; while :; do sleep 0.1; done")
+    process = shell.start(
+        *RUN, "--", "sh", "-c", "trap 'echo ended; exit 1' TERM; echo up; while :; do sleep 0.1; done"
+    )
     assert process.stdout.readline() == "up\n"
     [driver] = alive(shell, r"/java ")
     os.kill(driver, signal.SIGKILL)

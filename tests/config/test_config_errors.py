@@ -38,7 +38,7 @@ WRONG = {
     ),
     "duration": (
         '[leases]\nttl = "30x"',
-        "leases.ttl: '30x' is not a duration; write it as \"30s\", \"5m\", \"2h\", \"7d\", or a number of seconds",
+        'leases.ttl: \'30x\' is not a duration; write it as "30s", "5m", "2h", "7d", or a number of seconds',
     ),
     "duration of nothing": (
         "[leases]\nttl = 0",
@@ -50,8 +50,10 @@ WRONG = {
     ),
     "memory": (
         '[queues.etl]\nmemory = "2gg"',
-        ("queues.etl.memory: '2gg' is not a memory size; write a whole number with k, m, g or t, such as \"2g\" or "
-        '"1536m", at most 1024t'),
+        (
+            "queues.etl.memory: '2gg' is not a memory size; write a whole number with k, m, g or t, such as \"2g\" or "
+            '"1536m", at most 1024t'
+        ),
     ),
     "cores": (
         "[queues.etl]\ncpu = -1",
@@ -76,12 +78,14 @@ WRONG = {
     ),
     "name": (
         "[queues.BIG]",
-        ("queues.BIG: 'BIG' is not a name; use 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning and ending with a letter"
-        " or digit"),
+        (
+            "queues.BIG: 'BIG' is not a name; use 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning and ending with a letter"
+            " or digit"
+        ),
     ),
     "list": (
         '[profiles.a]\nqueues = "etl"',
-        "profiles.a.queues: 'etl' is not a list; write a list, such as [\"a\", \"b\"]",
+        'profiles.a.queues: \'etl\' is not a list; write a list, such as ["a", "b"]',
     ),
     "table": ("server = 3", "server: 3 is not a table; write a table"),
     "address": (
@@ -94,13 +98,17 @@ WRONG = {
     ),
     "open TCP": (
         '[server]\nlisten = ["tcp://127.0.0.1:7077"]',
-        ("server.listen has tcp://127.0.0.1:7077, and server.tokens is not set: anybody could call; set server.tokens, or"
-        " listen on a unix socket only"),
+        (
+            "server.listen has tcp://127.0.0.1:7077, and server.tokens is not set: anybody could call; set server.tokens, or"
+            " listen on a unix socket only"
+        ),
     ),
     "TCP without TLS": (
         '[server]\nlisten = ["tcp://0.0.0.0:7077"]\ntokens = "/t"',
-        ("server.listen has tcp://0.0.0.0:7077, which other machines can reach, without TLS; set server.tls_cert and"
-        " server.tls_key, or listen on 127.0.0.1"),
+        (
+            "server.listen has tcp://0.0.0.0:7077, which other machines can reach, without TLS; set server.tls_cert and"
+            " server.tls_key, or listen on 127.0.0.1"
+        ),
     ),
     "half of TLS": (
         '[server]\ntls_cert = "/c"',
@@ -108,13 +116,17 @@ WRONG = {
     ),
     "ttl and wait_ttl": (
         '[leases]\nttl = "10m"',
-        ("leases.wait_ttl (300s) is less than leases.ttl (600s): a waiting client, which renews every third of its ttl,"
-        " could lose its place; leases.wait_ttl must be at least leases.ttl"),
+        (
+            "leases.wait_ttl (300s) is less than leases.ttl (600s): a waiting client, which renews every third of its ttl,"
+            " could lose its place; leases.wait_ttl must be at least leases.ttl"
+        ),
     ),
     "request_age and wait_ttl": (
         '[store]\nrequest_age = "1m"',
-        ("store.request_age (60s) is less than leases.wait_ttl (300s): a request that is repeated while its lease waits"
-        " would be a new one; store.request_age must be at least leases.wait_ttl"),
+        (
+            "store.request_age (60s) is less than leases.wait_ttl (300s): a request that is repeated while its lease waits"
+            " would be a new one; store.request_age must be at least leases.wait_ttl"
+        ),
     ),
     "profile's queue": (
         '[queues.etl]\n[profiles.a]\nqueues = ["elt"]',
@@ -130,8 +142,10 @@ WRONG = {
     ),
     "no default queue": (
         "[queues.a]\n[queues.b]\n[profiles.p]",
-        ('leases.default_queue: there are several queues, none is called "default", and profiles.p names none; set it to'
-        " one of a, b"),
+        (
+            'leases.default_queue: there are several queues, none is called "default", and profiles.p names none; set it to'
+            " one of a, b"
+        ),
     ),
     "pool without memory": (
         "[capacity.cluster]\ncpu = 8",
@@ -139,8 +153,10 @@ WRONG = {
     ),
     "default over the limit": (
         "[profiles.a.driver]\ncores = 8\n[profiles.a.limits]\ndriver_cores = 4",
-        ("profiles.a: driver.cores (8) is more than limits.driver_cores (4); limits.driver_cores must be at least"
-        " driver.cores"),
+        (
+            "profiles.a: driver.cores (8) is more than limits.driver_cores (4); limits.driver_cores must be at least"
+            " driver.cores"
+        ),
     ),
     "executors": (
         "[profiles.a.executors]\nmin_count = 3",
@@ -156,8 +172,10 @@ WRONG = {
     ),
     "wide allow-list": (
         '[profiles.a]\nallowed_conf = ["spark.sql.*"]',
-        ("profiles.a.allowed_conf[0]: 'spark.sql.*' lets through keys that load code, name credentials or belong to the"
-        ' broker; list exact keys, or a narrow prefix such as "spark.sql.adaptive.*"'),
+        (
+            "profiles.a.allowed_conf[0]: 'spark.sql.*' lets through keys that load code, name credentials or belong to the"
+            ' broker; list exact keys, or a narrow prefix such as "spark.sql.adaptive.*"'
+        ),
     ),
     "static without endpoints": (
         '[profiles.a]\nprovisioner = "static"',
@@ -185,8 +203,10 @@ def test_all_problems_are_told_together(problems):
 
 def test_a_value_from_the_environment_is_told_with_its_variable(problems):
     assert problems("", {"SPARKBROKER__LEASES__TTL": "soon"}) == [
-        ("leases.ttl (from SPARKBROKER__LEASES__TTL): 'soon' is not a duration; "
-        'write it as "30s", "5m", "2h", "7d", or a number of seconds')
+        (
+            "leases.ttl (from SPARKBROKER__LEASES__TTL): 'soon' is not a duration; "
+            'write it as "30s", "5m", "2h", "7d", or a number of seconds'
+        )
     ]
 
 

@@ -204,7 +204,7 @@ def test_nothing_is_due_before_the_next_deadline_and_something_is_at_it(
 
 
 def test_a_lost_holder_ends_an_exclusive_lease_and_not_a_shared_one(make_lease):
-    lease = make_lease(state=LeaseState.READY, attachments=(attachment(1, 20.0), ))
+    lease = make_lease(state=LeaseState.READY, attachments=(attachment(1, 20.0),))
     assert verdict(lease, ServingTime(19.9), watched=False) is None
     lost = verdict(lease, ServingTime(20.0), watched=False)
     assert isinstance(lost, End)

@@ -108,8 +108,10 @@ def test_sums_are_exact_and_an_unforced_charge_never_exceeds_a_limit(steps):
                 if ledger.charge(owner, queue, pool, amount):
                     assert ledger.version == version
                     for name in amount.quantities:
-                        assert not amount[name] or name not in limits[queue].quantities or (
-                            ledger.used(queue)[name] <= limits[queue][name]
+                        assert (
+                            not amount[name]
+                            or name not in limits[queue].quantities
+                            or (ledger.used(queue)[name] <= limits[queue][name])
                         )
                         assert not amount[name] or ledger.pool_used(pool)[name] <= pools[pool][name]
             case "force":

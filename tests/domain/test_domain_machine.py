@@ -46,6 +46,11 @@ WALL = WallTime(1.0)
 INDEX = st.integers(0, 1000)
 
 
+def driver_of(lease: Lease) -> DriverId:
+    assert lease.driver_id is not None
+    return lease.driver_id
+
+
 class Broker(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -133,8 +138,8 @@ class Broker(RuleBasedStateMachine):
     @rule(index=INDEX)
     def ready(self, index):
         lease = self.pick(index, lambda v: v.state is LeaseState.PROVISIONING)
-        if lease is not None and self.drivers[lease.driver_id].state is DriverState.PENDING:
-            self.drivers[lease.driver_id] = move(self.drivers[lease.driver_id], DriverState.READY)
+        if lease is not None and self.drivers[driver_of(lease)].state is DriverState.PENDING:
+            self.drivers[driver_of(lease)] = move(self.drivers[driver_of(lease)], DriverState.READY)
             self.leases[lease.id] = steps.become_ready(lease, lease.timings, ServingTime(self.now))
 
     @rule(index=INDEX, outcome=st.sampled_from([LeaseState.RELEASED, LeaseState.EXPIRED, LeaseState.FAILED]))
@@ -145,13 +150,13 @@ class Broker(RuleBasedStateMachine):
         self.admission.remove(lease.id)
         self.leases[lease.id] = steps.end(lease, outcome, LeaseReason.UNSPECIFIED, "m", WALL)
         if lease.driver_id is not None:
-            self.stop(lease.driver_id)
+            self.stop(driver_of(lease))
 
     @rule(index=INDEX)
     def start_fails(self, index):
         lease = self.pick(index, lambda v: v.state is LeaseState.PROVISIONING)
         if lease is not None:
-            self.stop(lease.driver_id)
+            self.stop(driver_of(lease))
 
     def stop(self, driver_id: DriverId) -> None:
         if self.drivers[driver_id].state is not DriverState.STOPPING:
@@ -239,7 +244,7 @@ class Broker(RuleBasedStateMachine):
             for lease in running:
                 if lease.live:
                     self.leases[lease.id] = steps.end(lease, LeaseState.RELEASED, LeaseReason.UNSPECIFIED, "m", WALL)
-                self.stop(lease.driver_id)
+                self.stop(driver_of(lease))
             for _ in running:
                 self.gone(0)
         assert len(self.ledger) == 0
@@ -251,7 +256,7 @@ class Broker(RuleBasedStateMachine):
     def charges_are_the_sum_over_drivers(self):
         self.ledger.check()
         for queue in QUEUES:
-            charges = {d.id: d.charge for d in self.drivers.values() if d.queue == queue}
+            charges = {str(d.id): d.charge for d in self.drivers.values() if d.queue == queue}
             expected = total(charges).quantities
             assert self.ledger.used(queue).quantities == {name: v for name, v in expected.items() if v}
 
@@ -260,7 +265,7 @@ class Broker(RuleBasedStateMachine):
         for lease in self.leases.values():
             assert (lease.id in self.admission) is (lease.state is LeaseState.QUEUED)
             if lease.state in CHARGED:
-                assert self.drivers[lease.driver_id].state is not DriverState.GONE
+                assert self.drivers[driver_of(lease)].state is not DriverState.GONE
             owners = [d for d in self.drivers.values() if d.lease_id == lease.id and d.state is not DriverState.GONE]
             assert len(owners) == (lease.state in CHARGED), "never two drivers for a lease, and none without one"
 

@@ -41,7 +41,25 @@ def test_memory_examples(text, amount):
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "-1", "-1g", "1e99", "2gg", "nan", "inf", "1.5g", "0", "0g", "1k", "1025t", str(2**63), "9" * 30, "٣g", "g"],
+    [
+        "",
+        " ",
+        "-1",
+        "-1g",
+        "1e99",
+        "2gg",
+        "nan",
+        "inf",
+        "1.5g",
+        "0",
+        "0g",
+        "1k",
+        "1025t",
+        str(2**63),
+        "9" * 30,
+        "٣g",
+        "g",
+    ],
 )
 def test_what_is_no_memory_size_is_refused_by_name(text):
     with pytest.raises(InvalidField) as error:

@@ -107,12 +107,12 @@ class _Broker:
     async def run(self, parent_fd: int | None) -> None:
         stop = asyncio.Event()
         try:
-            with _signals({signal.SIGTERM: stop.set, signal.SIGINT: stop.set, signal.SIGHUP: self._reload}):
-                with _end_of(parent_fd, stop.set):
-                    log.info("broker.recovering", pid=os.getpid())
-                    await self._core.lead()
-                    self._serve_metrics()
-                    await self._serve(stop)
+            handlers = {signal.SIGTERM: stop.set, signal.SIGINT: stop.set, signal.SIGHUP: self._reload}
+            with _signals(handlers), _end_of(parent_fd, stop.set):
+                log.info("broker.recovering", pid=os.getpid())
+                await self._core.lead()
+                self._serve_metrics()
+                await self._serve(stop)
         except* StoreLost as group:
             raise Unavailable(f"the store is lost ({_first(group)}); start the broker again") from group
         except* BrokerError as group:
@@ -154,7 +154,7 @@ class _Broker:
         try:
             log.info("tokens.reloaded", count=self._tokens.reload())
         except TokenFileInvalid as error:
-            log.error("tokens.not_reloaded", message=error.message, hint="the tokens read before stay in force")
+            log.warning("tokens.not_reloaded", message=error.message, hint="the tokens read before stay in force")
 
     def _listener(self, address: str) -> Listener:
         if address.startswith("unix:"):
