@@ -70,6 +70,10 @@ class Observer(Protocol):
         """In the order of revisions; without I/O."""
         ...
 
+    def progressed(self, lease_id: LeaseId) -> None:
+        """A lease has come further, without an event."""
+        ...
+
 
 class _Staged(msgspec.Struct, gc=False):
     """A row as it is to be: its record (None: no row), and the revision that the store holds (0: none)."""
@@ -223,6 +227,11 @@ class Authority:
             return self.put_lease(lease)
         self.leases[lease.id] = lease
         return lease
+
+    def note_progress(self, lease: Lease) -> None:
+        """A phase of its start is over: no event, written with the row's next change, and told to who watches."""
+        self.touch_lease(lease, store=False)
+        self._observer.progressed(lease.id)
 
     def put_driver(self, driver: Driver) -> Driver:
         """Record a driver's next value, and charge what it now takes."""

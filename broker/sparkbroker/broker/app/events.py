@@ -105,6 +105,11 @@ class Events:
             for subscription in self._of_all:
                 subscription.push(event)
 
+    def progressed(self, lease_id: LeaseId) -> None:
+        """Let those who watch this lease look again."""
+        for subscription in self._of_lease.get(lease_id, ()):
+            subscription.wake()
+
     def wake_queued(self) -> None:
         """Positions may have changed: let those who wait look again."""
         for subscriptions in self._of_lease.values():

@@ -225,7 +225,7 @@ class Reconciler:
             return
         timings = msgspec.structs.replace(lease.timings, process_started=seen.process_started, port_open=seen.port_open)
         if timings != lease.timings:
-            self._authority.touch_lease(msgspec.structs.replace(lease, timings=timings), store=False)
+            self._authority.note_progress(msgspec.structs.replace(lease, timings=timings))
 
     def _ready(self, driver: Driver, seen: Observation | None) -> None:
         if driver.state is not DriverState.STARTING:

@@ -10,7 +10,7 @@ from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.events import Events, Subscription
 from sparkbroker.broker.app.views import LeaseEvent, LeaseView, Progress, WatchUpdate
 from sparkbroker.broker.domain.errors import Compacted, InvalidField
-from sparkbroker.broker.domain.lease import TERMINAL, Lease, LeaseState, renew
+from sparkbroker.broker.domain.lease import TERMINAL, Lease, LeaseReason, LeaseState, Timings, renew
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision
 from sparkbroker.broker.ports.store import Store
 
@@ -82,7 +82,9 @@ class Watching:
         if lease is None:
             return None
         subscription.queued = lease.state is LeaseState.QUEUED
-        return told.news(lease.state, self._admitter.progress(lease), self._authority.serving.now())
+        starting = lease.state is LeaseState.PROVISIONING and lease.reason is LeaseReason.STARTING
+        progress = _starting(lease.timings) if starting else self._admitter.progress(lease)
+        return told.news(progress, self._authority.serving.now())
 
     async def _view(self, lease: Lease) -> LeaseView:
         while lease.revision > self._authority.durable:
@@ -160,6 +162,17 @@ class Watching:
             )
 
 
+def _starting(timings: Timings) -> Progress:
+    """How far the start of a PROVISIONING lease is."""
+    if timings.port_open is not None:
+        message = "its port is open; the first call to it is under way"
+    elif timings.process_started is not None:
+        message = "its process runs; Spark is starting in it"
+    else:
+        message = "the driver is being created"
+    return Progress(0, 0, LeaseReason.STARTING, message)
+
+
 class _Told:
     """What a watcher has been told of its progress, so that it's told only news, and not too often."""
 
@@ -169,9 +182,12 @@ class _Told:
         self._last: Progress | None = None
         self._time = 0.0
 
-    def news(self, state: LeaseState, progress: Progress | None, now: float) -> Progress | None:
-        if state is not LeaseState.QUEUED or progress is None or progress == self._last:
+    def news(self, progress: Progress | None, now: float) -> Progress | None:
+        if progress is None or progress == self._last:
             return None
+        if not progress.position:  # A phase of its start: each comes once.
+            self._last = progress
+            return progress
         period = PROGRESS_PERIOD * (1 if progress.position <= FAR else 10)
         if self._last is not None and now - self._time < period - 0.1:
             return None

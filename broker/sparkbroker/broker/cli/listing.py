@@ -1,6 +1,7 @@
 """Commands that ask once and print the answer."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from sparkbroker.broker.adapters.system_clock import SystemClock
@@ -23,6 +24,9 @@ def connect(options: Globals) -> AsyncBroker:
             f"no broker is configured, and none answers at {default.url}; "
             "start one with `sparkbroker serve`, or set SPARKBROKER_URL or --url"
         )
+    path = address.url.removeprefix("unix://")
+    if path != address.url and not Path(path).exists():
+        raise BrokerUnreachable(f"no broker listens at {address.url}: there is no such socket; is it running?")
     return AsyncBroker(address, patience=PATIENCE)
 
 

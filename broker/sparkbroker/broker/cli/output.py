@@ -99,7 +99,7 @@ def lease_rows(leases: Iterable[pb.Lease], now: float) -> Table:
                 why(lease),
                 lease.spec.queue,
                 lease.spec.profile,
-                quantities(dict(lease.charge)),
+                holds(lease),
                 lease.principal,
                 lease.key or "-",
                 age(lease.timings.queued_time, now),
@@ -107,6 +107,12 @@ def lease_rows(leases: Iterable[pb.Lease], now: float) -> Table:
             for lease in leases
         ),
     )
+
+
+def holds(lease: pb.Lease) -> str:
+    """What it takes from its queue now."""
+    held = (pb.LEASE_STATE_PROVISIONING, pb.LEASE_STATE_READY, pb.LEASE_STATE_RELEASING)
+    return quantities(dict(lease.charge)) if lease.state in held else "-"
 
 
 def why(lease: pb.Lease) -> str:
@@ -133,7 +139,7 @@ def lease_details(lease: pb.Lease) -> Table:
         ("profile", spec.profile),
         ("mode", enum_name(pb.LeaseMode, spec.mode, "LEASE_MODE_")),
         ("priority", str(spec.priority) if spec.priority else ""),
-        ("holds", quantities(dict(lease.charge))),
+        ("asks" if holds(lease) == "-" else "holds", quantities(dict(lease.charge))),
         ("attempt", str(lease.attempt)),
         ("driver", lease.driver),
         *((f"attached ({item.generation})", item.holder or item.id) for item in lease.attachments),
