@@ -12,6 +12,7 @@ from sparkbroker.broker.app import events, watching
 from sparkbroker.broker.domain.errors import Compacted, InvalidField, NotFound
 from sparkbroker.broker.domain.filter import parse_filter
 from sparkbroker.broker.domain.lease import LeaseMode, LeaseState
+from sparkbroker.broker.domain.observation import Phase
 
 ALL = parse_filter("")
 
@@ -236,3 +237,29 @@ async def test_the_last_event_of_a_lease_that_is_dropped_at_once_is_told(world):
     world.store.resume()
     await asyncio.wait([following], timeout=5)
     assert told[-1] is LeaseState.RELEASED
+
+
+async def test_the_phases_of_a_start_are_told_while_it_lasts(broker):
+    broker.machine.automatic = False
+    lease_id = await broker.lease()
+    told = []
+
+    async def follow():
+        async for update in broker.core.leases.watch(broker.ann, lease_id, 0):
+            if update.progress is not None:
+                told.append(update.progress.message)
+            if update.event is not None and update.event.state is LeaseState.READY:
+                return
+
+    following = broker.spawn(follow())
+    await broker.state(lease_id, LeaseState.PROVISIONING)
+    driver = broker.driver(lease_id).id
+    for phase in (Phase.STARTING, Phase.PORT_OPEN, Phase.READY):
+        await broker.until(lambda: driver in broker.machine.drivers)
+        broker.machine.set(driver, phase, now=1.0)
+        await broker.passes(2)
+    await following
+    assert told[-2:] == [
+        "its process runs; Spark is starting in it",
+        "its port is open; the first call to it is under way",
+    ]

@@ -7,7 +7,7 @@ from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.records import RequestResult
 from sparkbroker.broker.app.views import LeaseView
 from sparkbroker.broker.domain.errors import InvalidField, LeaseEnded, NotFound, RequestIdReused, StaleGeneration
-from sparkbroker.broker.domain.lease import Lease, LeaseState
+from sparkbroker.broker.domain.lease import Lease, LeaseSharing, LeaseState
 from sparkbroker.broker.domain.units import Generation, LeaseId
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
@@ -88,11 +88,17 @@ def fenced(lease: Lease, generation: Generation) -> StaleGeneration | LeaseEnded
         return InvalidField(
             "generation", f"{generation} was never given out", f"the newest of leases/{lease.id} is an earlier one"
         )
+    if lease.spec.sharing is LeaseSharing.EXCLUSIVE and generation < lease.generation:
+        newest = lease.attachment(lease.generation)
+        who = f" ({newest.holder})" if newest is not None and newest.holder else ""
+        cause, why = "SUPERSEDED", f"generation {lease.generation}{who} has superseded it: the lease is theirs now"
+    else:
+        cause, why = "ENDED", "it was detached, or its heartbeat ran out: attach again if you still need it"
     return StaleGeneration(
-        f"generation {generation} of lease leases/{lease.id} is over: another attachment superseded it, it was "
-        "detached, or its heartbeat ran out; attach again",
+        f"generation {generation} of lease leases/{lease.id} is over: {why}",
         lease=f"leases/{lease.id}",
         generation=str(lease.generation),
+        cause=cause,
     )
 
 
