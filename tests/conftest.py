@@ -47,6 +47,14 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def signals_as_at_a_terminal() -> None:
+    """A run in the background or under nohup begins with signals ignored, and every process that it starts inherits it."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_class_archives() -> Iterator[None]:
     """Brokers of the tests don't train archives: each would take a minute of CPU from the tests after it."""
     with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,7 @@ pyspark is looked for here and nowhere else.
 import sys
 import threading
 import warnings
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any, Literal, Protocol
 
 from sparkbroker.client._errors import PythonMismatch, SparkConflict, SparkMissing
@@ -51,6 +51,8 @@ def open_session(connection: Connection, *, api: Literal["classic", "connect"], 
 
 def check_pyspark() -> None:
     """Raise SparkMissing or SparkConflict."""
+    from importlib import metadata  # noqa: PLC0415 - 20 ms of the client's import, for what is asked once a session
+
     installed = {}
     for name in ("pyspark", "pyspark-client"):
         try:
