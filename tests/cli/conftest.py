@@ -21,6 +21,7 @@ class Shell:
         self.scratch = home / "tmp"
         self.scratch.mkdir()
         self.env = {
+            "SPARKBROKER__STORE__CLASS_ARCHIVES": "false",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "HOME": str(home),
             "TMPDIR": str(self.scratch),
