@@ -153,6 +153,15 @@ def test_recovery_gives_a_full_ttl_from_the_leadership_after_the_last_renewal(ma
 
 
 @pytest.mark.promise(4)
+def test_recovery_gives_whoever_was_about_to_attach_their_time_again(make_lease):
+    lease = make_lease(state=LeaseState.READY, unattended_deadline=ServingTime(4.0), renewed_epoch=Epoch(1))
+    starts = {Epoch(1): ServingTime(0.0), Epoch(2): ServingTime(3.0)}
+    after = steps.recover(lease, starts)
+    assert after.unattended_deadline == 3.0 + lease.spec.unattended_ttl
+    assert steps.recover(after, starts | {Epoch(3): ServingTime(9.0)}) == after, "once, and not at each restart"
+
+
+@pytest.mark.promise(4)
 def test_recovery_tells_the_attachments_of_one_lease_apart(make_lease):
     lease = shared(make_lease(state=LeaseState.READY, attachments=(attachment(1, 5.0, 1), attachment(2, 5.0, 2))))
     after = steps.recover(lease, {Epoch(2): ServingTime(3.0), Epoch(3): ServingTime(10.0)})

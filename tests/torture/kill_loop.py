@@ -43,7 +43,7 @@ log_level = "info"
 [leases]
 ttl = "3s"
 wait_ttl = "5s"
-unattended_ttl = "3s"
+unattended_ttl = "8s"
 [store]
 state_folder = "{state}"
 terminal_count = 1000000

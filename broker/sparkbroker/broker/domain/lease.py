@@ -354,7 +354,11 @@ def recover(lease: Lease, began: Mapping[Epoch, ServingTime]) -> Lease:
         for a in lease.attachments
     )
     wait = later(lease.wait_deadline, lease.renewed_epoch, lease.spec.wait_ttl)
-    return msgspec.structs.replace(lease, wait_deadline=wait, attachments=attachments)
+    # Whoever was about to attach has to find the broker again first.
+    unattended = lease.unattended_deadline
+    if unattended is not None:
+        unattended = later(unattended, lease.renewed_epoch, lease.spec.unattended_ttl)
+    return msgspec.structs.replace(lease, wait_deadline=wait, unattended_deadline=unattended, attachments=attachments)
 
 
 def notify(lease: Lease, notice: str) -> Lease:
