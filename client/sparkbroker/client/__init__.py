@@ -20,6 +20,7 @@ What it does not promise:
 - That a lost lease's query has stopped before ``LeaseLost`` is seen: fencing is the broker's, and it is at the latest
   when the driver has ended.
 - That a release reaches a broker which is down: the lease then ends by its time to live, and a warning is logged.
+- That a forked child is safe: gRPC may crash in it, if the parent's client was at work. Prefer ``spawn``.
 - That a lease survives a fork: it stays with the process that has attached to it. The child's copy of it refuses to
   work, and its copy of a ``Broker`` connects anew.
 """
