@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as ProtoAny
+from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,7 +123,8 @@ def test_a_request_has_what_was_asked_for() -> None:
     request = acquire_request(
         client.Ask(cores=2, memory="2g", executors=(1, 3), executor_cores=4, executor_memory="1g", mode="LOCAL",
              sharing="SHARED", conf={"a": "b"}, ttl=1.5, max_duration=timedelta(hours=1), key="k", on_existing="REATTACH",
-             labels={"t": "x"}, priority=-3, packages=["g:a:v"], keep_when_holder_lost=True),
+             labels={"t": "x"}, priority=-3, packages=["g:a:v"], keep_when_holder_lost=True,
+             pod={"image": "x", "tolerations": [{"key": "a"}]}),
         "id",
     )  # fmt: skip
     spec = request.spec
@@ -132,7 +134,17 @@ def test_a_request_has_what_was_asked_for() -> None:
     assert (spec.mode, spec.sharing, spec.priority) == (pb.LEASE_MODE_LOCAL, pb.LEASE_SHARING_SHARED, -3)
     assert (spec.ttl.ToTimedelta(), spec.max_duration.seconds) == (timedelta(seconds=1.5), 3600)
     assert not spec.HasField("wait_ttl")
+    assert MessageToDict(spec.pod) == {"image": "x", "tolerations": [{"key": "a"}]}
     assert acquire_request(client.Ask(), "id").spec == pb.LeaseSpec()
+
+
+def test_a_conf_of_none_goes_without_the_profiles_default() -> None:
+    spec = acquire_request(client.Ask(conf={"a": "b", "c": None}), "id").spec
+    assert (dict(spec.conf), list(spec.unset_conf)) == ({"a": "b"}, ["c"])
+
+
+def test_a_program_may_name_its_request() -> None:
+    assert acquire_request(client.Ask(request_id="mine"), "id").request_id == "mine"
 
 
 def test_no_executors_is_not_the_same_as_unsaid() -> None:
@@ -147,6 +159,7 @@ def test_no_executors_is_not_the_same_as_unsaid() -> None:
         ("executors", (3, 1)), ("executors", (1, 2, 3)), ("executors", -1), ("mode", "CLUSTER"), ("ttl", float("nan")),
         ("ttl", -1), ("ttl", 1e99), ("conf", {"a": 1}), ("conf", "a=b"), ("packages", "g:a:v"), ("labels", [("a", "b")]),
         ("key", 5), ("on_existing", "STEAL"), ("keep_when_holder_lost", "yes"), ("coers", 2),
+        ("pod", "image"), ("pod", {"a": object()}), ("conf", {1: None}), ("request_id", 5),
     ],
 )  # fmt: skip
 def test_a_bad_argument_is_named(name: str, value: object) -> None:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
 
 from sparkbroker.client._errors import InvalidRequest
 from sparkbroker.v1 import broker_pb2 as pb
@@ -18,7 +19,9 @@ class Ask(TypedDict, total=False):
 
     ``cores`` and ``memory`` are the driver's ("2g": Spark's notation); ``executors`` is how many, or the pair of
     fewest and most. Durations are seconds or timedelta. ``key`` is the caller's own name for the lease, and
-    ``on_existing`` what happens when it has a live one. The rest is documented at LeaseSpec in broker.proto.
+    ``on_existing`` what happens when it has a live one. In ``conf``, None goes without a key that the profile sets by
+    default. ``pod`` are settings of its pods. ``request_id`` (a UUID; unset: a new one) makes the same request of a
+    program that was started anew the same lease. The rest is documented at LeaseSpec in broker.proto.
     """
 
     profile: str
@@ -32,7 +35,8 @@ class Ask(TypedDict, total=False):
     executor_cores: int
     executor_memory: str
     executor_memory_overhead: str
-    conf: Mapping[str, str]
+    conf: Mapping[str, str | None]
+    pod: Mapping[str, Any]
     packages: Sequence[str]
     jars: Sequence[str]
     priority: int
@@ -45,20 +49,24 @@ class Ask(TypedDict, total=False):
     keep_when_holder_lost: bool
     key: str
     on_existing: Literal["FAIL", "REATTACH", "REPLACE"]
+    request_id: str
 
 
 def acquire_request(ask: Ask, request_id: str) -> pb.AcquireLeaseRequest:
-    """The request for an Ask; raise InvalidRequest, which names the argument."""
+    """The request for an Ask, under its own request id or this one; raise InvalidRequest, which names the argument."""
     given: dict[str, Any] = {name: value for name, value in ask.items() if value is not None}
     for name in given:
         if name not in Ask.__annotations__:
             raise InvalidRequest(f"{name}: there is no such argument", field=name)
+    conf, unset = _conf(given)
     spec = pb.LeaseSpec(
         profile=_text(given, "profile"),
         queue=_text(given, "queue"),
         mode=_choice(given, "mode", pb.LeaseMode, "LEASE_MODE_"),
         sharing=_choice(given, "sharing", pb.LeaseSharing, "LEASE_SHARING_"),
-        conf=_texts(given, "conf"),
+        conf=conf,
+        unset_conf=unset,
+        pod=_pod(given),
         packages=_list(given, "packages"),
         jars=_list(given, "jars"),
         labels=_texts(given, "labels"),
@@ -76,7 +84,7 @@ def acquire_request(ask: Ask, request_id: str) -> pb.AcquireLeaseRequest:
         if name in given:
             getattr(spec, name).CopyFrom(_duration(given[name], name))
     return pb.AcquireLeaseRequest(
-        request_id=request_id,
+        request_id=_text(given, "request_id") or request_id,
         lease_key=_text(given, "key"),
         on_existing=_choice(given, "on_existing", pb.OnExisting, "ON_EXISTING_"),
         spec=spec,
@@ -143,6 +151,32 @@ def _texts(given: Mapping[str, Any], name: str) -> dict[str, str]:
         if not isinstance(key, str) or not isinstance(item, str):
             raise InvalidRequest(f"{name}: {key!r} must be text with a value that is text", field=name)
     return dict(value)
+
+
+def _conf(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """What is set, and the keys that are unset."""
+    value = given.get("conf", {})
+    if not isinstance(value, Mapping):
+        raise InvalidRequest("conf: give a mapping of text to text", field="conf")
+    unset = [key for key, item in value.items() if item is None]
+    for key in unset:
+        if not isinstance(key, str):
+            raise InvalidRequest(f"conf: the key {key!r} must be text", field="conf")
+    return _texts({"conf": {key: item for key, item in value.items() if item is not None}}, "conf"), unset
+
+
+def _pod(given: Mapping[str, Any]) -> Struct | None:
+    value = given.get("pod")
+    if not value:
+        return None
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"pod: {value!r} is no mapping of settings", field="pod")
+    struct = Struct()
+    try:
+        struct.update(value)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidRequest(f"pod: holds what JSON can't ({error}); give plain dictionaries", field="pod") from error
+    return struct
 
 
 def _list(given: Mapping[str, Any], name: str) -> list[str]:

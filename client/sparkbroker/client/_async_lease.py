@@ -102,6 +102,7 @@ class AsyncLease:
         self._loss: LeaseLost | None = None
         self._loss_known = asyncio.Event()
         self._released = False
+        self._detached = False
         self._sessions: list[OpenSession] = []
         self._session_id_used = False
 
@@ -113,8 +114,8 @@ class AsyncLease:
             words.append("lost")
         elif self._suspect:
             words.append("suspect")
-        if self._released:
-            words.append("released")
+        if self._released or self._detached:
+            words.append("released" if self._released else "detached")
         return f"<{type(self).__name__} {self.name} [{', '.join(words)}]>"
 
     @property
@@ -347,9 +348,22 @@ class AsyncLease:
         """
         if self._pid != os.getpid():
             raise WrongProcess(f"{self.name} belongs to process {self._pid}, which releases it")
-        if self._released:
+        if self._released or self._detached:
             return True
         return bool(await self._context.tasks.finish(self._release(message, everyone, timeout), "release"))
+
+    async def detach(self) -> None:
+        """Close the sessions and renew no more, without giving the lease back: somebody else is to attach to it.
+
+        A lease with ``keep_when_holder_lost`` stays for its unattended_ttl; another one ends after its ttl. This handle
+        can't be used any more, and the end of ``async with`` does nothing.
+        """
+        self.check()
+        self._detached = True
+        await self.close_session()
+        self._context.keepalive.remove(self.name, self._generation)
+        self._context.held.discard(self)
+        self._generation = 0
 
     async def _release(self, message: str, everyone: bool, timeout: float) -> bool:
         await self.close_session()
@@ -383,6 +397,8 @@ class AsyncLease:
     ) -> None:
         if self._pid != os.getpid():
             return  # a forked child leaves its parent's block: the lease isn't its own
+        if self._detached:
+            return
         if self._joined and not self._generation and self._info.spec.sharing == pb.LEASE_SHARING_SHARED:
             return  # others may be attached to it: it isn't ours to end
         if self.attached and isinstance(error, Exception):
@@ -470,3 +486,5 @@ class AsyncLease:
             raise copy.copy(self._loss)
         if self._released:
             raise LeaseEnded(f"{self.name} has been released by this program", lease=self.name, state=self.state)
+        if self._detached:
+            raise LeaseEnded(f"{self.name} has been detached by this program", lease=self.name, state=self.state)

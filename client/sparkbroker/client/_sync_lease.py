@@ -153,6 +153,10 @@ class Lease:
         """Close the sessions and give the lease back. Idempotent; never raises for a broker that is away."""
         return self._own().call(self._lease.release(message, everyone=everyone, timeout=timeout))
 
+    def detach(self) -> None:
+        """Close the sessions and renew no more, without giving the lease back; see AsyncLease.detach."""
+        self._own().call(self._lease.detach())
+
     def __enter__(self) -> Self:
         return self
 

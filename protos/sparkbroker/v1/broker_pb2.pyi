@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -140,7 +141,7 @@ class ExecutorSpec(_message.Message):
     def __init__(self, size: _Optional[_Union[ContainerSize, _Mapping]] = ..., min_count: _Optional[int] = ..., max_count: _Optional[int] = ...) -> None: ...
 
 class LeaseSpec(_message.Message):
-    __slots__ = ("profile", "queue", "mode", "sharing", "driver", "executors", "conf", "packages", "jars", "priority", "labels", "wait_ttl", "unattended_ttl", "ttl", "acquire_timeout", "max_duration", "keep_when_holder_lost")
+    __slots__ = ("profile", "queue", "mode", "sharing", "driver", "executors", "conf", "packages", "jars", "priority", "labels", "wait_ttl", "unattended_ttl", "ttl", "acquire_timeout", "max_duration", "keep_when_holder_lost", "unset_conf", "pod")
     class ConfEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +173,8 @@ class LeaseSpec(_message.Message):
     ACQUIRE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     MAX_DURATION_FIELD_NUMBER: _ClassVar[int]
     KEEP_WHEN_HOLDER_LOST_FIELD_NUMBER: _ClassVar[int]
+    UNSET_CONF_FIELD_NUMBER: _ClassVar[int]
+    POD_FIELD_NUMBER: _ClassVar[int]
     profile: str
     queue: str
     mode: LeaseMode
@@ -189,7 +192,9 @@ class LeaseSpec(_message.Message):
     acquire_timeout: _duration_pb2.Duration
     max_duration: _duration_pb2.Duration
     keep_when_holder_lost: bool
-    def __init__(self, profile: _Optional[str] = ..., queue: _Optional[str] = ..., mode: _Optional[_Union[LeaseMode, str]] = ..., sharing: _Optional[_Union[LeaseSharing, str]] = ..., driver: _Optional[_Union[ContainerSize, _Mapping]] = ..., executors: _Optional[_Union[ExecutorSpec, _Mapping]] = ..., conf: _Optional[_Mapping[str, str]] = ..., packages: _Optional[_Iterable[str]] = ..., jars: _Optional[_Iterable[str]] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., wait_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., unattended_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., acquire_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keep_when_holder_lost: bool = ...) -> None: ...
+    unset_conf: _containers.RepeatedScalarFieldContainer[str]
+    pod: _struct_pb2.Struct
+    def __init__(self, profile: _Optional[str] = ..., queue: _Optional[str] = ..., mode: _Optional[_Union[LeaseMode, str]] = ..., sharing: _Optional[_Union[LeaseSharing, str]] = ..., driver: _Optional[_Union[ContainerSize, _Mapping]] = ..., executors: _Optional[_Union[ExecutorSpec, _Mapping]] = ..., conf: _Optional[_Mapping[str, str]] = ..., packages: _Optional[_Iterable[str]] = ..., jars: _Optional[_Iterable[str]] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., wait_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., unattended_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., acquire_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keep_when_holder_lost: bool = ..., unset_conf: _Optional[_Iterable[str]] = ..., pod: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Lease(_message.Message):
     __slots__ = ("name", "key", "principal", "spec", "state", "reason", "message", "outcome", "attempt", "driver", "charge", "attachments", "generation", "timings", "revision", "progress", "exit", "notice", "etag")
@@ -631,7 +636,7 @@ class ListQueuesResponse(_message.Message):
     def __init__(self, queues: _Optional[_Iterable[_Union[Queue, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Profile(_message.Message):
-    __slots__ = ("name", "description", "provisioner", "modes", "defaults", "allowed_conf", "limits", "master", "unusable_message")
+    __slots__ = ("name", "description", "provisioner", "modes", "defaults", "allowed_conf", "limits", "master", "unusable_message", "allowed_pod")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -648,6 +653,7 @@ class Profile(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     MASTER_FIELD_NUMBER: _ClassVar[int]
     UNUSABLE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_POD_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     provisioner: str
@@ -657,7 +663,8 @@ class Profile(_message.Message):
     limits: _containers.ScalarMap[str, str]
     master: str
     unusable_message: str
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., provisioner: _Optional[str] = ..., modes: _Optional[_Iterable[_Union[LeaseMode, str]]] = ..., defaults: _Optional[_Union[LeaseSpec, _Mapping]] = ..., allowed_conf: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, str]] = ..., master: _Optional[str] = ..., unusable_message: _Optional[str] = ...) -> None: ...
+    allowed_pod: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., provisioner: _Optional[str] = ..., modes: _Optional[_Iterable[_Union[LeaseMode, str]]] = ..., defaults: _Optional[_Union[LeaseSpec, _Mapping]] = ..., allowed_conf: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, str]] = ..., master: _Optional[str] = ..., unusable_message: _Optional[str] = ..., allowed_pod: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListProfilesRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

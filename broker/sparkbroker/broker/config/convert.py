@@ -70,6 +70,7 @@ def _profile(config: Config, name: str, section: ProfileSection) -> Profile:
         limits=Limits(**section.limits.model_dump()),
         conf=dict(section.conf),
         allowed_conf=() if static else allowed,
+        allowed_pod=section.allowed_pod,
         allow_packages=section.allow_packages and not static,
         queues=section.queues,
         pool=STATIC_POOL + name if static else section.pool,

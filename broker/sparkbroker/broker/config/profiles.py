@@ -19,6 +19,7 @@ from sparkbroker.broker.config.fields import (
     wrong,
 )
 from sparkbroker.broker.config.sections import Section
+from sparkbroker.broker.domain.request import MAX_EXECUTORS
 
 _STANDALONE: Final = re.compile(r"spark://[^\s/:]+:[0-9]{1,5}(?:,[^\s/:]+:[0-9]{1,5})*")
 _CONNECT_URL: Final = re.compile(r"sc://(?:\[[0-9a-fA-F:.]+\]|[^\s/:;\[\]]+)(?::[0-9]{1,5})?/?(?P<parameters>;.*)?")
@@ -88,8 +89,8 @@ class Executors(Section):
     cores: Cores = 1
     memory: Memory = 1 << 30
     memory_overhead: Memory | None = None
-    min_count: int = Field(default=1, ge=1, le=100_000)
-    max_count: int = Field(default=1, ge=1, le=100_000)
+    min_count: int = Field(default=1, ge=1, le=MAX_EXECUTORS)
+    max_count: int = Field(default=1, ge=1, le=MAX_EXECUTORS)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -106,7 +107,7 @@ class Limits(Section):
 
     driver_cores: Cores | None = None
     driver_memory: Memory | None = None
-    executor_count: int | None = Field(default=None, ge=0, le=100_000)
+    executor_count: int | None = Field(default=None, ge=0, le=MAX_EXECUTORS)
     executor_cores: Cores | None = None
     executor_memory: Memory | None = None
     max_duration: Duration | None = None
@@ -144,6 +145,10 @@ class Profile(Section):
     """All keys that a holder may set; a trailing ``*`` is a prefix."""
     allowed_conf_extra: tuple[AllowedKey, ...] = ()
     """More of them, beside ``allowed_conf``."""
+    allowed_pod: tuple[Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9_]{0,62})$")], ...] = Field(
+        default=(), max_length=100
+    )
+    """Pod settings that a holder may give; ``*`` is all. A profile that runs no pods takes them without effect."""
     allow_packages: bool = True
     """Whether a holder may name Maven packages and jars."""
     queues: tuple[Name, ...] = ()

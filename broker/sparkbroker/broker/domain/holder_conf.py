@@ -95,8 +95,19 @@ def check_conf(conf: dict[str, str], profile: Profile) -> dict[str, str]:
     return conf
 
 
-def _check_key(key: str, profile: Profile) -> None:
-    field = f"spec.conf[{_shown(key)}]"
+def check_unset_conf(unset: tuple[str, ...], conf: dict[str, str], profile: Profile) -> frozenset[str]:
+    """The keys that the lease goes without. Raise InvalidField naming ``spec.unset_conf`` and the key."""
+    if len(unset) > MAX_CONF_KEYS:
+        raise InvalidField("spec.unset_conf", f"{len(unset)} keys", f"at most {MAX_CONF_KEYS} are taken")
+    for key in unset:
+        _check_key(key, profile, "spec.unset_conf")
+        if key in conf:
+            raise InvalidField(f"spec.unset_conf[{_shown(key)}]", "is in conf as well", "say either, not both")
+    return frozenset(unset)
+
+
+def _check_key(key: str, profile: Profile, whose: str = "spec.conf") -> None:
+    field = f"{whose}[{_shown(key)}]"
     if _KEY.fullmatch(key) is None:
         raise InvalidField(field, "is not the key of a Spark configuration", 'it must begin with "spark."')
     for pattern, words in _USE_INSTEAD_COMPILED:

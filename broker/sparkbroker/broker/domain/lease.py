@@ -15,7 +15,7 @@ A lease without a driver of the broker's (mode LOCAL) skips PROVISIONING and REL
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -135,6 +135,8 @@ class LeaseSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     conf: dict[str, str] = {}
     packages: tuple[str, ...] = ()
     jars: tuple[str, ...] = ()
+    pod: dict[str, Any] = {}
+    """Settings of its pods, by name: JSON's values. Without effect where no pods are run."""
     priority: int = 0
     labels: dict[str, str] = {}
     wait_ttl: Seconds = Seconds(300.0)

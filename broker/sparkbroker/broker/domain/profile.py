@@ -42,6 +42,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     conf: dict[str, str] = {}
     allowed_conf: tuple[str, ...] = ()
+    allowed_pod: tuple[str, ...] = ()
+    """Names of the pod settings that a holder may give; ``*``: any."""
     allow_packages: bool = True
     queues: tuple[str, ...] = ()
     """Queues that may be used with it; empty: all."""

@@ -8,12 +8,13 @@ it ever could) or that the caller may use the queue: pass only the queues that t
 import math
 import re
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from sparkbroker.broker.domain.errors import InvalidField, NeverFits
-from sparkbroker.broker.domain.holder_conf import check_conf, check_jars, check_packages
+from sparkbroker.broker.domain.holder_conf import check_conf, check_jars, check_packages, check_unset_conf
+from sparkbroker.broker.domain.holder_pod import check_pod
 from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, LeaseMode, LeaseSharing, LeaseSpec
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.queue import Queue
@@ -76,6 +77,8 @@ class SpecRequest(msgspec.Struct, frozen=True, kw_only=True):
     driver: SizeRequest | None = None
     executors: ExecutorRequest | None = None
     conf: dict[str, str] = {}
+    unset_conf: tuple[str, ...] = ()
+    pod: dict[str, Any] = {}
     packages: tuple[str, ...] = ()
     jars: tuple[str, ...] = ()
     priority: int | None = None
@@ -91,7 +94,7 @@ class SpecRequest(msgspec.Struct, frozen=True, kw_only=True):
 def resolve(request: SpecRequest, profile: Profile, *, queues: Collection[str], default_queue: str) -> LeaseSpec:
     """The complete spec; raise InvalidField for the first thing that is wrong.
 
-    Maps (conf, labels) are the profile's with the holder's over them; lists (packages, jars) are the profile's, then
+    Maps (conf, labels, pod) are the profile's with the holder's over them, less ``unset_conf``; lists (packages, jars) are the profile's, then
     the holder's. ``max_duration`` that nobody names is the profile's limit. An executor's size that neither names is
     the size of the profile's driver. ``keep_when_holder_lost`` holds if the holder or the profile asks for it.
     """
@@ -104,7 +107,8 @@ def resolve(request: SpecRequest, profile: Profile, *, queues: Collection[str], 
         sharing=_sharing(request, profile, mode),
         driver=_size(request.driver, defaults.driver, "spec.driver"),
         executors=_executors(request.executors, profile),
-        conf={**defaults.conf, **check_conf(request.conf, profile)},
+        conf=_conf(request, profile),
+        pod={**defaults.pod, **check_pod(request.pod, profile)},
         packages=_joined(defaults.packages, check_packages(request.packages, profile)),
         jars=_joined(defaults.jars, check_jars(request.jars, profile)),
         priority=_priority(defaults.priority if request.priority is None else request.priority),
@@ -177,6 +181,12 @@ def _how_to_ask_less(spec: LeaseSpec, name: str) -> str:
     if spec.executors is None:
         return f"ask for less (driver.{field})"
     return f"ask for less (driver.{field}, executors.size.{field}, executors.max_count)"
+
+
+def _conf(request: SpecRequest, profile: Profile) -> dict[str, str]:
+    unset = check_unset_conf(request.unset_conf, request.conf, profile)
+    kept = {key: value for key, value in profile.defaults.conf.items() if key not in unset}
+    return {**kept, **check_conf(request.conf, profile)}
 
 
 def _mode(request: SpecRequest, profile: Profile) -> LeaseMode:

@@ -104,6 +104,7 @@ def lease_spec(spec: LeaseSpec) -> pb.LeaseSpec:
         acquire_timeout=duration(spec.acquire_timeout),
         max_duration=duration(spec.max_duration),
         keep_when_holder_lost=spec.keep_when_holder_lost,
+        pod=spec.pod or None,
     )
 
 
@@ -304,6 +305,7 @@ def profile(view: ProfileView) -> pb.Profile:
         limits=_limits(value.limits),
         master=value.master,
         unusable_message=view.unusable,
+        allowed_pod=value.allowed_pod,
     )
 
 

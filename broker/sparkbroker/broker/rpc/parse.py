@@ -4,11 +4,13 @@ What only the wire can get wrong is checked here: names, enum numbers, durations
 field by its path in the message. What the domain knows better (sizes, bounds, allow-lists) is left to it.
 """
 
+import math
 import re
 from collections.abc import Collection
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct, Value
 
 from sparkbroker.broker.app.views import OnExisting
 from sparkbroker.broker.domain.errors import InvalidField
@@ -125,6 +127,8 @@ def _spec_request(spec: pb.LeaseSpec) -> SpecRequest:
         driver=_size(spec.driver, "spec.driver") if spec.HasField("driver") else None,
         executors=_executors(spec.executors) if spec.HasField("executors") else None,
         conf=dict(spec.conf),
+        unset_conf=tuple(spec.unset_conf),
+        pod=_plain_struct(spec.pod, "spec.pod") if spec.HasField("pod") else {},
         packages=tuple(spec.packages),
         jars=tuple(spec.jars),
         priority=spec.priority if spec.HasField("priority") else None,
@@ -140,6 +144,30 @@ def _spec_request(spec: pb.LeaseSpec) -> SpecRequest:
         max_duration=_seconds(spec.max_duration, "spec.max_duration") if spec.HasField("max_duration") else None,
         keep_when_holder_lost=spec.keep_when_holder_lost,
     )
+
+
+def _plain_struct(struct: Struct, field: str) -> dict[str, Any]:
+    return {name: _plain(value, f"{field}[{_shown(name)}]") for name, value in struct.fields.items()}
+
+
+def _plain(value: Value, field: str) -> Any:
+    """A JSON value as Python's. Its depth is bounded by protobuf's own limit on nested messages."""
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return _plain_struct(value.struct_value, field)
+        case "list_value":
+            return [_plain(item, f"{field}[{index}]") for index, item in enumerate(value.list_value.values)]
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "number_value":
+            number = value.number_value
+            if not math.isfinite(number):
+                raise InvalidField(field, f"{number} is no JSON number", "give a finite number")
+            return int(number) if number.is_integer() else number
+        case _:
+            return None
 
 
 def _size(size: pb.ContainerSize, field: str) -> SizeRequest:

@@ -1,0 +1,30 @@
+"""The pod settings that a holder may bring: names that the profile allows, with values of a bounded size.
+
+What a setting means, and whether its value makes sense, is the provisioner's to say; one that runs no pods ignores them
+all, so that one program runs on a laptop and in a cluster by its profile alone.
+"""
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.profile import Profile
+
+MAX_POD_BYTES: Final = 64 * 1024
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def check_pod(pod: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    """The settings, unchanged. Raise InvalidField naming ``spec.pod`` and the setting."""
+    for name in pod:
+        field = f"spec.pod[{name[:64]!r}]"
+        if _NAME.fullmatch(name) is None:
+            raise InvalidField(field, "is not the name of a setting", 'write a name such as "image" or "tolerations"')
+        if name not in profile.allowed_pod and "*" not in profile.allowed_pod:
+            allowed = ", ".join(profile.allowed_pod) or "none"
+            raise InvalidField(field, f"is not allowed by profile `{profile.name}`", f"allowed are: {allowed}")
+    if pod and (size := len(msgspec.json.encode(pod))) > MAX_POD_BYTES:
+        raise InvalidField("spec.pod", f"{size} bytes of JSON", f"at most {MAX_POD_BYTES} are taken")
+    return pod
