@@ -177,6 +177,32 @@ WRONG = {
             ' broker; list exact keys, or a narrow prefix such as "spark.sql.adaptive.*"'
         ),
     ),
+    "memory in parts of a MiB": (
+        '[profiles.a.executors]\nmemory = "1500000k"',
+        ("profiles.a.executors.memory: is not a whole number of MiB; use m, g or t"),
+    ),
+    "overhead in parts of a MiB": (
+        '[profiles.a.driver]\nmemory_overhead = "1500k"',
+        ("profiles.a.driver.memory_overhead: is not a whole number of MiB; use m, g or t"),
+    ),
+    "more executors than a request may have": (
+        "[profiles.a.executors]\nmax_count = 10001",
+        "profiles.a.executors.max_count: 10001 is out of range; it must be at most 10000",
+    ),
+    "package that is none": (
+        '[profiles.a]\nallow_packages = false\npackages = ["org.example:a"]',
+        (
+            "profiles.a.packages[0]: 'org.example:a' is not a Maven"
+            ' coordinate; write group:artifact:version, as "org.apache.spark:spark-avro_2.13:4.0.0"'
+        ),
+    ),
+    "jar that is none": (
+        '[profiles."a.b"]\njars = ["a.jar"]',
+        (
+            "profiles.\"a.b\".jars[0]: 'a.jar' is not the place of a jar;"
+            " write an absolute path, or a URL with http(s), s3a, gs, abfs(s), hdfs, viewfs or file"
+        ),
+    ),
     "static without endpoints": (
         '[profiles.a]\nprovisioner = "static"',
         'profiles.a: provisioner is "static" and endpoints is empty; add one: [{ url = "sc://host:15002/" }]',
@@ -195,6 +221,11 @@ WRONG = {
 @pytest.mark.parametrize(("text", "sentence"), WRONG.values(), ids=WRONG)
 def test_one_problem_is_told_with_its_field(problems, text, sentence):
     assert problems(text) == [sentence]
+
+
+def test_every_profile_that_refuses_its_own_defaults_is_told(problems):
+    told = problems('[profiles.a.driver]\nmemory = "1025k"\n[profiles.b]\njars = ["x"]\n[profiles.c]\n')
+    assert [sentence.split(":")[0] for sentence in told] == ["profiles.a.driver.memory", "profiles.b.jars[0]"]
 
 
 def test_all_problems_are_told_together(problems):

@@ -201,7 +201,7 @@ def test_several_users_of_local_drivers_need_shared_trust(load):
     check_principals(local, {"ann"})
     check_principals(static, {"ann", "bob"})
     check_principals(load("shared_trust = true"), {"ann", "bob"})
-    with pytest.raises(ConfigError, match=r"server\.tokens has 2 users and profiles\.default has provisioner"):
+    with pytest.raises(ConfigError, match=r"2 principals may acquire leases \(ann, bob\) and profiles\.default has"):
         check_principals(local, {"ann", "bob"})
 
 

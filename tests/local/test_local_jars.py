@@ -1,6 +1,9 @@
 """Jars and packages are on the machine before a driver starts, or the error names what is missing."""
 
+import threading
 import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -98,6 +101,89 @@ async def test_a_jar_that_is_none_is_told(machine):
         await resolved(machine, jars=[str(bad)])
     good = jar(machine.folder / "good.jar")
     assert await resolved(machine, jars=[good.as_uri()], spark_jars=str(good)) == (str(good),)
+
+
+class Web(ThreadingHTTPServer):
+    """Serves ``content`` on loopback under any name but /gone, and less of it than it says under /short."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), WebHandler)
+        self.content = b""
+        self.asked: list[str] = []
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+
+class WebHandler(BaseHTTPRequestHandler):
+    server: Web
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        if self.path.startswith("/gone"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.server.content)))
+        self.end_headers()
+        half = len(self.server.content) // 2
+        self.wfile.write(self.server.content[:half] if self.path.startswith("/short") else self.server.content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web(monkeypatch, machine) -> Iterator[Web]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Web() as server:
+        server.content = jar(machine.folder / "served.jar").read_bytes()
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.spark
+async def test_a_jar_from_the_web_is_fetched_once(machine, web):
+    url = web.url("some%20where/a%20b.jar?v=1")
+    [path] = await resolved(machine, jars=[url])
+    assert Path(path).read_bytes() == web.content  # noqa: ASYNC240 (a test waits for nobody else)
+    assert Path(path).name == "a_20b.jar"
+    assert await resolved(machine, jars=[url], spark_jars=url) == (path,)
+    assert len(web.asked) == 1
+    [other] = await resolved(machine, jars=[web.url("elsewhere/a%20b.jar")])
+    assert other != path
+
+
+@pytest.mark.spark
+async def test_a_jar_that_came_in_part_or_is_a_page_is_told_and_not_kept(machine, web):
+    with pytest.raises(
+        ProvisionerFailed, match=r"short\.jar' can't be downloaded: it ended after \d+ of \d+ bytes"
+    ) as cut:
+        await resolved(machine, jars=[web.url("short.jar")])
+    assert cut.value.retryable
+    whole, web.content = web.content, b"<html>Please log in</html>"
+    with pytest.raises(ProvisionerFailed, match=r"page\.jar' is not a jar") as page:
+        await resolved(machine, jars=[web.url("page.jar")])
+    assert page.value.misconfigured
+    assert not [path for path in (machine.folder / "cache" / "jars").rglob("*") if path.is_file()]
+    web.content = whole
+    assert len(await resolved(machine, jars=[web.url("page.jar")])) == 1
+
+
+@pytest.mark.spark
+async def test_a_jar_that_the_web_does_not_have_is_named(machine, web):
+    with pytest.raises(ProvisionerFailed, match=r"gone\.jar' can't be downloaded: HTTP Error 404") as gone:
+        await resolved(machine, jars=[web.url("gone.jar")])
+    assert gone.value.misconfigured
+    server_gone = web.url("a.jar").replace(str(web.server_port), "1")
+    with pytest.raises(ProvisionerFailed, match="Connection refused") as refused:
+        await resolved(machine, jars=[server_gone])
+    assert refused.value.retryable
 
 
 @pytest.mark.parametrize("given", ["a:b", "a:b:c:d", "a:b:1;rm", '"a:b:1', "a:b:1 c"])

@@ -290,6 +290,20 @@ async def test_concurrent_calls_are_bounded(serve):
     first.cancel()
 
 
+async def test_who_fills_one_address_shuts_nobody_out_of_another(serve, tcp, token_file, state_folder):
+    unix = UnixListener(state_folder / "broker.sock", LocalUser("ann"))
+    served = await serve(listeners=[tcp, unix], limits=Limits(concurrent_rpcs=1))
+    crowd, operator = await served.stub(0), await served.stub(1)
+    metadata = bearer(token_file[1]["ann"])
+    watch = crowd.WatchLease(pb.WatchLeaseRequest(name=(await acquire(operator)).name), metadata=metadata)
+    await watch.read()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await crowd.GetLease(pb.GetLeaseRequest(name="leases/l1"), metadata=metadata)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await operator.ListQueues(pb.ListQueuesRequest())
+    watch.cancel()
+
+
 # -- health and reflection, by stock clients without a token
 
 

@@ -25,10 +25,18 @@ from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.app.authority import StoreLost
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.janitor import Retention
-from sparkbroker.broker.config import Config, capacity_warnings, to_capacity, to_profiles, to_queues
+from sparkbroker.broker.config import (
+    Config,
+    ConfigError,
+    capacity_warnings,
+    check_principals,
+    to_capacity,
+    to_profiles,
+    to_queues,
+)
 from sparkbroker.broker.core import Core
 from sparkbroker.broker.domain.errors import BrokerError, Unavailable
-from sparkbroker.broker.domain.units import Seconds
+from sparkbroker.broker.domain.units import Principal, Seconds
 from sparkbroker.broker.log_setup import set_up
 from sparkbroker.broker.ports.provisioner import Provisioner
 from sparkbroker.broker.ports.store import Store
@@ -55,6 +63,17 @@ async def serve(
         await _Broker(config, folder, embedded=embedded, launcher=launcher).run(parent_fd)
 
 
+def read_tokens(config: Config) -> StaticTokens | None:
+    """The tokens of who may call over TCP; None where nothing listens on it: then the file isn't opened.
+
+    Raise TokenFileInvalid for the file, and ConfigError for who is in it; the same holds when they are reloaded.
+    """
+    if config.server.tokens is None or not config.server.tcp:
+        return None
+    beside = {LocalUser().principal} if len(config.server.tcp) < len(config.listen) else set[Principal]()
+    return StaticTokens(config.server.tokens, lambda users: check_principals(config, beside.union(users)))
+
+
 class _Broker:
     """All parts of one broker, for the life of ``serve``."""
 
@@ -63,7 +82,7 @@ class _Broker:
         self._config = config
         self._embedded = embedded
         self._metrics = PrometheusMetrics()
-        self._tokens = StaticTokens(config.server.tokens) if config.server.tokens is not None else None
+        self._tokens = read_tokens(config)
         profiles = to_profiles(config)
         cache = config.store.cache_folder or folder.cache
         self._provisioners: Mapping[str, Provisioner] = {
@@ -153,7 +172,7 @@ class _Broker:
             return
         try:
             log.info("tokens.reloaded", count=self._tokens.reload())
-        except TokenFileInvalid as error:
+        except (TokenFileInvalid, ConfigError) as error:
             log.warning("tokens.not_reloaded", message=error.message, hint="the tokens read before stay in force")
 
     def _listener(self, address: str) -> Listener:

@@ -17,6 +17,10 @@ class LocalUser:
     def __init__(self, name: str | None = None) -> None:
         self._caller = Caller(Principal(name or _user_name()), frozenset({Role.USER, Role.OPERATOR}))
 
+    @property
+    def principal(self) -> Principal:
+        return self._caller.principal
+
     def authenticate(self, metadata: Mapping[str, str | bytes]) -> Caller:
         return self._caller
 

@@ -15,7 +15,7 @@ import re
 import secrets
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -39,16 +39,24 @@ class TokenFileInvalid(BrokerError):
     reason = "TOKEN_FILE_INVALID"
 
 
+def _any(_users: Collection[Principal]) -> None:
+    """Whoever they are."""
+
+
 class StaticTokens:
     """Authenticates by the ``authorization`` metadata. Raise TokenFileInvalid if the file can't be used.
+
+    ``accept`` is given the principals with the role ``user`` whenever the file was read, before its tokens are in force,
+    and may raise: then they don't come into force.
 
     A token is looked up by its hash: what an attacker can time is a comparison of hashes, which tells nothing about a
     token. The hash is never stored beside the token, and neither is ever in a message.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, accept: Callable[[Collection[Principal]], None] = _any) -> None:
         self._path = path
-        self._callers = load(path)
+        self._accept = accept
+        self._callers = self._read()
 
     def __repr__(self) -> str:
         return f"<StaticTokens {self._path} [{len(self._callers)} tokens]>"
@@ -66,8 +74,13 @@ class StaticTokens:
 
     def reload(self) -> int:
         """Read the file again and return how many tokens it has. If it can't be used, raise, and keep what was."""
-        self._callers = load(self._path)
+        self._callers = self._read()
         return len(self._callers)
+
+    def _read(self) -> dict[bytes, Caller]:
+        callers = load(self._path)
+        self._accept({caller.principal for caller in callers.values() if Role.USER in caller.roles})
+        return callers
 
 
 def load(path: Path) -> dict[bytes, Caller]:

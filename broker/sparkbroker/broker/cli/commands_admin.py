@@ -70,12 +70,13 @@ def token_new(
 def doctor(context: typer.Context, config: ConfigOption = None, output: OutputOption = None) -> None:
     """Say what this machine lacks to run Spark sessions, and how to get it."""
     from sparkbroker.broker.cli import doctor as checks
+    from sparkbroker.broker.cli.doctor_finding import Status
     from sparkbroker.broker.cli.doctor_output import show
 
     options = globals_of(context, output)
     findings = checks.examine(config, os.environ, options.url)
     show(findings, json_output=options.json)
-    if any(finding.status is checks.Status.MISSING for finding in findings):
+    if any(finding.status is Status.MISSING for finding in findings):
         raise Exit(FAILED)
 
 

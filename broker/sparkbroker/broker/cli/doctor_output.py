@@ -8,7 +8,7 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from sparkbroker.broker.cli.doctor import Finding, Status
+from sparkbroker.broker.cli.doctor_finding import Finding, Status
 from sparkbroker.broker.cli.output import console
 
 _STYLE: Final = {Status.OK: "green", Status.WARN: "yellow", Status.MISSING: "bold red"}

@@ -7,38 +7,29 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparkbroker.broker.config import Config, check_principals, default_cache_folder, load_config, to_profiles
+from sparkbroker.broker.config import Config, default_cache_folder, load_config, to_profiles
 
 Overrides = dict[tuple[str, str], object]
 
 
 def load(config: Path | None, env: Mapping[str, str], state_folder: Path | None, listen: list[str] | None) -> Config:
-    """The configuration with the command line's values over it, and its token file checked."""
+    """The configuration with the command line's values over it."""
     overrides: Overrides = {}
     if state_folder is not None:
         overrides["store", "state_folder"] = str(state_folder.absolute())
     if listen:
         overrides["server", "listen"] = listen
-    loaded = load_config(config, env, overrides=overrides)
-    _check_token_file(loaded)
-    return loaded
-
-
-def _check_token_file(config: Config) -> None:
-    if config.server.tokens is None:
-        return
-    from sparkbroker.broker.adapters.static_tokens import load as load_tokens
-    from sparkbroker.broker.ports.authenticator import Role
-
-    callers = load_tokens(config.server.tokens).values()
-    check_principals(config, {caller.principal for caller in callers if Role.USER in caller.roles})
+    return load_config(config, env, overrides=overrides)
 
 
 def describe_config(
     config: Path | None, env: Mapping[str, str], state_folder: Path | None, listen: list[str] | None
 ) -> str:
     """Check everything that can be checked without starting; a short account of what it means."""
+    from sparkbroker.broker.bootstrap import read_tokens
+
     loaded = load(config, env, state_folder, listen)
+    read_tokens(loaded)
     profiles = to_profiles(loaded)
     lines = [
         f"{loaded.source}: it can be used",

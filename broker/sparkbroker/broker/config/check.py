@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+from sparkbroker.broker.config.default_requests import default_requests
 from sparkbroker.broker.config.fields import MAX_SOCKET_PATH
 from sparkbroker.broker.config.model import LOCAL_POOL, Config
 from sparkbroker.broker.config.problems import ConfigError, Problem, dotted, suggest
@@ -10,21 +11,26 @@ from sparkbroker.broker.domain.resources import CPU, MEMORY, Resources, describe
 
 def cross_problems(config: Config) -> list[Problem]:
     """Everything that is inconsistent between sections."""
-    return [*_socket(config), *_durations(config), *_defaults(config), *_pools(config), *_profiles(config)]
+    problems = [*_socket(config), *_durations(config), *_defaults(config), *_pools(config), *_profiles(config)]
+    # What names something unknown would be told twice.
+    return problems or default_requests(config)
 
 
 def check_principals(config: Config, users: Collection[str]) -> None:
     """Raise ConfigError if several principals would share local drivers without ``shared_trust``.
 
-    ``users`` are the principals with the role ``user`` in the token file.
+    ``users`` are all who may acquire: the principals with the role ``user`` in the token file, and who calls over a unix
+    socket.
     """
     local = sorted(name for name, profile in config.profiles.items() if profile.provisioner == "local")
     if config.shared_trust or not local or len(set(users)) < 2:
         return
     field = dotted(("profiles", local[0]))
+    named = sorted(set(users))
+    who = ", ".join(named[:10]) + (f" and {len(named) - 10} more" if len(named) > 10 else "")
     problem = (
-        f'server.tokens has {len(set(users))} users and {field} has provisioner = "local": whoever runs code in a local'
-        " driver can read what the others' drivers know"
+        f'{len(named)} principals may acquire leases ({who}) and {field} has provisioner = "local": whoever runs code'
+        " in a local driver can read what the others' drivers know"
     )
     raise ConfigError(
         config.source, [Problem("shared_trust", problem, "set shared_trust = true if they trust each other")]

@@ -54,7 +54,8 @@ class Server(Section):
     max_message_bytes: int = Field(default=256 << 10, ge=64 << 10, le=64 << 20)
     """The largest request."""
     max_concurrent_rpcs: int = Field(default=20_000, ge=16, le=1_000_000)
-    """Over all connections; beyond it calls are refused with RESOURCE_EXHAUSTED."""
+    """On each address of ``listen``, over all its connections: who fills one doesn't shut out another. Beyond it calls
+    are refused with RESOURCE_EXHAUSTED."""
     max_concurrent_streams: int = Field(default=1_000, ge=1, le=100_000)
     """Calls on one connection at a time."""
     max_watches_per_principal: int = Field(default=10_000, ge=1, le=1_000_000)

@@ -55,7 +55,9 @@ class DriverExit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         how = f"signal {self.signal}" if self.signal else f"exit status {self.exit_code}"
         if self.exit_code is None and not self.signal:
             how = "an unknown exit status"
-        return f"out of memory ({how})" if self.out_of_memory else how
+        if not self.out_of_memory:
+            return how
+        return f"out of memory: the kernel killed it ({how})" if self.signal else f"out of memory ({how})"
 
 
 class Driver(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -69,7 +71,7 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     kind: DriverKind = DriverKind.LEASED
     lease_id: LeaseId | None = None
     attempt: int = 1
-    provisioner: Literal["local", "static"]
+    provisioner: Literal["local", "static", "kubernetes"]
     profile_fingerprint: str
     queue: str
     pool: str

@@ -9,13 +9,24 @@ Not promised: protection from code that runs in a driver: it runs as this user. 
 *and* clears its environment is not found.
 """
 
+from sparkbroker.broker.adapters.local_provisioner._examine import ArchiveState, ClassArchive, class_archive
 from sparkbroker.broker.adapters.local_provisioner._launch import Launcher, LaunchPlan, Place, Versions
+from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
 from sparkbroker.broker.adapters.local_provisioner._provisioner import LocalProvisioner
+from sparkbroker.broker.adapters.local_provisioner._scratch import scratch_base
 from sparkbroker.broker.adapters.local_provisioner._small import SmallLauncher
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
-from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain, discover
+from sparkbroker.broker.adapters.local_provisioner._toolchain import (
+    Toolchain,
+    discover,
+    find_java,
+    find_python,
+    find_spark,
+)
 
 __all__ = [
+    "ArchiveState",
+    "ClassArchive",
     "LaunchPlan",
     "Launcher",
     "LocalProvisioner",
@@ -24,5 +35,11 @@ __all__ = [
     "SparkLauncher",
     "Toolchain",
     "Versions",
+    "class_archive",
     "discover",
+    "find_java",
+    "find_python",
+    "find_spark",
+    "machine_capacity",
+    "scratch_base",
 ]

@@ -91,6 +91,10 @@ class Archives:
             self._wanted = tools
         return ()
 
+    @property
+    def building(self) -> bool:
+        return self._build is not None
+
     def build_wanted(self) -> None:
         """Begin to build the archive that was last missed, unless one is being built."""
         if self._wanted is None or self._build is not None:

@@ -7,13 +7,15 @@ Conf keys that are read here, and nowhere else: ``spark.jars``, ``spark.jars.pac
 
 import asyncio
 import hashlib
+import http.client
 import os
 import re
 import tempfile
+import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 from xml.sax.saxutils import quoteattr
 
@@ -28,6 +30,8 @@ RESOLVE_TIMEOUT: Final = 600.0
 DOWNLOAD_TIMEOUT: Final = 600.0
 LARGEST_JAR: Final = 1 << 30
 _BLOCK: Final = 1 << 20
+_LASTING: Final = frozenset({400, 401, 403, 404, 410})
+"""Answers of a server that won't differ the next time."""
 _COORDINATE: Final = re.compile(r"(?P<group>[\w.-]+):(?P<artifact>[\w.-]+):(?P<version>[\w.+-]+)")
 _EXCLUDE: Final = re.compile(r"(?P<group>[\w.*-]+):(?P<artifact>[\w.*-]+)")
 _SPARK_JAR: Final = re.compile(r"(?P<artifact>spark-[a-z-]+_[0-9.]+)-[0-9].*\.jar")
@@ -83,20 +87,36 @@ def _download(url: str, cache: Path, clock: Clock) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor, new = tempfile.mkstemp(dir=folder)
     try:
-        with os.fdopen(descriptor, "wb") as file, urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 (http or https)
-            deadline = clock.monotonic() + DOWNLOAD_TIMEOUT
-            while block := response.read(_BLOCK):
-                file.write(block)
-                if file.tell() > LARGEST_JAR:
-                    raise _wrong(f"jars: {url!r} is larger than 1 GiB")
-                if clock.monotonic() > deadline:
-                    raise TimeoutError(f"not done after {DOWNLOAD_TIMEOUT:g} s")
+        with os.fdopen(descriptor, "wb") as file:
+            _copy(url, file, clock.monotonic() + DOWNLOAD_TIMEOUT, clock)
+        if not zipfile.is_zipfile(new):  # an error page, which must not stay in the cache
+            raise _wrong(f"jars: {url!r} is not a jar: it isn't in the zip format")
         Path(new).replace(path)
-    except OSError as error:
+    except urllib.error.HTTPError as error:
+        with error:
+            lasting = error.code in _LASTING
+        raise ProvisionerFailed(
+            f"jars: {url!r} can't be downloaded: {error}", retryable=not lasting, misconfigured=lasting
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
         raise ProvisionerFailed(f"jars: {url!r} can't be downloaded: {error}", retryable=True) from error
     finally:
         Path(new).unlink(missing_ok=True)
     return path
+
+
+def _copy(url: str, file: BinaryIO, deadline: float, clock: Clock) -> None:
+    """All of it: a connection that ends early is an error, which ``read`` with a size doesn't tell."""
+    with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 (http or https)
+        expected = response.headers.get("Content-Length")
+        while block := response.read(_BLOCK):
+            file.write(block)
+            if file.tell() > LARGEST_JAR:
+                raise _wrong(f"jars: {url!r} is larger than 1 GiB")
+            if clock.monotonic() > deadline:
+                raise TimeoutError(f"not done after {DOWNLOAD_TIMEOUT:g} s")
+    if expected is not None and file.tell() != int(expected):
+        raise OSError(f"it ended after {file.tell()} of {expected} bytes")
 
 
 async def _resolve_packages(

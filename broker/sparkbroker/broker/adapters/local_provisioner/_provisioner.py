@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,7 @@ from sparkbroker.broker.adapters.local_provisioner._driver import USER_ID, Local
 from sparkbroker.broker.adapters.local_provisioner._folder import Intent, Process, Readiness
 from sparkbroker.broker.adapters.local_provisioner._launch import TOKEN_VARIABLE, Launcher, LaunchPlan, Place
 from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
-from sparkbroker.broker.adapters.local_provisioner._scratch import private_folder
+from sparkbroker.broker.adapters.local_provisioner._scratch import private_folder, scratch_base
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
 from sparkbroker.broker.adapters.local_provisioner._verdict import is_current
 from sparkbroker.broker.domain.errors import ProvisionerFailed
@@ -81,7 +80,7 @@ class LocalProvisioner:
         self._owner = hashlib.sha256(b"owner\0" + key).hexdigest()[:16]
         self._embedded = embedded
         self._clock = clock
-        base = scratch if scratch is not None else Path(tempfile.gettempdir()) / f"sparkbroker-{os.getuid()}"
+        base = scratch if scratch is not None else scratch_base() / f"sparkbroker-{os.getuid()}"
         self._scratch = base / self._owner
         self._launcher: Launcher = launcher if launcher is not None else SparkLauncher(cache, clock)
         self._stop_grace = stop_grace
@@ -122,6 +121,8 @@ class LocalProvisioner:
         for driver_id in sorted(found):
             if _DRIVER_ID.fullmatch(driver_id) is None:
                 continue  # not a name that we give
+            # A look at one that has ended reads all of /proc: others are answered between two.
+            await asyncio.sleep(0)
             driver = self._driver(driver_id)
             seen = self._look(driver)
             self._attend(driver)

@@ -2,7 +2,13 @@
 
 import os
 import stat
+import tempfile
 from pathlib import Path
+
+
+def scratch_base() -> Path:
+    """The folder below which drivers spill and shuffle, unless a provisioner is told another."""
+    return Path(tempfile.gettempdir())
 
 
 def private_folder(path: Path) -> None:

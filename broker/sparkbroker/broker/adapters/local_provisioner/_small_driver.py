@@ -5,7 +5,7 @@ empty message, any other is UNAUTHENTICATED; that is all it can. Run as a file, 
 
 Options as arguments, name=value: ``delay`` (seconds before the port opens), ``exit`` (end with this status instead of
 opening it), ``children`` (how many processes to start that leave the session and ignore SIGTERM), ``deaf=1`` (ignore
-SIGTERM), ``mute=1`` (open the port, answer no call).
+SIGTERM), ``mute=1`` (open the port, answer no call). At SIGUSR1 it takes 256 MiB, if it can.
 """
 
 import os
@@ -27,6 +27,7 @@ def main() -> None:
     options = dict(argument.split("=", 1) for argument in sys.argv[1:])
     if options.get("deaf"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, _eat)
     for _ in range(int(options.get("children", "0"))):
         _start_child()
     time.sleep(float(options.get("delay", "0")))
@@ -40,6 +41,11 @@ def main() -> None:
         connection, _ = listener.accept()
         arguments = (connection, token, bool(options.get("mute")))
         threading.Thread(target=_serve, args=arguments, daemon=True).start()
+
+
+def _eat(_number: int, _frame: object) -> None:
+    eaten = [b"x" * (1 << 20) for _ in range(256)]
+    os.write(1, f"took {len(eaten)} MiB\n".encode())
 
 
 def _start_child() -> None:

@@ -117,6 +117,13 @@ def _build_all(cache: Path, tools: Toolchain, files: ArchiveFiles) -> int:
 def _make_base(tools: Toolchain, new: Path, path: Path) -> None:
     command = [tools.java.executable, f"-XX:SharedArchiveFile={new}", "-Xshare:dump"]
     subprocess.run(command, check=True, timeout=300)
+    _publish(new, path)
+
+
+def _publish(new: Path, path: Path) -> None:
+    """On the disk first: the JVM checks an archive's header only, and would believe the rest after a power failure."""
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
     new.replace(path)
 
 
@@ -150,7 +157,7 @@ async def _make_archive(cache: Path, tools: Toolchain, files: ArchiveFiles, fold
         await provisioner.close()
     if not new.exists():
         raise RuntimeError(f"the JVM wrote no archive: {tools.java.home}")
-    new.replace(files.archive)
+    _publish(new, files.archive)
 
 
 async def _wait_for(provisioner: LocalProvisioner, profile: Profile, phase: Phase) -> None:
