@@ -13,15 +13,15 @@ LOCAL = ("run", "--mode", "local", "--cores", "1", "--memory", "512m")
 
 
 def pids(shell):
-    """Live processes that carry the shell's home, this one apart: pid -> command line."""
+    """Live processes that carry the shell's home: pid -> command line."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            environment = (folder / "environ").read_bytes()
+            environment = (folder / "environ").read_bytes().decode(errors="replace")
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if line and str(shell.home).encode() in environment:
+        if line and str(shell.home) in environment + line:
             found[int(folder.name)] = line
     return found
 
@@ -53,19 +53,38 @@ def test_it_serves_the_command_and_leaves_nothing(shell):
     assert all_end(shell)
 
 
+STUBBORN = """
+trap '' HUP INT
+sh -c 'trap "" TERM HUP; echo child; while :; do sleep 0.1; done' &
+trap 'echo asked' TERM
+while :; do sleep 0.1; done
+"""
+
+
 @pytest.mark.promise(6)
-def test_it_ends_and_removes_its_folder_when_run_is_killed(shell):
-    process = shell.start(*LOCAL, "--", "sh", "-c", "echo up; exec sleep 1000")
-    assert process.stdout.readline() == "up\n"
-    [folder] = [path for path in shell.scratch.iterdir() if (path / "run").exists()]
+@pytest.mark.parametrize("command", ["echo up; exec sleep 1000", STUBBORN], ids=["plain", "stubborn"])
+def test_when_run_is_killed_its_broker_command_and_folders_go_too(shell, command):
+    process = shell.start(*LOCAL, "--", "sh", "-c", command)
+    assert process.stdout.readline() in {"up\n", "child\n"}
+    assert any(path.name.startswith("sparkbroker-run-") for path in shell.scratch.iterdir())
+    assert any((path / "run").exists() for path in shell.scratch.iterdir())
     process.send_signal(signal.SIGKILL)
     process.wait(30)
-    [sleeper] = [pid for pid, line in pids(shell).items() if line.startswith("sleep")]
-    os.kill(sleeper, signal.SIGKILL)  # The command outlives us; its broker must not.
+    assert all_end(shell)
+    output = process.stdout.read()
+    assert output == ("" if "up" in command else "asked\n"), "SIGTERM first"
     process.stdout.close()
     process.stderr.close()
+    assert list(shell.scratch.iterdir()) == []
+
+
+def test_a_regular_end_leaves_what_the_command_left_running(shell, tmp_path):
+    """As without us: a program may start a daemon."""
+    begun = shell.home / "daemon"
+    result = shell(*LOCAL, "--", "sh", "-c", f"sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > {begun}")
+    assert result.returncode == 0, result.stderr
+    os.kill(int(begun.read_text()), signal.SIGKILL)
     assert all_end(shell)
-    assert not folder.exists()
 
 
 def test_what_keeps_it_from_starting_is_told(shell):

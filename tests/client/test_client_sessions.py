@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ def run(script: Callable[..., Any], broker: Any) -> Callable[..., str]:
     """A program in an interpreter of its own, since pyspark is global state; what it printed."""
 
     def do(text: str, *arguments: str, **how: Any) -> str:
-        done = script(text, broker.url, *arguments, timeout=100, **how)
+        done = script(text, broker.url, *arguments, **({"timeout": 100} | how))
         assert done.returncode == 0, done.stderr
         return str(done.stdout)
 
@@ -68,6 +67,27 @@ def test_python_functions_work(broker: Any, spark_server: Any, run: Callable[...
         "    print(spark.range(3).select(udf(lambda x: x * 2, 'int')('id')).collect()[2][0])\n"
     )
     assert out == "4\n"
+
+
+CUT_OFF = """
+import sys
+from pyspark.sql import SparkSession
+from sparkbroker.client import Broker
+with Broker(sys.argv[1]) as b:
+    with b.lease() as lease:
+        client = lease.open_session().client
+        client._channel.close()
+        client._closed = True
+    with b.session() as spark:
+        print(SparkSession.active() is spark, SparkSession.active().range(3).count())
+"""
+
+
+def test_a_session_that_was_cut_off_is_not_the_active_one_any_more(
+    broker: Any, spark_server: Any, run: Callable[..., str]
+) -> None:
+    broker.connection = spark_server.connection
+    assert run(CUT_OFF) == "True 3\n"
 
 
 async def test_asynchronously(broker: Any, spark_server: Any) -> None:
@@ -118,19 +138,50 @@ except LeaseLost as lost:
 """
 
 
+LOSING_WITHOUT_WITH = """
+import sys
+from sparkbroker.client import Broker, LeaseLost
+b = Broker(sys.argv[1])
+lease = b.acquire()
+lease.wait_ready()
+spark = lease.open_session()
+from pyspark.sql import functions as F
+spark.range(2).count()
+print("up", flush=True)
+uses = [
+    lambda: spark.range(10**13).select(F.sum(F.hash(F.col("id")))).collect(),
+    lambda: spark.range(3).count(),
+    lambda: spark.sql("select 1").schema,
+    lambda: spark.conf.get("spark.app.name"),
+]
+for use in uses:
+    try:
+        use()
+    except LeaseLost as lost:
+        print("lost", lost.reason, "from", type(lost.__cause__).__name__, *lost.log_tail)
+lease.release()
+"""
+
+
 @pytest.mark.promise(9)
-def test_the_query_of_a_lost_lease_ends_as_lost(broker: Any, spark_server: Any, popen: Any) -> None:
+@pytest.mark.parametrize("program", [LOSING, LOSING_WITHOUT_WITH], ids=["with", "without"])
+def test_the_query_of_a_lost_lease_ends_as_lost(
+    broker: Any, make_spark_server: Callable[[], Any], popen: Any, program: str
+) -> None:
+    # A server of its own: one that gets the interrupt before the query still works on it when the test is over.
     broker.ttl = 0.9
-    broker.connection = spark_server.connection
+    broker.connection = make_spark_server().connection
     process = popen(
-        [sys.executable, "-c", LOSING, broker.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, broker.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     broker.move(broker.live()[0], pb.LEASE_STATE_PREEMPTED, 0, "for a larger one")
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert out.startswith("lost UNSPECIFIED from "), errors
+    lines = out.splitlines()
+    assert len(lines) == (1 if program == LOSING else 4), errors
+    assert all(line.startswith("lost UNSPECIFIED from ") for line in lines), out
 
 
 DEAD = """
@@ -178,12 +229,15 @@ def test_a_dead_server_holds_up_neither_the_end_nor_the_exit(
     assert not broker.live()
 
 
-def test_a_query_on_a_dead_server_ends_as_lost(broker: Any, make_spark_server: Callable[[], Any], popen: Any) -> None:
+@pytest.mark.parametrize("program", [LOSING, LOSING_WITHOUT_WITH], ids=["with", "without"])
+def test_a_query_on_a_dead_server_ends_as_lost(
+    broker: Any, make_spark_server: Callable[[], Any], popen: Any, program: str
+) -> None:
     server = make_spark_server()
     broker.connection = server.connection
     broker.ttl = 0.9
     process = popen(
-        [sys.executable, "-c", LOSING, broker.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, broker.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
@@ -192,7 +246,10 @@ def test_a_query_on_a_dead_server_ends_as_lost(broker: Any, make_spark_server: C
     broker.move(broker.live()[0], pb.LEASE_STATE_FAILED, 18, "the driver was killed", exit=end)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert out.startswith("lost DRIVER_LOST from "), errors
+    lines = out.splitlines()
+    assert len(lines) == (1 if program == LOSING else 4), errors
+    assert all(line.startswith("lost DRIVER_LOST from ") for line in lines), out
+    assert program == LOSING or all(line.endswith("last words") for line in lines), out
 
 
 def local(broker: Any, folder: Path) -> None:
@@ -280,24 +337,41 @@ def test_two_pysparks_over_each_other_are_told(broker: Any, run: Callable[..., s
     assert out.startswith("SparkConflict pyspark 4.3.0 and pyspark-client 4.2.0")
 
 
+@pytest.mark.timeout(600)
 def test_pyspark_client_42(
-    broker: Any, spark_server: Any, run: Callable[..., str], need: Callable[[object, str], None]
+    broker: Any, spark_server: Any, run: Callable[..., str], pyspark_client: str, state_folder: Path
 ) -> None:
-    python = os.environ.get("SPARKBROKER_TEST_PYSPARK_CLIENT_PYTHON")
-    if not python:
-        pytest.skip("SPARKBROKER_TEST_PYSPARK_CLIENT_PYTHON names no interpreter with pyspark-client 4.2")
     broker.connection = spark_server.connection
     root = Path(__file__).parents[2]
     path = os.pathsep.join(str(root / folder) for folder in ("client", "protos"))
-    began = time.monotonic()
-    out = run(CONNECT, python=python, env={"PYTHONPATH": path})
+    out = run(CONNECT, python=pyspark_client, env={"PYTHONPATH": path}, timeout=250)
     assert out.split() == ["4.3.0", "4.3.0", "SessionConflict"]
-    assert time.monotonic() - began < 100
+    local(broker, state_folder)
     out = run(
         "import sys\nfrom sparkbroker.client import Broker, SparkMissing\n"
         "with Broker(sys.argv[1]) as b, b.lease(mode='LOCAL') as lease:\n"
-        "    print('leased')\n",
-        python=python,
+        "    try:\n        lease.open_session()\n    except SparkMissing as error:\n        print(error)\n",
+        python=pyspark_client,
         env={"PYTHONPATH": path},
     )
-    assert out == "leased\n"
+    assert "a LOCAL session needs the full pyspark" in out
+
+
+@pytest.mark.timeout(600)
+def test_pyspark_client_42_of_a_lost_lease(
+    broker: Any, make_spark_server: Callable[[], Any], popen: Any, pyspark_client: str, state_folder: Path
+) -> None:
+    broker.ttl = 0.9
+    broker.connection = make_spark_server().connection
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join(str(root / folder) for folder in ("client", "protos"))
+    program = state_folder / "losing.py"  # not -c: this pyspark takes that for a test of its own
+    program.write_text(LOSING_WITHOUT_WITH)
+    process = popen(
+        [pyspark_client, str(program), broker.url],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
+    assert process.stdout.readline() == "up\n", process.stderr.read()
+    broker.move(broker.live()[0], pb.LEASE_STATE_PREEMPTED, 0, "for a larger one")
+    out, errors = process.communicate(timeout=60)
+    assert out.count("lost UNSPECIFIED from ") == 4, errors

@@ -13,14 +13,17 @@ What this package promises:
   use, at the end of ``with``, and by interrupting its Spark session. It is never replaced by another one.
 - A cancelled or interrupted acquire gives back what it got. ``with`` releases the lease however its body ends.
 - Only what is safe to repeat is repeated, under one request id per logical request.
+- A fork harms neither side: ``Broker`` lets go of gRPC for the milliseconds that it takes (half a second where something
+  else of the process uses gRPC), does again what that interrupted, and goes on renewing. The child has its own gRPC.
 - Tokens appear in no log, ``repr`` or error message.
 
 What it does not promise:
 
+- That a forked child has a sound gRPC where the fork could not stop it: an ``AsyncBroker``'s own event loop forks, or other
+  gRPC calls of the program are under way. The child may then crash in gRPC: start such children with ``spawn``.
 - That a lost lease's query has stopped before ``LeaseLost`` is seen: fencing is the broker's, and it is at the latest
   when the driver has ended.
 - That a release reaches a broker which is down: the lease then ends by its time to live, and a warning is logged.
-- That a forked child is safe: gRPC may crash in it, if the parent's client was at work. Prefer ``spawn``.
 - That a lease survives a fork: it stays with the process that has attached to it. The child's copy of it refuses to
   work, and its copy of a ``Broker`` connects anew.
 """
@@ -51,7 +54,10 @@ if TYPE_CHECKING:
         NeverFits,
         NotAllowed,
         NotAuthenticated,
+        NotFound,
+        ProfileNotFound,
         PythonMismatch,
+        QueueNotFound,
         RequestIdReused,
         SessionConflict,
         SessionFailed,
@@ -105,8 +111,11 @@ __all__ = [
     "NeverFits",
     "NotAllowed",
     "NotAuthenticated",
+    "NotFound",
+    "ProfileNotFound",
     "Progress",
     "PythonMismatch",
+    "QueueNotFound",
     "RequestIdReused",
     "SessionConflict",
     "SessionFailed",

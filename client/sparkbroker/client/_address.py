@@ -98,9 +98,12 @@ def _with_credentials(
             text = _token_text(own_token, origin) if own_token else ""
             path = Path(own_file).expanduser() if own_file else None
             break
-    ca = ca_file or env.get("SPARKBROKER_CA_FILE") or settings.get("ca_file")
-    if ca and not address.tls and settings.get("ca_file") != ca:
-        raise BadAddress(f"{address.source}: {address.url!r} has no TLS, and a CA file is given; use grpcs://")
+    ca, origin = _ca_file(env, settings, ca_file)
+    if ca and not address.tls:
+        raise BadAddress(
+            f"{origin} gives the CA file {str(ca)!r}, and {address.url!r} (from {address.source}) has no TLS; use a "
+            "grpcs:// URL, or leave the CA file out"
+        )
     if (text or path) and not (address.tls or address.loopback or plaintext_token):
         raise BadAddress(
             f"{address.source}: a token would be sent unencrypted to {address.url!r}; use grpcs://, "
@@ -116,6 +119,17 @@ def _with_credentials(
         token_file=path,
         ca_file=Path(ca).expanduser() if ca else None,
     )
+
+
+def _ca_file(
+    env: Mapping[str, str], settings: Mapping[str, str], ca_file: str | os.PathLike[str] | None
+) -> tuple[str | os.PathLike[str] | None, str]:
+    """The CA file and where it is from, the first that there is."""
+    if ca_file:
+        return ca_file, "the ca_file argument"
+    if env.get("SPARKBROKER_CA_FILE"):
+        return env["SPARKBROKER_CA_FILE"], "SPARKBROKER_CA_FILE"
+    return settings.get("ca_file"), "the configuration file"
 
 
 def _parse(url: str, source: str) -> Address:

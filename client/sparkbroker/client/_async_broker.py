@@ -11,18 +11,19 @@ from typing import Any, Final, Literal, Self, Unpack
 
 from sparkbroker.client._address import Address, resolve_address
 from sparkbroker.client._ask import Ask, acquire_request
-from sparkbroker.client._async_lease import AsyncLease, Callbacks, LeaseContext
+from sparkbroker.client._async_lease import AsyncLease
 from sparkbroker.client._errors import BrokerUnreachable, ClientClosed, SparkbrokerError, WrongProcess
 from sparkbroker.client._fork import forked_with_grpc
 from sparkbroker.client._keepalive import KeepAlive
+from sparkbroker.client._lease_context import Callbacks, LeaseContext
+from sparkbroker.client._retry import DEFAULT_PATIENCE
 from sparkbroker.client._rpc import Rpc
 from sparkbroker.client._tasks import Tasks
-from sparkbroker.client._transport import AioTransport, Transport
+from sparkbroker.client._transport import Transport
 from sparkbroker.client._values import Progress
 from sparkbroker.v1 import broker_pb2 as pb
 
 _log = logging.getLogger("sparkbroker.client")
-DEFAULT_PATIENCE: Final = 60.0
 _UNDO_TIMEOUT: Final = 5.0
 _CLOSE_TIMEOUT: Final = 10.0
 _PAGE_SIZE: Final = 1000
@@ -245,9 +246,11 @@ class AsyncBroker:
 
 def _transport(address: Address) -> Transport:
     if forked_with_grpc():
-        from sparkbroker.client._threaded_transport import ThreadedTransport  # noqa: PLC0415  for forked children only
+        from sparkbroker.client._threaded_transport import ThreadedTransport  # noqa: PLC0415  for few forked children
 
         return ThreadedTransport(address)
+    from sparkbroker.client._aio_transport import AioTransport  # noqa: PLC0415
+
     return AioTransport(address)
 
 

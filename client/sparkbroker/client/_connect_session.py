@@ -5,7 +5,8 @@ import logging
 import os
 import threading
 import weakref
-from typing import Any, Final, cast
+from collections.abc import Callable
+from typing import Any, Final, NoReturn, cast
 from urllib.parse import urlsplit
 
 import grpc
@@ -16,7 +17,7 @@ from pyspark.sql.connect.session import SparkSession
 from sparkbroker.client._blocking import start_thread
 from sparkbroker.client._errors import SessionFailed
 from sparkbroker.client._fork import after_fork_in_child
-from sparkbroker.client._session import CONNECT_MODE, describe
+from sparkbroker.client._session import CONNECT_MODE, SessionBase, describe
 from sparkbroker.client._values import ConnectConnection
 
 _log = logging.getLogger("sparkbroker.client")
@@ -80,11 +81,22 @@ def open_connect(connection: ConnectConnection) -> "ConnectSession":
     except Exception as error:
         CONNECT_MODE.leave(os.environ)
         raise SessionFailed(f"no session could be opened at {connection.endpoint}: {describe(error)}") from error
+    _make_current(spark)
     policy = StoppablePolicy()
     spark.client.set_retry_policies([policy])
     session = ConnectSession(spark, policy)
     _close_at_exit(session)
     return session
+
+
+def _make_current(spark: Any) -> None:
+    """For code that asks for "the" session. In pyspark one that was stopped from another thread, or cut off from its
+    server, stays in that place, and keeps it from a new one."""
+    with SparkSession._lock:  # noqa: SLF001
+        if SparkSession._get_default_session() is None:  # noqa: SLF001
+            SparkSession._default_session = spark  # noqa: SLF001
+    if SparkSession.getActiveSession() is None:
+        SparkSession._active_session.session = spark  # noqa: SLF001
 
 
 _open_sessions: "weakref.WeakSet[ConnectSession]" = weakref.WeakSet()
@@ -121,32 +133,28 @@ def _probe(builder: LeaseChannelBuilder) -> None:
         channel.close()
 
 
-class ConnectSession:
+class ConnectSession(SessionBase):
     """See OpenSession."""
 
     uses_session_id = True
 
     def __init__(self, spark: Any, policy: StoppablePolicy) -> None:
-        self._spark = spark
+        super().__init__(spark)
         self._policy = policy
-        self._lock = threading.Lock()
-        self._open = True
+        self._ending = threading.local()
 
-    def __repr__(self) -> str:
-        return f"<ConnectSession [{'open' if self._open else 'closed'}]>"
+    def explain_errors(self, explain: Callable[[BaseException], None]) -> None:
+        client = self._spark.client
+        handle = client._handle_error  # noqa: SLF001  where every error of a call to the server passes
 
-    @property
-    def spark(self) -> Any:
-        return self._spark
+        def explained(error: Exception, *rest: Any) -> NoReturn:
+            # Our own calls, which end the session, are to meet what the server says.
+            if not hasattr(self._ending, "here") and _may_be_the_end(error, self._open):
+                explain(error)
+            handle(error, *rest)
+            raise error
 
-    @property
-    def open(self) -> bool:
-        return self._open
-
-    def _begin_end(self) -> bool:
-        with self._lock:
-            was_open, self._open = self._open, False
-            return was_open
+        client._handle_error = explained  # noqa: SLF001
 
     def close(self) -> None:
         """Release the session on the server, if it answers, and disconnect.
@@ -161,7 +169,7 @@ class ConnectSession:
         if not self._begin_end():
             return
         self._policy.stopped = True
-        interrupt = start_thread(self._spark.interruptAll, "interrupt")
+        interrupt = start_thread(lambda: self._end_by(self._spark.interruptAll), "interrupt")
         try:
             interrupt.result(ABORT_TIMEOUT)
         except Exception as error:  # noqa: BLE001  the server may be gone: that is why we are here
@@ -170,7 +178,7 @@ class ConnectSession:
 
     def _stop(self, timeout: float) -> None:
         self._policy.stopped = True
-        stop = start_thread(self._spark.stop, "stop-session")
+        stop = start_thread(lambda: self._end_by(self._spark.stop), "stop-session")
         try:
             stop.result(timeout)
         except TimeoutError:
@@ -182,8 +190,19 @@ class ConnectSession:
         finally:
             CONNECT_MODE.leave(os.environ)
 
+    def _end_by(self, work: Callable[[], object]) -> None:
+        self._ending.here = True
+        work()
+
     def _disconnect(self) -> None:
         """What ``stop`` does last. Closed, the client makes no call at the interpreter's exit either."""
         client = self._spark.client
         client._channel.close()  # noqa: SLF001  ``close`` waits for what can't end before
         client._closed = True  # noqa: SLF001
+
+
+def _may_be_the_end(error: Exception, session_open: bool) -> bool:
+    """Whether an error may come of a driver or session that is no more, rather than of the program's query."""
+    if not session_open or not isinstance(error, grpc.RpcError):
+        return not session_open
+    return error.code() is not grpc.StatusCode.INTERNAL or "INVALID_HANDLE" in (error.details() or "")

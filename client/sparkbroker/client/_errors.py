@@ -73,8 +73,20 @@ class LeaseKeyInUse(SparkbrokerError):
     """The lease key has a live lease, and ``on_existing`` doesn't allow for it."""
 
 
-class LeaseNotFound(SparkbrokerError):
-    """No such lease, queue or profile, or none that the caller may see."""
+class NotFound(SparkbrokerError):
+    """What was named isn't there, or the caller may not see it."""
+
+
+class LeaseNotFound(NotFound):
+    """No such lease."""
+
+
+class QueueNotFound(NotFound):
+    """No such queue."""
+
+
+class ProfileNotFound(NotFound):
+    """No such profile."""
 
 
 class LeaseNotReady(SparkbrokerError):

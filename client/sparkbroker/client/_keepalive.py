@@ -11,7 +11,7 @@ from sparkbroker.client import _clock, _schedule
 from sparkbroker.client._errors import BrokerFault, BrokerUnreachable, SparkbrokerError
 from sparkbroker.client._schedule import Answer, Beat, BeatState
 from sparkbroker.client._tasks import Tasks
-from sparkbroker.client._transport import Duplex, Transport
+from sparkbroker.client._transport import Duplex, Interrupted, Transport
 from sparkbroker.v1 import broker_pb2 as pb
 
 _log = logging.getLogger("sparkbroker.client")
@@ -84,6 +84,8 @@ class KeepAlive:
             error: Exception | None = None
             try:
                 await self._serve_one_stream()
+            except Interrupted:
+                continue
             except SparkbrokerError as failure:
                 error = failure
             except Exception as failure:  # noqa: BLE001  a bug here must not end the renewals of every lease
@@ -100,7 +102,7 @@ class KeepAlive:
 
     async def _serve_one_stream(self) -> None:
         """Renew over one stream until it ends in good order."""
-        stream = self._transport.duplex("KeepAlive")
+        stream = await self._transport.duplex("KeepAlive")
         try:
             while self._entries:
                 self._check_deadlines()

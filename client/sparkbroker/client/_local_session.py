@@ -4,8 +4,7 @@ import logging
 import os
 import secrets
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -14,7 +13,7 @@ from pyspark.find_spark_home import _find_spark_home
 from sparkbroker.client._blocking import start_thread
 from sparkbroker.client._errors import SessionConflict, SessionFailed, SparkMissing
 from sparkbroker.client._jvm import Jvm, packaged_java, start_jvm
-from sparkbroker.client._session import CONNECT_MODE, describe
+from sparkbroker.client._session import CONNECT_MODE, SessionBase, describe
 from sparkbroker.client._values import LocalConnection
 
 _log = logging.getLogger("sparkbroker.client")
@@ -122,34 +121,22 @@ def _environment() -> Iterator[None]:
             os.environ.setdefault(name, value)
 
 
-class LocalSession:
+class LocalSession(SessionBase):
     """See OpenSession."""
 
     uses_session_id = False
 
     def __init__(self, spark: Any, jvm: Jvm, token: str | None) -> None:
-        self._spark = spark
+        super().__init__(spark)
         self._jvm = jvm
         self._token = token
-        self._lock = threading.Lock()
-        self._open = True
 
-    def __repr__(self) -> str:
-        return f"<LocalSession [{'open' if self._open else 'closed'}]>"
-
-    @property
-    def spark(self) -> Any:
-        return self._spark
-
-    @property
-    def open(self) -> bool:
-        return self._open
+    def explain_errors(self, explain: Callable[[BaseException], None]) -> None:
+        """Not here: py4j has no place for it. The end of ``with`` tells, and every use of the lease."""
 
     def close(self) -> None:
-        with self._lock:
-            if not self._open:
-                return
-            self._open = False
+        if not self._begin_end():
+            return
         try:
             start_thread(self._spark.stop, "stop-session").result(STOP_TIMEOUT)
         except Exception as error:  # noqa: BLE001  the JVM is ended next, whatever state it is in

@@ -2,15 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 from google.protobuf.message import Message
 
 from sparkbroker.client._clock import now
 from sparkbroker.client._errors import BrokerUnreachable, SparkbrokerError
-from sparkbroker.client._retry import retry_delay
-from sparkbroker.client._transport import Reply, Transport
+from sparkbroker.client._retry import reopen_delay, retry_delay
+from sparkbroker.client._transport import Interrupted, Reply, Transport
 from sparkbroker.v1 import broker_pb2 as pb
 
 CALL_TIMEOUT: Final = 15.0
@@ -38,6 +39,9 @@ class Rpc:
             try:
                 timeout = max(0.05, min(CALL_TIMEOUT, end - now()))
                 return await self.transport.unary(method, request, reply, timeout)
+            except Interrupted:
+                attempt -= 1
+                continue
             except SparkbrokerError as error:
                 delay = retry_delay(error, attempt, end - now(), random.random())  # noqa: S311  jitter
                 if delay is None:
@@ -46,26 +50,68 @@ class Rpc:
 
     async def watch(
         self, name: str, after_revision: int, *, outages: bool = False
-    ) -> AsyncIterator[pb.WatchLeaseResponse | BrokerUnreachable]:
+    ) -> AsyncGenerator[pb.WatchLeaseResponse | BrokerUnreachable, None]:
         """Follow a lease to its terminal event, across broken connections, which it resumes by revision.
 
         Raise BrokerUnreachable when the broker can't be reached for ``patience`` seconds, and EventsCompacted. With
         ``outages`` a failed try is also given out, as the error that it met.
         """
-        revision = after_revision
-        reached = now()
-        attempt = 0
-        while True:
-            request = pb.WatchLeaseRequest(name=name, after_revision=revision)
-            opened = now()
-            try:
-                stream = self.transport.stream("WatchLease", request, pb.WatchLeaseResponse, STREAM_TIMEOUT)
-                async for update in stream:
-                    revision, reached, attempt = max(revision, update.revision), now(), 0
+        request = pb.WatchLeaseRequest(name=name, after_revision=after_revision)
+        async with aclosing(self._follow("WatchLease", request, pb.WatchLeaseResponse, again=True)) as updates:
+            async for update in updates:
+                if isinstance(update, BrokerUnreachable):
+                    if outages:
+                        yield update
+                    continue
+                request.after_revision = max(request.after_revision, update.revision)
+                yield update
+                if _is_last(update):
+                    return
+
+    async def watch_all(self, filter: str, after_revision: int) -> AsyncIterator[pb.WatchLeasesResponse]:
+        """Follow all leases that the filter selects, for ever; errors as of ``watch``."""
+        request = pb.WatchLeasesRequest(filter=filter, after_revision=after_revision)
+        async with aclosing(self._follow("WatchLeases", request, pb.WatchLeasesResponse, again=True)) as updates:
+            async for update in updates:
+                if not isinstance(update, BrokerUnreachable):
+                    request.after_revision = max(request.after_revision, update.revision)
                     yield update
-                    if _is_last(update):
-                        return
-                reached = now()
+
+    async def logs(self, request: pb.StreamLogsRequest) -> AsyncIterator[pb.StreamLogsResponse]:
+        """A driver's log, across broken connections, which it resumes by offset; errors as of ``watch``."""
+        resumed = pb.StreamLogsRequest()
+        resumed.CopyFrom(request)
+        async with aclosing(self._follow("StreamLogs", resumed, pb.StreamLogsResponse, again=False)) as chunks:
+            async for chunk in chunks:
+                if not isinstance(chunk, BrokerUnreachable):
+                    resumed.offset = chunk.next_offset
+                    resumed.tail_lines = 0  # it says where to begin, as the offset now does
+                    yield chunk
+
+    async def _follow(
+        self, method: str, request: Message, reply: type[Reply], *, again: bool
+    ) -> AsyncGenerator[Reply | BrokerUnreachable, None]:
+        """A stream's messages, and each failed try as its error, until the broker can't be reached for ``patience``.
+
+        It is opened anew with ``request``, in which the caller keeps how far it has come; with ``again`` also when the
+        broker has ended it in good order, which is its limit on the age of streams.
+        """
+        reached, attempt = now(), 0
+        while True:
+            opened = now()
+            delay: float | None
+            failed: BrokerUnreachable | None = None
+            try:
+                async with aclosing(self.transport.stream(method, request, reply, STREAM_TIMEOUT)) as stream:
+                    async for message in stream:
+                        reached, attempt = now(), 0
+                        yield message
+                if not again:
+                    return
+                reached, attempt = now(), attempt + 1
+                delay = reopen_delay(attempt)
+            except Interrupted:
+                continue
             except BrokerUnreachable as error:
                 if now() - opened >= STREAM_TIMEOUT * 0.9:
                     reached = now()  # it was open all the time and had nothing to say
@@ -74,65 +120,10 @@ class Rpc:
                 delay = retry_delay(error, attempt, self.patience - (now() - reached), random.random())  # noqa: S311
                 if delay is None:
                     raise
-                if outages:
-                    yield error
-            else:
-                # Ended with OK: the server's limit on the age of streams. A server that ends each at once isn't spun on.
-                attempt += 1
-                delay = min(1.0, 0.05 * 2 ** min(attempt, 5))
+                failed = error
+            if failed is not None:
+                yield failed
             await asyncio.sleep(delay)
-
-    async def watch_all(self, filter: str, after_revision: int) -> AsyncIterator[pb.WatchLeasesResponse]:
-        """Follow all leases that the filter selects, for ever; errors as of ``watch``."""
-        revision, reached, attempt = after_revision, now(), 0
-        delay: float | None
-        while True:
-            request = pb.WatchLeasesRequest(filter=filter, after_revision=revision)
-            opened = now()
-            try:
-                async for update in self.transport.stream(
-                    "WatchLeases", request, pb.WatchLeasesResponse, STREAM_TIMEOUT
-                ):
-                    revision, reached, attempt = max(revision, update.revision), now(), 0
-                    yield update
-            except BrokerUnreachable as error:
-                if now() - opened >= STREAM_TIMEOUT * 0.9:
-                    reached = now()
-                    continue
-                attempt += 1
-                delay = retry_delay(error, attempt, self.patience - (now() - reached), random.random())  # noqa: S311
-                if delay is None:
-                    raise
-            else:
-                delay = 0.05
-            await asyncio.sleep(delay)
-
-    async def logs(self, request: pb.StreamLogsRequest) -> AsyncIterator[pb.StreamLogsResponse]:
-        """A driver's log, across broken connections, which it resumes by offset; errors as of ``watch``."""
-        reached = now()
-        attempt = 0
-        while True:
-            opened = now()
-            try:
-                async for chunk in self.transport.stream("StreamLogs", request, pb.StreamLogsResponse, STREAM_TIMEOUT):
-                    reached, attempt = now(), 0
-                    yield chunk
-                    request = _resumed(request, chunk.next_offset)
-            except BrokerUnreachable as error:
-                if now() - opened >= STREAM_TIMEOUT * 0.9:
-                    reached = now()
-                    continue
-                attempt += 1
-                delay = retry_delay(error, attempt, self.patience - (now() - reached), random.random())  # noqa: S311
-                if delay is None:
-                    raise
-            else:
-                return
-            await asyncio.sleep(delay)
-
-
-def _resumed(request: pb.StreamLogsRequest, offset: int) -> pb.StreamLogsRequest:
-    return pb.StreamLogsRequest(name=request.name, offset=offset, follow=request.follow, attempt=request.attempt)
 
 
 def _is_last(update: pb.WatchLeaseResponse) -> bool:

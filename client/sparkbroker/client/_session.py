@@ -6,6 +6,7 @@ pyspark is looked for here and nowhere else.
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
@@ -27,11 +28,44 @@ class OpenSession(Protocol):
         """It uses up the attachment's session id: Spark accepts it for one session only."""
         ...
 
+    def explain_errors(self, explain: Callable[[BaseException], None]) -> None:
+        """Show ``explain`` the errors that a use of the session meets, where they may be the lease's end.
+
+        What it raises is raised in their place. It may block.
+        """
+        ...
+
     def close(self) -> None:
         """End it in good order."""
 
     def abort(self, reason: str) -> None:
         """Its lease is lost: interrupt what runs on it, so that the program notices, and end it."""
+
+
+class SessionBase:
+    """What the kinds of session have in common: that they are ended once."""
+
+    def __init__(self, spark: Any) -> None:
+        self._spark = spark
+        self._lock = threading.Lock()
+        self._open = True
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} [{'open' if self._open else 'closed'}]>"
+
+    @property
+    def spark(self) -> Any:
+        return self._spark
+
+    @property
+    def open(self) -> bool:
+        return self._open
+
+    def _begin_end(self) -> bool:
+        """True for the first caller: it is the one to end it."""
+        with self._lock:
+            was_open, self._open = self._open, False
+            return was_open
 
 
 def open_session(connection: Connection, *, api: Literal["classic", "connect"], app_name: str) -> OpenSession:

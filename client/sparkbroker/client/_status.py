@@ -26,6 +26,9 @@ from sparkbroker.client._errors import (
     NeverFits,
     NotAllowed,
     NotAuthenticated,
+    NotFound,
+    ProfileNotFound,
+    QueueNotFound,
     RequestIdReused,
     SparkbrokerError,
     TooManyRequests,
@@ -112,6 +115,10 @@ _BY_REASON: Final[dict[str, type[SparkbrokerError]]] = {
     "COMPACTED": EventsCompacted,
     "UNAVAILABLE": BrokerUnreachable,
 }
+_NOT_FOUND_BY_FIELD: Final[dict[str, type[SparkbrokerError]]] = {
+    "spec.profile": ProfileNotFound,
+    "spec.queue": QueueNotFound,
+}
 _BY_CODE: Final[dict[grpc.StatusCode, type[SparkbrokerError]]] = {
     grpc.StatusCode.UNAVAILABLE: BrokerUnreachable,
     grpc.StatusCode.DEADLINE_EXCEEDED: BrokerUnreachable,
@@ -119,7 +126,7 @@ _BY_CODE: Final[dict[grpc.StatusCode, type[SparkbrokerError]]] = {
     grpc.StatusCode.UNAUTHENTICATED: NotAuthenticated,
     grpc.StatusCode.PERMISSION_DENIED: NotAllowed,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    grpc.StatusCode.NOT_FOUND: LeaseNotFound,
+    grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.ALREADY_EXISTS: LeaseKeyInUse,
     grpc.StatusCode.RESOURCE_EXHAUSTED: TooManyRequests,
     grpc.StatusCode.OUT_OF_RANGE: EventsCompacted,
@@ -137,6 +144,8 @@ def translate_status(
     """Likewise, from what the call ended with."""
     details = read_details(trailers or ())
     kind = _BY_REASON.get(details.reason) or _BY_CODE.get(code, BrokerFault)
+    if kind is LeaseNotFound:
+        kind = _NOT_FOUND_BY_FIELD.get(details.metadata.get("field", ""), kind)
     if kind is BrokerUnreachable:
         text = f"the broker at {where} doesn't answer {method} ({code.name}: {text or 'no details'})"
     elif kind is TooManyRequests and not details.reason and "larger than max" in (text or ""):

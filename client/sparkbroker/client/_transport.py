@@ -1,30 +1,38 @@
-"""Calls to the broker: what the client needs of a channel, and the channel on grpc.aio.
+"""Calls to the broker: what the client needs of a connection, and what its two kinds have in common.
 
 Errors of gRPC leave here as the client's own. Every call carries the token of now.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
-import grpc.aio
 from google.protobuf.message import Message
 
+from sparkbroker.client import _fork
 from sparkbroker.client._address import Address
 from sparkbroker.client._clock import now
-from sparkbroker.client._errors import ClientClosed
+from sparkbroker.client._errors import BrokerUnreachable, ClientClosed, SparkbrokerError
 from sparkbroker.client._status import translate, translate_status
 from sparkbroker.v1.broker_pb2_grpc import BrokerServiceStub
 
 SHORTEST_TRUST: Final = 5.0
 """Seconds before a new connection can be distrusted in its turn."""
 MOST_OLD_CHANNELS: Final = 3
+SETTLE_TIMEOUT: Final = 0.25
+"""Seconds that exchanges under way get to come to their end before a fork."""
 Reply = TypeVar("Reply", bound=Message)
 
 
+class Interrupted(Exception):
+    """A fork of this process has cut off a call. It is to be made again, at once; it has said nothing of the broker."""
+
+
 class Duplex(Protocol):
-    """An open stream in both directions. Errors are the client's own."""
+    """An open stream in both directions. Errors are the client's own, and Interrupted."""
 
     async def send(self, request: Message) -> None: ...
     async def receive(self) -> Message | None:
@@ -35,14 +43,14 @@ class Duplex(Protocol):
 
 
 class Transport(Protocol):
-    """A connection to one broker. ``timeout`` is in seconds."""
+    """A connection to one broker. ``timeout`` is in seconds. What is cut off by a fork raises Interrupted."""
 
     async def unary(self, method: str, request: Message, reply: type[Reply], timeout: float) -> Reply: ...
-    def stream(self, method: str, request: Message, reply: type[Reply], timeout: float) -> AsyncIterator[Reply]:
+    def stream(self, method: str, request: Message, reply: type[Reply], timeout: float) -> AsyncGenerator[Reply, None]:
         """The stream's messages. Closing the iterator cancels the call."""
         ...
 
-    def duplex(self, method: str) -> Duplex: ...
+    async def duplex(self, method: str) -> Duplex: ...
     def distrust(self) -> None:
         """The connection seems dead although nobody has said so (sleep, a lost NAT entry): use a new one from now on."""
         ...
@@ -51,7 +59,7 @@ class Transport(Protocol):
 
 
 def channel_options(address: Address) -> list[tuple[str, Any]]:
-    """For both kinds of channel: find a restarted broker soon, and don't ask a web proxy for what is on this machine."""
+    """Find a restarted broker soon, and don't ask a web proxy for what is on this machine."""
     options: list[tuple[str, Any]] = [
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 500),
@@ -65,112 +73,216 @@ def channel_options(address: Address) -> list[tuple[str, Any]]:
     return options
 
 
-def call_metadata(address: Address) -> tuple[tuple[str, str], ...]:
-    """What every call carries. Secret."""
-    token = address.read_token()
-    return (("authorization", f"Bearer {token}"),) if token else ()
+class _Count:
+    """How many are inside, and a wait for none."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._none = asyncio.Event()
+
+    def __enter__(self) -> None:
+        self._number += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._number -= 1
+        if self._number == 0:
+            self._none.set()
+
+    async def none(self) -> None:
+        while self._number:
+            self._none.clear()
+            await self._none.wait()
 
 
-class AioTransport:
-    """See Transport. Belongs to the event loop in which it is made."""
+class ChannelTransport(ABC):
+    """A Transport on gRPC channels, for the event loop in which it is made.
+
+    It is paused while the process forks (see ``_fork``): nothing of gRPC is held then. A call that is made meanwhile
+    waits; one that has not ended in SETTLE_TIMEOUT is interrupted.
+    """
+
+    _insecure: Callable[..., Any]
+    _secure: Callable[..., Any]
 
     def __init__(self, address: Address) -> None:
-        self._address = address
-        self._channels: list[grpc.aio.Channel] = []
-        self._closed = False
+        self.address: Final = address
+        self.closed = False
+        self.calls: Final[set[Call]] = set()
+        self.exchanges: Final = _Count()
+        """Requests that are about to be answered: all calls but open streams that wait for what may come."""
+        self.inside: Final = _Count()
+        """Coroutines that hold an object of gRPC's."""
+        self._channels: list[Any] = []
+        self._running = asyncio.Event()
+        self._running.set()
         self._connect()
+        _fork.join(self)
 
     def _connect(self) -> None:
-        options = channel_options(self._address)
-        if self._address.tls:
-            credentials = grpc.ssl_channel_credentials(root_certificates=self._address.read_ca())
-            channel = grpc.aio.secure_channel(self._address.target, credentials, options=options)
+        options = channel_options(self.address)
+        if self.address.tls:
+            credentials = grpc.ssl_channel_credentials(root_certificates=self.address.read_ca())
+            channel = self._secure(self.address.target, credentials, options=options)
         else:
-            channel = grpc.aio.insecure_channel(self._address.target, options=options)
+            channel = self._insecure(self.address.target, options=options)
         self._connected = now()
         self._channels.append(channel)
-        self._stub = BrokerServiceStub(channel)
+        self._stub: Any = BrokerServiceStub(channel)
 
     def distrust(self) -> None:
         # Calls on the old channel end by their own deadlines: closing it would cancel them without a reason.
-        if not self._closed and now() - self._connected >= SHORTEST_TRUST:
+        if self._channels and now() - self._connected >= SHORTEST_TRUST:
             del self._channels[:-MOST_OLD_CHANNELS]
             self._connect()
 
-    def _open(self, method: str) -> Any:
-        if self._closed:
+    async def _method(self, name: str) -> Any:
+        """What begins a call, when no fork is under way. To be used before the next ``await``."""
+        while not (self._running.is_set() or self.closed):
+            await self._running.wait()
+        if self.closed:
             raise ClientClosed("the client is closed")
-        return getattr(self._stub, method)
+        if not self._channels:
+            self._connect()
+        return getattr(self._stub, name)
 
-    def _cancelled(self) -> bool:
-        """Whether a CancelledError is the channel's (it was closed under the call) and not the caller's."""
-        task = asyncio.current_task()
-        return self._closed and (task is None or not task.cancelling())
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries. Secret."""
+        token = self.address.read_token()
+        return (("authorization", f"Bearer {token}"),) if token else ()
 
     async def unary(self, method: str, request: Message, reply: type[Reply], timeout: float) -> Reply:
-        try:
-            answer: Reply = await self._open(method)(request, timeout=timeout, metadata=call_metadata(self._address))
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                self.distrust()
-            raise translate(error, where=self._address.url, method=method) from error
-        except asyncio.CancelledError as error:
-            if self._cancelled():
-                raise ClientClosed(f"the client was closed during {method}") from error
-            raise
-        return answer
+        with self.exchanges:
+            try:
+                return await self._unary(method, request, reply, timeout)
+            except BrokerUnreachable as error:
+                cause = error.__cause__
+                if isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    self.distrust()
+                raise
 
-    async def stream(self, method: str, request: Message, reply: type[Reply], timeout: float) -> AsyncIterator[Reply]:
-        call = self._open(method)(request, timeout=timeout, metadata=call_metadata(self._address))
+    async def stream(
+        self, method: str, request: Message, reply: type[Reply], timeout: float
+    ) -> AsyncGenerator[Reply, None]:
+        call = await self._streamed(method, request, timeout)
         try:
-            async for message in call:
-                yield message
-        except grpc.RpcError as error:
-            raise translate(error, where=self._address.url, method=method) from error
-        except asyncio.CancelledError as error:
-            if self._cancelled():
-                raise ClientClosed(f"the client was closed during {method}") from error
-            raise
+            while (message := await call.receive()) is not None:
+                yield message  # type: ignore[misc]
         finally:
             call.cancel()
 
-    def duplex(self, method: str) -> Duplex:
-        call = self._open(method)(metadata=call_metadata(self._address))
-        return _AioDuplex(call, self._address.url, method)
+    async def pause(self) -> None:
+        try:
+            async with asyncio.timeout(SETTLE_TIMEOUT):
+                await self.exchanges.none()
+        except TimeoutError:
+            pass  # they are interrupted
+        self._running.clear()
+        for call in list(self.calls):
+            call.interrupt()
+        await self._close_channels()
+        await self.inside.none()
+
+    def resume(self) -> None:
+        self._running.set()
 
     async def close(self) -> None:
-        self._closed = True
-        for channel in self._channels:
-            await channel.close(None)
+        self.closed = True
+        self._running.set()
+        await self._close_channels()
+        _fork.leave(self)
+
+    async def _close_channels(self) -> None:
+        channels, self._channels, self._stub = self._channels, [], None
+        for channel in channels:
+            await self._close_channel(channel)
+
+    @abstractmethod
+    async def _unary(self, method: str, request: Message, reply: type[Reply], timeout: float) -> Reply: ...
+    @abstractmethod
+    async def _streamed(self, method: str, request: Message, timeout: float) -> "Call":
+        """Begin a call with a stream of answers."""
+
+    @abstractmethod
+    async def duplex(self, method: str) -> "Call": ...
+    @abstractmethod
+    async def _close_channel(self, channel: Any) -> None: ...
 
 
-class _AioDuplex:
-    def __init__(self, call: Any, where: str, method: str) -> None:
-        self._call = call
-        self._where = where
+class Call(ABC):
+    """A Duplex, known to its transport until it is cancelled. ``raw`` is gRPC's call."""
+
+    def __init__(self, transport: ChannelTransport, method: str, raw: Any) -> None:
+        self._transport = transport
         self._method = method
+        self._raw = raw
+        self._interrupted = False
+        self._answer_due = False
+        transport.calls.add(self)
 
     async def send(self, request: Message) -> None:
-        try:
-            await self._call.write(request)
-        except asyncio.InvalidStateError:
-            # The call has ended: why is told by ``receive``, which comes next.
-            return
-        except grpc.RpcError as error:
-            raise translate(error, where=self._where, method=self._method) from error
+        with self.guard() as raw:
+            if not self._answer_due:
+                self._answer_due = True
+                self._transport.exchanges.__enter__()
+            await self._send(raw, request)
 
     async def receive(self) -> Message | None:
         try:
-            message = await self._call.read()
-        except grpc.RpcError as error:
-            raise translate(error, where=self._where, method=self._method) from error
-        if message is not grpc.aio.EOF:  # type: ignore[attr-defined]
-            return message  # type: ignore[no-any-return]
-        code = await self._call.code()
-        if code is grpc.StatusCode.OK:
-            return None
-        trailers, text = await self._call.trailing_metadata(), await self._call.details()
-        raise translate_status(code, text, trailers, where=self._where, method=self._method)
+            with self.guard() as raw:
+                return await self._receive(raw)
+        finally:
+            self._answered()
 
     def cancel(self) -> None:
-        self._call.cancel()
+        self._transport.calls.discard(self)
+        self._answered()
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            self._end(raw)
+
+    def interrupt(self) -> None:
+        """Cancel it; who uses it sees Interrupted."""
+        self._interrupted = True
+        self.cancel()
+
+    def _answered(self) -> None:
+        if self._answer_due:
+            self._answer_due = False
+            self._transport.exchanges.__exit__()
+
+    @contextmanager
+    def guard(self) -> Iterator[Any]:
+        """Lend gRPC's call, to be held inside only. What it raises leaves as the client's own error."""
+        if self._raw is None:
+            raise self._cut_off()
+        with self._transport.inside:
+            try:
+                yield self._raw
+            except (grpc.RpcError, grpc.FutureCancelledError, SparkbrokerError) as error:
+                if self._interrupted or self._transport.closed:
+                    raise self._cut_off() from None
+                if isinstance(error, grpc.RpcError):
+                    raise translate(error, where=self._transport.address.url, method=self._method) from error
+                raise
+            except asyncio.CancelledError:
+                # The call's, since it was cut off, or the caller's?
+                task = asyncio.current_task()
+                if (self._interrupted or self._transport.closed) and not (task and task.cancelling()):
+                    raise self._cut_off() from None
+                raise
+
+    def _cut_off(self) -> Exception:
+        if self._interrupted and not self._transport.closed:
+            return Interrupted(f"{self._method} was cut off by a fork")
+        return ClientClosed(f"the client was closed during {self._method}")
+
+    def translated(self, code: grpc.StatusCode, text: str | None, trailers: Iterable[Any] | None) -> SparkbrokerError:
+        return translate_status(code, text, trailers, where=self._transport.address.url, method=self._method)
+
+    def _end(self, raw: Any) -> None:
+        raw.cancel()
+
+    @abstractmethod
+    async def _send(self, raw: Any, request: Message) -> None: ...
+    @abstractmethod
+    async def _receive(self, raw: Any) -> Message | None: ...

@@ -1,7 +1,8 @@
 """``run``: a lease around a command.
 
 Acquire, wait, attach, start the command, wait for it, release. Whatever happens in between, the lease is released and
-an embedded broker is ended; if this process is killed, the lease ends by its time to live, the embedded broker at once.
+an embedded broker is ended. If this process is killed, the command and an embedded broker are ended at once (by those
+that wait for our end), and the lease of another broker by its time to live.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from sparkbroker.broker.cli.progress import ProgressDisplay
 from sparkbroker.broker.cli.run_options import RunOptions
 from sparkbroker.broker.cli.signals import Received, signals_to
 from sparkbroker.broker.cli.spark_environment import connect_environment, local_environment
+from sparkbroker.broker.cli.watcher import Watcher
 from sparkbroker.client import AsyncBroker, AsyncLease, BrokerFault, ConnectConnection, LeaseLost, resolve_address
 
 ARTIFACTS_TIMEOUT: Final = 120.0
@@ -116,12 +118,12 @@ class _Run:
     async def run(self) -> int:
         """The command's exit status, or LEASE_LOST."""
         try:
-            with tempfile.TemporaryDirectory(prefix="sparkbroker-run-") as folder:
+            with tempfile.TemporaryDirectory(prefix="sparkbroker-run-") as folder, Watcher(Path(folder)) as watcher:
                 async with await self._broker.acquire(**self._options.ask) as lease:
                     await lease.wait_ready(self._display.show)
                     environment = await self._environment(lease, Path(folder))
                     self._display.__exit__(None, None, None)
-                    self._status = await self._command(lease, environment)
+                    self._status = await self._command(lease, environment, watcher)
         except LeaseLost as error:
             if self._status is None:
                 raise
@@ -160,8 +162,9 @@ class _Run:
                 await asyncio.to_thread(python_files.add_to_session, remote, self._files)
         return connect_environment(base, remote=remote, broker_url=url, lease=lease.name, python_path=paths)
 
-    async def _command(self, lease: AsyncLease, environment: dict[str, str]) -> int:
+    async def _command(self, lease: AsyncLease, environment: dict[str, str], watcher: Watcher) -> int:
         child = children.start(self._options.command, environment)
+        watcher.watch(child)
         self._interrupts.child = child
         try:
             async with asyncio.TaskGroup() as group:

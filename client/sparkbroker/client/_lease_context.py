@@ -1,0 +1,44 @@
+"""What a lease needs of the client that it belongs to."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sparkbroker.client._keepalive import KeepAlive
+from sparkbroker.client._rpc import Rpc
+from sparkbroker.client._tasks import Tasks
+
+if TYPE_CHECKING:
+    from sparkbroker.client._async_lease import AsyncLease
+
+_log = logging.getLogger("sparkbroker.client")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callbacks:
+    """Called in the event loop with the lease; what they raise is logged. ``notice``: ``lease.notice`` has changed."""
+
+    suspect: Callable[[Any], object] | None = None
+    resumed: Callable[[Any], object] | None = None
+    lost: Callable[[Any], object] | None = None
+    notice: Callable[[Any], object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseContext:
+    """See the module. ``held``: what is attached, to be released when the client is closed."""
+
+    rpc: Rpc
+    keepalive: KeepAlive
+    tasks: Tasks
+    held: "set[AsyncLease]"
+    callbacks: Callbacks
+
+
+def call_logged(callback: Callable[[Any], object], lease: Any) -> None:
+    """Call back; the program's own error in it is logged, since there is nobody to raise it to."""
+    try:
+        callback(lease)
+    except Exception:  # noqa: BLE001  see above
+        _log.exception("sparkbroker: a callback for %s failed", lease.name)
