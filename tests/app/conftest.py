@@ -332,7 +332,7 @@ class World:
 
     async def settled(self) -> None:
         """Wait until everything is committed."""
-        await self.core.authority.settle(self.core.authority.revision)
+        await self.core.authority.commits.settle(self.core.authority.commits.revision)
 
     async def passes(self, seconds: float) -> None:
         """Time goes by, for everybody."""

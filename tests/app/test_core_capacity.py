@@ -110,7 +110,7 @@ async def quiet(world):
     assert not reconciler._session_waiters
     assert not authority.keys
     assert not authority.live_of
-    assert not authority._waiters
+    assert not authority.commits._waiters
     assert len(authority.ended) == len(authority.leases)
     assert repr(world.core.admitter) == "<Admitter of <Admission [0 queued in 0 queues, 0 reserved]>>"
     assert repr(world.core.expirer) == "<Expirer [0 deadlines]>"

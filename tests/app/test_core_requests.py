@@ -127,7 +127,7 @@ async def test_a_call_cancelled_at_any_moment_is_answered_when_it_is_repeated(br
         assert generation == 1
         await broker.release(lease.id, generation)
         await broker.state(lease.id, LeaseState.RELEASED)
-    assert not broker.core.authority._waiters
+    assert not broker.core.authority.commits._waiters
 
 
 @pytest.mark.promise(8)

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from sparkbroker.broker.app.authority import StoreLost
+from sparkbroker.broker.app.commits import StoreLost
 from sparkbroker.broker.app.views import OnExisting
 from sparkbroker.broker.domain.errors import BrokerError, KeyInUse, LeaseEnded, StaleGeneration, Unavailable
 from sparkbroker.broker.domain.filter import parse_filter

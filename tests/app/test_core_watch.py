@@ -67,7 +67,7 @@ def test_nothing_is_lost_repeated_or_reordered(virtual, seed, backlog, page):
         follower_of_all = Follower(world, None, chance)
         everything = world.spawn(follower_of_all.run())
         await asyncio.sleep(0.1)
-        first = world.core.authority.durable
+        first = world.core.authority.commits.durable
         followers, ids = [], []
         for _ in range(chance.randrange(3, 12)):
             mode = chance.choice([LeaseMode.LOCAL, LeaseMode.CONNECT])
@@ -147,7 +147,7 @@ async def test_what_was_compacted_is_said(world, of):
     await anext(slow)
     for _ in range(events.BACKLOG + 50):
         await world.attach(lease_id)
-    before = world.core.authority.revision - 20
+    before = world.core.authority.commits.revision - 20
     await world.until(lambda: world.database.compacted_through > before)
     with pytest.raises(Compacted):
         _ = [update async for update in slow]
@@ -155,7 +155,7 @@ async def test_what_was_compacted_is_said(world, of):
 
 async def test_a_revision_of_the_future_is_refused(broker):
     lease_id = await broker.ready()
-    future = broker.core.authority.revision + 1
+    future = broker.core.authority.commits.revision + 1
     with pytest.raises(InvalidField):
         await anext(broker.core.leases.watch(broker.ann, lease_id, future))
     with pytest.raises(InvalidField):

@@ -1,24 +1,30 @@
-"""One behavioural suite over all provisioners: the fake, local with small processes, static, and local with Spark."""
+"""One behavioural suite over all provisioners: the fake, local with small processes, static, local with Spark, and
+kubernetes on the cluster of KUBECONFIG."""
 
 import asyncio
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from sparkbroker.broker.adapters.fake_provisioner import FakeProvisioner, FakeWorld
+from sparkbroker.broker.adapters.kubernetes_provisioner import KubernetesProvisioner
 from sparkbroker.broker.adapters.local_provisioner import LocalProvisioner, SmallLauncher, SparkLauncher
 from sparkbroker.broker.adapters.static_provisioner import StaticProvisioner
 from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
+from sparkbroker.broker.domain.pod_settings import parse_pod
 from sparkbroker.broker.domain.profile import Profile, StaticEndpoint
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.sizing import charge
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest, Observation, Phase, Provisioner
+from tests.kubernetes.space import Space, check_needs, space
 
 SPEC = LeaseSpec(profile="p", queue="q", driver=ContainerSize(cores=1, memory=1 << 30))
 GONE = (Phase.ABSENT, Phase.EXITED)
@@ -77,7 +83,7 @@ def local(folder: Path, launcher: Callable[[], SmallLauncher | SparkLauncher]) -
         return LocalProvisioner(
             folder=folder / "drivers",
             cache=folder / "cache",
-            key=b"k" * 32,
+            key=sha256(bytes(folder)).digest(),
             embedded=False,
             clock=SystemClock(),
             scratch=folder / "scratch",
@@ -114,19 +120,40 @@ async def static(folder: Path) -> tuple[Setup, Callable[[], Awaitable[None]]]:
     return Setup(profile, lambda: StaticProvisioner(folder=folder / "loans", profiles=[profile], clock=clock)), close
 
 
-@pytest.fixture(params=["fake", "small", "static", pytest.param("spark", marks=pytest.mark.spark)])
-async def setup(request, tmp_path) -> AsyncIterator[Setup]:
-    close: Callable[[], Awaitable[None]] | None = None
-    if request.param == "static":
-        made, close = await static(tmp_path)
-    else:
-        made = {"fake": fake, "small": small, "spark": spark}[request.param](tmp_path)
-    await made.provisioner.start()
-    yield made
-    await made.remove()
-    await made.provisioner.close()
-    if close is not None:
-        await close()
+def kubernetes(folder: Path, where: Space) -> Setup:
+    """Drivers of their own size in pods of a test's namespace."""
+    settings = parse_pod(where.settings(), "pod")
+    profile = Profile(name="p", provisioner="kubernetes", defaults=SPEC, pod=settings, pool="cluster")
+
+    def make() -> KubernetesProvisioner:
+        return KubernetesProvisioner(folder=folder / "pods", key=b"k" * 32, profiles=[profile], clock=SystemClock())
+
+    return Setup(profile, make)
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        "small",
+        "static",
+        pytest.param("spark", marks=pytest.mark.spark),
+        pytest.param("kubernetes", marks=pytest.mark.kubernetes),
+    ]
+)
+async def setup(request, need, tmp_path) -> AsyncIterator[Setup]:
+    async with AsyncExitStack() as stack:
+        if request.param == "static":
+            made, close = await static(tmp_path)
+            stack.push_async_callback(close)
+        elif request.param == "kubernetes":
+            check_needs(need)
+            made = kubernetes(tmp_path, await stack.enter_async_context(space()))
+        else:
+            made = {"fake": fake, "small": small, "spark": spark}[request.param](tmp_path)
+        await made.provisioner.start()
+        yield made
+        await made.remove()
+        await made.provisioner.close()
 
 
 async def test_a_life(setup):
@@ -140,7 +167,7 @@ async def test_a_life(setup):
     assert seen.ready is not None
     assert seen.process_started <= seen.port_open <= seen.ready
     endpoint = await setup.provisioner.endpoint(setup.id, seen.handle, setup.profile)
-    assert endpoint.endpoint.startswith("sc://127.0.0.1:")
+    assert endpoint.endpoint.startswith("sc://")
     token = endpoint.headers["authorization"].removeprefix("Bearer ")
     assert token not in repr(seen)
     assert endpoint.python_version in ("", f"{sys.version_info.major}.{sys.version_info.minor}")

@@ -1,3 +1,6 @@
+import sys
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -304,3 +307,36 @@ def test_a_large_lease_is_never_starved_whoever_comes_after_it(large, rounds):
         world.end(world.running[choice % len(world.running) if turn % 2 else 0])
         waiting -= set(world.admit())
     pytest.fail(f"{waiting} still wait; {world.admission} {world.ledger}")
+
+
+def calls(do: Callable[[], object]) -> int:
+    """How many functions, also built-in ones, are called: the same each time, however busy the machine is."""
+    count = 0
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        do()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("sizes", [(1,), (1, 2, 4, 8, 11, 13)], ids=["equal", "mixed"])
+def test_a_step_costs_about_as_much_with_100_queues_as_with_one(sizes):
+    def mean(queues: int) -> float:
+        world = World({f"q{i}": POOL for i in range(queues)}, pool=POOL)
+        for i in range(2000):
+            world.add(f"l{i:04}", f"q{i % queues}", sizes[i % len(sizes)])
+        world.admit()
+        cost = 0
+        for turn in range(300):
+            world.end(world.running[(turn * 7) % len(world.running)])
+            cost += calls(world.admit)
+        return cost / 300
+
+    one, many = mean(1), mean(100)
+    assert many < 4 * one, f"{one:.0f} calls with 1 queue, {many:.0f} with 100"

@@ -130,9 +130,8 @@ class Broker(RuleBasedStateMachine):
             message = self.admission.blocking_message(queue, self.ledger)
             assert "what it asks is free" not in message
             assert (message == "") is (self.admission.queue_length(queue) == 0)
-        self.admission._settled = None
         for line in self.admission._lines.values():
-            line.seen = None
+            self.admission._change(line)
         assert self.admission.admit_next(self.ledger, lambda w: "overlooked") is None
 
     @rule(index=INDEX)

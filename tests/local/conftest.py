@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from sparkbroker.broker.ports.provisioner import DriverRequest, Observation, Pha
 GONE = (Phase.ABSENT, Phase.EXITED)
 
 
+def own_key(folder: Path) -> bytes:
+    """Of the tests in this folder: drivers belong to a key, and other runs on this machine have theirs."""
+    return sha256(bytes(folder)).digest()
+
+
 class Machine:
     """Folders and provisioners of one test; every driver that it made is removed at the end."""
 
@@ -29,12 +35,12 @@ class Machine:
         self.provisioners: list[LocalProvisioner] = []
 
     async def provisioner(
-        self, launcher: Launcher | None = None, *, embedded: bool = False, key: bytes = b"k" * 32, grace: float = 5.0
+        self, launcher: Launcher | None = None, *, embedded: bool = False, key: bytes = b"", grace: float = 5.0
     ) -> LocalProvisioner:
         made = LocalProvisioner(
             folder=self.folder / "drivers",
             cache=self.folder / "cache",
-            key=key,
+            key=key or own_key(self.folder),
             embedded=embedded,
             clock=SystemClock(),
             scratch=self.folder / "scratch",

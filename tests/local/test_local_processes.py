@@ -88,6 +88,28 @@ async def test_a_stopped_driver_is_not_absent(machine, small):
     assert not machine.processes("d1")
 
 
+async def test_however_many_have_ended_an_inventory_reads_all_processes_once(machine, small, kill, monkeypatch):
+    local = await machine.provisioner()
+    for name in ("d1", "d2", "d3"):
+        seen = await machine.ready(local, machine.request(name, small(children=1)))
+        kill(seen.handle["driver_pid"])
+        await machine.until(local, name, Phase.EXITED)
+    await machine.ready(local, machine.request("d4"))
+    reads = 0
+    every = _procfs.all_processes
+
+    def counted():
+        nonlocal reads
+        reads += 1
+        return every()
+
+    monkeypatch.setattr(_procfs, "all_processes", counted)
+    other = await machine.provisioner()
+    found = {seen.driver_id: seen.phase for seen in await other.inventory()}
+    assert found == {"d1": Phase.EXITED, "d2": Phase.EXITED, "d3": Phase.EXITED, "d4": Phase.READY}
+    assert reads == 1
+
+
 @pytest.mark.promise(6)
 async def test_an_orphan_without_a_folder_is_found_with_its_charge_and_removed(machine, small):
     local = await machine.provisioner()

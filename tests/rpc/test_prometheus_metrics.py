@@ -1,6 +1,7 @@
 """What a scrape shows, over HTTP."""
 
 import asyncio
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
@@ -82,3 +83,36 @@ async def test_a_port_that_is_taken_is_said(metrics):
     other.close()
     metrics.close()
     metrics.close()
+
+
+async def probe(port, path):
+    def get():
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    return await asyncio.to_thread(get)
+
+
+async def test_it_is_ready_while_the_broker_serves(metrics):
+    port = metrics.serve("127.0.0.1", 0)
+    assert await probe(port, "/readyz") == (503, "not serving\n")
+    metrics.serving = True
+    assert await probe(port, "/readyz") == (200, "ok\n")
+
+
+async def test_it_lives_while_the_loop_answers(metrics, monkeypatch):
+    monkeypatch.setattr("sparkbroker.broker.adapters.prometheus_metrics._CENSUS_SECONDS", 0.1)
+    port = metrics.serve("127.0.0.1", 0)
+    assert await probe(port, "/livez") == (200, "ok\n")
+    metrics.observe_leases(dict, asyncio.get_running_loop())
+    assert await probe(port, "/livez") == (200, "ok\n")
+    stuck = asyncio.new_event_loop()  # Nobody runs it.
+    metrics.observe_leases(dict, stuck)
+    try:
+        assert await probe(port, "/livez") == (503, "the event loop did not answer within 0.1 s\n")
+    finally:
+        stuck.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 from typing import Any
 from uuid import uuid4
@@ -106,6 +107,28 @@ async def test_a_token_that_is_taken_away_ends_its_keepalives(serve, tcp, token_
     assert tcp.authenticator.reload() == 0
     await call.write(pb.KeepAliveRequest())
     assert (await refused(call.read(), error_of)).code == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize(
+    ("left", "end"), [("", "UNAUTHENTICATED"), ('roles = ["user", "operator"]', "OK")], ids=["taken", "other roles"]
+)
+async def test_a_token_that_is_changed_ends_its_watches_before_they_tell_more(
+    serve, tcp, token_file, error_of, make_event, left, end
+):
+    path, tokens = token_file
+    served = await serve(listeners=[tcp])
+    watch = (await served.stub()).WatchLeases(pb.WatchLeasesRequest(), metadata=bearer(tokens["ann"]))
+    await watch.read()
+    served.leases.updates.put_nowait(make_event(2))
+    assert (await watch.read()).event.revision == 2
+    digest = hashlib.sha256(tokens["ann"].encode()).hexdigest()
+    path.write_text(left and f'[[token]]\nprincipal = "ann"\nsha256 = "{digest}"\n{left}\n')
+    tcp.authenticator.reload()
+    served.leases.updates.put_nowait(make_event(3))
+    if end == "OK":
+        assert await watch.read() is EOF
+    else:
+        assert (await refused(watch.read(), error_of)).code == end
 
 
 async def test_each_listener_has_its_own_way_to_authenticate(serve, tcp, state_folder, error_of):

@@ -112,7 +112,7 @@ class Core:
         """Serve until ``stop``; raise StoreLost (in a group) if the store fails. What was accepted is committed."""
         try:
             async with asyncio.TaskGroup() as group:
-                committing = group.create_task(self.authority.run(), name="commit")
+                committing = group.create_task(self.authority.commits.run(), name="commit")
                 if not self._recovered:
                     await self.recover()
                 working = [
@@ -128,8 +128,8 @@ class Core:
                 await self._stopping.wait()
                 for task in working:
                     task.cancel()
-                self.authority.heartbeat()
-                self.authority.stop()
+                self.authority.commits.heartbeat()
+                self.authority.commits.stop()
                 await committing
         finally:
             self.events.close()  # also when it failed: no watch waits for what nobody will tell

@@ -1,4 +1,6 @@
-"""Metrics for Prometheus, served over HTTP by a thread of their own.
+"""Metrics for Prometheus, and what health probes ask, served over HTTP by a thread of their own.
+
+``/livez`` answers 200 while the event loop does, ``/readyz`` while the broker serves; every other path has the metrics.
 
 prometheus_client's own instruments take a lock per bucket (about 3 us an observation, on the path of every call), so
 these count into plain lists, and become metric families only at a scrape. Each histogram has one writer; a scrape reads
@@ -7,12 +9,13 @@ while it writes, and may see an observation in the buckets that isn't in the sum
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from threading import Thread
 from typing import Final
 from wsgiref.simple_server import WSGIServer
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -67,6 +70,8 @@ class PrometheusMetrics:
     """
 
     def __init__(self) -> None:
+        self.serving = False
+        """What ``/readyz`` tells."""
         self._rpcs: dict[tuple[str, str], _Histogram] = {}
         self._phases: dict[str, _Histogram] = {}
         self._commit_seconds = _Histogram(_COMMIT_SECONDS)
@@ -115,7 +120,36 @@ class PrometheusMetrics:
             raise MetricsNotServed(
                 f"metrics can't be served on {host}:{port}: {error.strerror or error}; choose another port or address"
             ) from error
-        return self._http[0].server_port
+        server = self._http[0]
+        metrics = server.get_app()
+        if metrics is not None:
+            server.set_app(self._with_probes(metrics))
+        return server.server_port
+
+    def _with_probes(self, metrics: WSGIApplication) -> WSGIApplication:
+        def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            problem = None
+            match environ.get("PATH_INFO"):
+                case "/livez":
+                    problem = self._stuck()
+                case "/readyz":
+                    problem = "" if self.serving else "not serving\n"
+            if problem is None:
+                return metrics(environ, start_response)
+            start_response("503 Service Unavailable" if problem else "200 OK", [("Content-Type", "text/plain")])
+            return [(problem or "ok\n").encode()]
+
+        return answer
+
+    def _stuck(self) -> str:
+        """Why the event loop is not well; empty: it is, or there is none yet."""
+        if self._loop is None or self._loop.is_closed():
+            return ""
+        try:
+            _on_loop(dict, self._loop)
+        except TimeoutError as error:
+            return f"{error}\n"
+        return ""
 
     def close(self) -> None:
         """Stop listening. Idempotent; blocks for at most half a second."""

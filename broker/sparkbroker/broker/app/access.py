@@ -33,7 +33,7 @@ class Access:
     async def view(self, lease: Lease) -> LeaseView:
         """A lease as it is now, once that is committed."""
         lease = self._authority.leases.get(lease.id, lease)
-        await self._authority.settle(lease.revision)
+        await self._authority.commits.settle(lease.revision)
         return LeaseView(lease, self._admitter.progress(lease) if lease.state is LeaseState.QUEUED else None)
 
 

@@ -67,7 +67,7 @@ class Acquiring:
         existing = self._existing(caller, key)
         if existing is not None and on_existing is not OnExisting.REPLACE:
             if on_existing is OnExisting.FAIL or existing.spec != resolved.spec:
-                await self._authority.settle(existing.revision)
+                await self._authority.commits.settle(existing.revision)
                 raise _key_in_use(existing, on_existing)
             self._answers.remember(caller, request_id, "acquire", asked, existing, existing=True)
             return await self._acquired(self._wanted(existing), existing=True)
@@ -108,7 +108,7 @@ class Acquiring:
         return self._authority.touch_lease(want(lease, now, epoch), store=True)
 
     async def _acquired(self, lease: Lease, *, existing: bool) -> Acquired:
-        await self._authority.settle(lease.revision)
+        await self._authority.commits.settle(lease.revision)
         return Acquired(await self._access.view(lease), existing)
 
     def _existing(self, caller: Caller, key: str) -> Lease | None:

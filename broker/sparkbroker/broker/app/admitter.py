@@ -89,7 +89,7 @@ class Admitter:
 
     def _run(self) -> None:
         self._scheduled = False
-        if not self.inventory_complete or self._authority.refuses:
+        if not self.inventory_complete or self._authority.commits.refuses:
             return
         for _ in range(STEPS_AT_ONCE):
             admitted = self._admission.admit_next(self._authority.ledger, self._owner)

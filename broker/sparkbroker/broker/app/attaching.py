@@ -68,13 +68,13 @@ class Attaching:
         replayed = self._answers.find(caller, request_id, "attach", asked)
         if replayed is not None:
             if (attachment := lease.attachment(replayed.generation)) is None:
-                await self._authority.settle(lease.revision)
+                await self._authority.commits.settle(lease.revision)
                 raise fenced(lease, replayed.generation)
             # The answer promises a full ttl from when it was sent: so it renews (promise 3).
-            await self._authority.settle(self._renew(lease, replayed.generation).revision)
+            await self._authority.commits.settle(self._renew(lease, replayed.generation).revision)
             return Attached(await self._access.view(lease), attachment, lease.spec.ttl)
         if not lease.live:
-            await self._authority.settle(lease.revision)
+            await self._authority.commits.settle(lease.revision)
             raise ended(lease)
         if len(lease.attachments) >= ATTACHMENTS:
             raise TooMany(f"lease leases/{lease.id} has {ATTACHMENTS} attachments, the most that are allowed")
@@ -95,20 +95,20 @@ class Attaching:
         )
         self._ending.end_sessions(lease, superseded)
         self._answers.remember(caller, request_id, "attach", asked, lease, attachment.generation)
-        await self._authority.settle(self._authority.revision)
+        await self._authority.commits.settle(self._authority.commits.revision)
         return Attached(await self._access.view(lease), attachment, lease.spec.ttl)
 
     async def renew(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> Renewed:
         """One heartbeat. The first under a leadership is stored before it is answered (see ``recover``)."""
         lease = self._access.lease(caller, lease_id)
         if not lease.live:
-            await self._authority.settle(lease.revision)
+            await self._authority.commits.settle(lease.revision)
             raise ended(lease)
         if generation and lease.attachment(generation) is None:
-            await self._authority.settle(lease.revision)
+            await self._authority.commits.settle(lease.revision)
             raise fenced(lease, generation)
         lease = self._renew(lease, generation)
-        await self._authority.settle(lease.revision)
+        await self._authority.commits.settle(lease.revision)
         return Renewed(lease.state, lease.spec.ttl if generation else lease.spec.wait_ttl, lease.notice)
 
     def _renew(self, lease: Lease, generation: Generation) -> Lease:
@@ -125,7 +125,7 @@ class Attaching:
         if not lease.live:
             return await self._access.view(lease)
         if generation and lease.attachment(generation) is None:
-            await self._authority.settle(lease.revision)
+            await self._authority.commits.settle(lease.revision)
             raise fenced(lease, generation)
         if generation and lease.spec.sharing is LeaseSharing.SHARED:
             return await self._access.view(self._ending.detach(lease, (generation,)))
@@ -174,8 +174,8 @@ class Attaching:
     async def _attached(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> tuple[Lease, Attachment]:
         """The lease and its live attachment, or why there is none, once what that was read from is committed."""
         lease = self._access.lease(caller, lease_id)
-        while self._authority.durable < lease.revision:
-            await self._authority.settle(lease.revision)
+        while self._authority.commits.durable < lease.revision:
+            await self._authority.commits.settle(lease.revision)
             lease = self._access.lease(caller, lease_id)
         if not lease.live:
             raise ended(lease)

@@ -1,8 +1,7 @@
-"""The leader's rows in memory, the one way to change them, and the one task that commits.
+"""The leader's rows in memory, and the one way to change them.
 
-Promises: a change is visible here at once and to callers only after ``settle``; changes of one loop iteration commit
-together or not at all; after a commit that failed nothing more is accepted, and ``run`` raises. Wake-ups and watch
-events come from the commit alone.
+Promises: a change is visible here at once and to callers only once it is durable (``commits.settle``). Wake-ups and
+watch events come from the commit alone.
 
 A decision reads and writes here without an await between the two; that is all the locking there is.
 """
@@ -10,12 +9,12 @@ A decision reads and writes here without an await between the two; that is all t
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
-import structlog
 
 from sparkbroker.broker.app import records
+from sparkbroker.broker.app.commits import RETRY_AFTER, GroupCommit, Observer
 from sparkbroker.broker.app.records import RequestResult
 from sparkbroker.broker.app.serving import ServingClock
 from sparkbroker.broker.app.views import EventType, LeaseEvent
@@ -36,61 +35,27 @@ from sparkbroker.broker.domain.units import (
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.ports.store import (
-    Batch,
-    Committed,
-    EventRecord,
     Loaded,
     RequestRecord,
-    RowImage,
     RowKind,
     Store,
     StoredRow,
 )
 
-log = structlog.get_logger()
-
-LINGER: Final = 0.001
-"""Seconds that a group waits for more, when the last one was larger than LINGER_FROM: a batch of one waits for none."""
-LINGER_FROM: Final = 2
 REQUEST_LIMIT: Final = 100_000
 """Stored request ids; the oldest go first."""
-RETRY_AFTER: Final = 1.0
 READ_AT_ONCE: Final = 500
 """Rows that are read before others run: some milliseconds."""
-
-
-class StoreLost(Exception):
-    """A commit failed: this broker has to end, and the next leadership recovers from the store."""
-
-
-class Observer(Protocol):
-    """Who is told of committed changes."""
-
-    def committed(self, events: list[LeaseEvent], revision: Revision) -> None:
-        """In the order of revisions; without I/O."""
-        ...
-
-    def progressed(self, lease_id: LeaseId) -> None:
-        """A lease has come further, without an event."""
-        ...
-
-
-class _Staged(msgspec.Struct, gc=False):
-    """A row as it is to be: its record (None: no row), and the revision that the store holds (0: none)."""
-
-    revision: Revision
-    expected: Revision
-    record: Lease | Driver | Profile | None
 
 
 class Authority:
     """See the module. ``<Authority [12 leases, 3 drivers, revision 57, 0 uncommitted]>``."""
 
     def __init__(self, store: Store, clock: Clock, metrics: Metrics, ledger: Ledger, observer: Observer) -> None:
-        self._store = store
         self._clock = clock
         self._metrics = metrics
         self._observer = observer
+        self.commits = GroupCommit(store, clock, metrics, observer)
         self.ledger = ledger
         self.leases: dict[LeaseId, Lease] = {}
         self.drivers: dict[DriverId, Driver] = {}
@@ -102,31 +67,24 @@ class Authority:
         self.requests: dict[tuple[str, str], RequestResult] = {}
         self.ended: deque[LeaseId] = deque()
         """Terminal leases, in the order in which they ended."""
-        self.epoch = Epoch(0)
-        self.revision = Revision(0)
-        self.compacted_through = Revision(0)
-        self.serving = ServingClock(clock, ServingTime(0.0))
         self.on_lease: Callable[[Lease], None] = lambda _: None
         self._loaded: Loaded | None = None
         self._began: Mapping[Epoch, ServingTime] = {}
         self._unread: dict[LeaseId, StoredRow] = {}
         self._complete = asyncio.Event()
-        self._durable = Revision(0)
-        self._rows: dict[tuple[RowKind, str], _Staged] = {}
-        self._told: list[LeaseEvent] = []
-        self._stored_requests: list[RequestRecord] = []
-        self._compact: Revision | None = None
-        self._heartbeat = False
-        self._waiters: deque[tuple[Revision, asyncio.Future[None]]] = deque()
-        self._dirty = asyncio.Event()
-        self._failure: str | None = None
-        self._stopping = False
 
     def __repr__(self) -> str:
-        return (
-            f"<Authority [{len(self.leases)} leases, {len(self.drivers)} drivers, revision {self.revision}, "
-            f"{self.revision - self._durable} uncommitted]>"
-        )
+        return f"<Authority [{len(self.leases)} leases, {len(self.drivers)} drivers, {self.commits!r}]>"
+
+    @property
+    def epoch(self) -> Epoch:
+        """Of this leadership."""
+        return self.commits.epoch
+
+    @property
+    def serving(self) -> ServingClock:
+        """The clock that stands still while no broker serves."""
+        return self.commits.serving
 
     # -- recovery
 
@@ -136,12 +94,8 @@ class Authority:
         From here on ``lease`` answers and renewals can be accepted: holders' deadlines come first. Everything else
         needs all rows: see ``take_over``.
         """
-        self.epoch = await self._store.lead()
-        self._loaded = loaded = await self._store.load()
-        self.serving = ServingClock(self._clock, loaded.serving)
+        self._loaded = loaded = await self.commits.lead()
         self._began = loaded.epochs
-        self.revision = self._durable = loaded.revision
-        self.compacted_through = loaded.compacted_through
         self._unread = {LeaseId(row.id): row for row in loaded.rows if row.kind is RowKind.LEASE}
 
     async def take_over(self) -> None:
@@ -194,7 +148,9 @@ class Authority:
         used |= {driver.profile_fingerprint for driver in self.drivers.values()}
         for fingerprint in self.profiles.keys() - used:
             del self.profiles[fingerprint]
-            self._stage(RowKind.PROFILE, fingerprint, self._next_revision(), self._profile_revisions[fingerprint], None)
+            self.commits.stage(
+                RowKind.PROFILE, fingerprint, self.commits.next_revision(), self._profile_revisions[fingerprint], None
+            )
 
     def _adopt_driver(self, driver: Driver) -> None:
         self.drivers[driver.id] = driver
@@ -209,12 +165,12 @@ class Authority:
         """Record a lease's next value, and what happened to it, in order. Return it with its (the last) revision."""
         before = self.leases.get(lease.id)
         if not events:
-            revision = self._next_revision()
+            revision = self.commits.next_revision()
         for kind, generation in events:
-            revision = self._next_revision()
+            revision = self.commits.next_revision()
             self._tell(lease, kind, generation, revision)
         lease = msgspec.structs.replace(lease, revision=revision)
-        self._stage(RowKind.LEASE, lease.id, revision, before.revision if before else Revision(0), lease)
+        self.commits.stage(RowKind.LEASE, lease.id, revision, before.revision if before else Revision(0), lease)
         self.leases[lease.id] = lease
         self._index(before, lease)
         self.on_lease(lease)
@@ -236,9 +192,9 @@ class Authority:
     def put_driver(self, driver: Driver) -> Driver:
         """Record a driver's next value, and charge what it now takes."""
         before = self.drivers.get(driver.id)
-        revision = self._next_revision()
+        revision = self.commits.next_revision()
         driver = msgspec.structs.replace(driver, revision=revision)
-        self._stage(RowKind.DRIVER, driver.id, revision, before.revision if before else Revision(0), driver)
+        self.commits.stage(RowKind.DRIVER, driver.id, revision, before.revision if before else Revision(0), driver)
         self.drivers[driver.id] = driver
         if before is None and driver.lease_id is not None:
             self.drivers_of[driver.lease_id] = (*self.drivers_of.get(driver.lease_id, ()), driver.id)
@@ -253,176 +209,38 @@ class Authority:
         """Keep a resolved profile as long as a lease refers to it; return its fingerprint."""
         if fingerprint not in self.profiles:
             self.profiles[fingerprint] = profile
-            revision = self._profile_revisions[fingerprint] = self._next_revision()
-            self._stage(RowKind.PROFILE, fingerprint, revision, Revision(0), profile)
+            revision = self._profile_revisions[fingerprint] = self.commits.next_revision()
+            self.commits.stage(RowKind.PROFILE, fingerprint, revision, Revision(0), profile)
         return fingerprint
 
     def put_request(self, principal: Principal, request_id: str, result: RequestResult) -> None:
         """Store the answer of a request id, in the transaction of what it did."""
-        self._next_revision()
+        self.commits.next_revision()
         self.requests[principal, request_id] = result
-        self._stored_requests.append(RequestRecord(principal, request_id, result.created, records.encode(result)))
+        self.commits.stage_request(RequestRecord(principal, request_id, result.created, records.encode(result)))
         if len(self.requests) > REQUEST_LIMIT:
             self.drop_request(next(iter(self.requests)))
 
     def drop_request(self, key: tuple[str, str]) -> None:
         """Forget an answer."""
         result = self.requests.pop(key)
-        self._next_revision()
-        self._stored_requests.append(RequestRecord(key[0], key[1], result.created, None))
+        self.commits.next_revision()
+        self.commits.stage_request(RequestRecord(key[0], key[1], result.created, None))
 
     def drop_lease(self, lease_id: LeaseId) -> tuple[DriverId, ...]:
         """Forget a terminal lease and its drivers; return the drivers."""
         lease = self.leases.pop(lease_id)
-        self._stage(RowKind.LEASE, lease_id, self._next_revision(), lease.revision, None)
+        self.commits.stage(RowKind.LEASE, lease_id, self.commits.next_revision(), lease.revision, None)
         drivers = self.drivers_of.pop(lease_id, ())
         for driver_id in drivers:
             driver = self.drivers.pop(driver_id)
-            self._stage(RowKind.DRIVER, driver_id, self._next_revision(), driver.revision, None)
+            self.commits.stage(RowKind.DRIVER, driver_id, self.commits.next_revision(), driver.revision, None)
         return drivers
 
     def drop_driver(self, driver_id: DriverId) -> None:
         """Forget a driver that is GONE and was never leased."""
         driver = self.drivers.pop(driver_id)
-        self._stage(RowKind.DRIVER, driver_id, self._next_revision(), driver.revision, None)
-
-    def compact(self, through: Revision) -> None:
-        """Forget events up to this revision."""
-        if through > self.compacted_through:
-            self.compacted_through = through
-            self._compact = through
-            self._dirty.set()
-
-    def heartbeat(self) -> None:
-        """Have the serving clock stored, though nothing else has changed."""
-        self._heartbeat = True
-        self._dirty.set()
-
-    # -- reading
-
-    async def settle(self, revision: Revision) -> None:
-        """Wait until all up to this revision is durable. Raise Unavailable when it can't be known any more."""
-        if revision <= self._durable:
-            return
-        if self._failure is not None:
-            raise self._unavailable()
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((revision, waiter))
-        await waiter
-
-    @property
-    def refuses(self) -> bool:
-        """Nothing is accepted any more."""
-        return self._failure is not None
-
-    @property
-    def durable(self) -> Revision:
-        """All up to this revision is committed."""
-        return self._durable
-
-    # -- committing
-
-    async def run(self) -> None:
-        """Commit groups until ``stop``. Raise StoreLost after a failure. However it ends: whoever waits is told, and
-        nothing more is accepted."""
-        try:
-            await self._commit_groups()
-        finally:
-            self._refuse(self._failure or "it has stopped")
-
-    async def _commit_groups(self) -> None:
-        size = 0
-        while True:
-            await self._dirty.wait()
-            if size > LINGER_FROM and not self._stopping:
-                await asyncio.sleep(LINGER)
-            self._dirty.clear()
-            batch, told, size = self._take()
-            if batch is not None:
-                await self._commit(batch, told, size)
-            if self._stopping and not self._dirty.is_set():
-                return
-
-    def stop(self) -> None:
-        """Let ``run`` return once everything is committed."""
-        self._stopping = True
-        self._dirty.set()
-
-    async def _commit(self, batch: Batch, told: list[LeaseEvent], size: int) -> None:
-        begun = self._clock.monotonic()
-        result = await self._store.commit(self.epoch, batch)
-        if not isinstance(result, Committed):
-            self._failure = f"{type(result).__name__.lower()}: {result.message}"
-            log.error(
-                "store.lost", message=self._failure, hint="this broker ends; what was answered is safe; start it again"
-            )
-            raise StoreLost(self._failure)
-        self._durable = batch.revision
-        self._metrics.committed(size, self._clock.monotonic() - begun)
-        while self._waiters and self._waiters[0][0] <= batch.revision:
-            waiter = self._waiters.popleft()[1]
-            if not waiter.done():
-                waiter.set_result(None)
-        self._observer.committed(told, batch.revision)
-
-    def _refuse(self, why: str) -> None:
-        self._failure = why
-        while self._waiters:
-            waiter = self._waiters.popleft()[1]
-            if not waiter.done():
-                waiter.set_exception(self._unavailable())
-
-    def _unavailable(self) -> Unavailable:
-        return Unavailable(
-            f"the broker no longer commits ({self._failure}); repeat the request with its request_id",
-            retry_after=RETRY_AFTER,
-        )
-
-    def _take(self) -> tuple[Batch | None, list[LeaseEvent], int]:
-        size = len(self._rows) + len(self._stored_requests)
-        if self.revision == self._durable and self._compact is None and not self._heartbeat:
-            return None, [], 0
-        encode = records.encode
-        batch = Batch(
-            revision=self.revision,
-            rows=tuple(
-                RowImage(kind, row_id, row.revision, row.expected, None if row.record is None else encode(row.record))
-                for (kind, row_id), row in self._rows.items()
-            ),
-            events=tuple(EventRecord(event.revision, event.lease_id, encode(event)) for event in self._told),
-            requests=tuple(self._stored_requests),
-            serving=self.serving.now(),
-            compact_through=self._compact,
-        )
-        told = self._told
-        self._rows, self._told, self._stored_requests = {}, [], []
-        self._compact, self._heartbeat = None, False
-        return batch, told, size
-
-    def _next_revision(self) -> Revision:
-        if self._failure is not None:
-            raise self._unavailable()
-        self.revision = Revision(self.revision + 1)
-        self._dirty.set()
-        return self.revision
-
-    def _stage(
-        self,
-        kind: RowKind,
-        row_id: str,
-        revision: Revision,
-        expected: Revision,
-        record: Lease | Driver | Profile | None,
-    ) -> None:
-        """Only the last value of a row is written in a group, and so only it is encoded. What a caller wrote into it
-        has passed the same encoder before (``records.digest``), so that bad data has failed its own request."""
-        staged = self._rows.get((kind, row_id))
-        if staged is not None:
-            expected = staged.expected
-            if record is None and not expected:
-                del self._rows[kind, row_id]  # made and dropped within one group: it never was
-                return
-        self._rows[kind, row_id] = _Staged(revision, expected, record)
+        self.commits.stage(RowKind.DRIVER, driver_id, self.commits.next_revision(), driver.revision, None)
 
     def _tell(self, lease: Lease, kind: EventType, generation: Generation, revision: Revision) -> None:
         event = LeaseEvent(
@@ -441,7 +259,7 @@ class Authority:
             key=lease.key,
             labels=lease.spec.labels,
         )
-        self._told.append(event)
+        self.commits.tell(event)
 
     def _index(self, before: Lease | None, after: Lease) -> None:
         was, now = before is not None and before.live, after.live

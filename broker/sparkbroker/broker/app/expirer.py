@@ -60,7 +60,7 @@ class Expirer:
             self.expire(now)
             if now - stored >= STORE_CLOCK and self._due:
                 stored = now
-                self._authority.heartbeat()
+                self._authority.commits.heartbeat()
 
     def expire(self, now: ServingTime) -> int:
         """Apply what is due; return how many leases were looked at."""

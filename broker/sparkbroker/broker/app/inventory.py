@@ -13,6 +13,7 @@ from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.domain.driver import Driver, DriverKind, DriverState
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.observation import Observation, Phase
+from sparkbroker.broker.domain.profile import ProvisionerName
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import Provisioner
@@ -21,6 +22,9 @@ log = structlog.get_logger()
 
 RESYNC: Final = 60.0
 """Seconds between two looks."""
+LOOK_LIMIT: Final = 600.0
+"""For a look at all that there is: it grows with the number of drivers whose records are kept, and others go on in
+between. One that is given up has to begin anew, and until one is complete nothing is admitted."""
 CALL_LIMIT: Final = 60.0
 FIRST_RETRY: Final = 1.0
 ENDED: Final = frozenset({Phase.ABSENT, Phase.EXITED})
@@ -61,7 +65,7 @@ class Inventory:
         drivers = self._authority.drivers
         gone = {driver.id for driver in drivers.values() if driver.state is DriverState.GONE}
         try:
-            async with asyncio.timeout(CALL_LIMIT):
+            async with asyncio.timeout(LOOK_LIMIT):
                 observations = await self._provisioners[name].inventory()
         except (ProvisionerFailed, TimeoutError) as error:
             log.warning("inventory.failed", provisioner=name, message=str(error) or "took too long")
@@ -114,10 +118,10 @@ class Inventory:
             Driver(
                 id=seen.driver_id,
                 kind=DriverKind.UNKNOWN,
-                provisioner="static" if name == "static" else "local",
+                provisioner=_known(name),
                 profile_fingerprint=seen.profile_fingerprint,
                 queue="",
-                pool="local",
+                pool=seen.pool or "local",
                 target=seen.resources,
                 observed=seen.resources,
                 state=DriverState.STOPPING,
@@ -129,3 +133,8 @@ class Inventory:
             )
         )
         self._reconciler.enqueue(seen.driver_id)
+
+
+def _known(name: str) -> ProvisionerName:
+    """Provisioners are named in bootstrap; what isn't one of the others stands for the local one, as a fake does."""
+    return "static" if name == "static" else "kubernetes" if name == "kubernetes" else "local"

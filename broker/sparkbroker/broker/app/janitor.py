@@ -52,7 +52,7 @@ class Janitor:
             if not forgotten:
                 continue
             # The records go first: a log without a lease is found again by the inventory, a lease without a log isn't.
-            await self._authority.settle(self._authority.revision)
+            await self._authority.commits.settle(self._authority.commits.revision)
             for name, driver_id in forgotten:
                 try:
                     async with asyncio.timeout(CALL_LIMIT):
@@ -80,10 +80,10 @@ class Janitor:
             authority.drop_lease(lease.id)
             forgotten += [(driver.provisioner, driver.id) for driver in drivers]
         self._drop_requests()
-        keep_from = Revision(authority.revision - retention.event_count)
+        keep_from = Revision(authority.commits.revision - retention.event_count)
         # In steps, so that a steady load doesn't delete at each sweep.
-        if keep_from - authority.compacted_through > retention.event_count // 10:
-            authority.compact(keep_from)
+        if keep_from - authority.commits.compacted_through > retention.event_count // 10:
+            authority.commits.compact(keep_from)
         return forgotten
 
     def _drop_requests(self) -> None:

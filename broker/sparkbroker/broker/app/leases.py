@@ -93,12 +93,12 @@ class Leases:
             for lease in self._authority.leases.values()
             if (caller.operator or lease.principal == caller.principal) and selection.matches(lease)
         ]
-        revision = self._authority.revision
+        revision = self._authority.commits.revision
         found.sort(key=_sort_key, reverse=descending)
         if after is not None:
             found = [lease for lease in found if (_sort_key(lease) < after if descending else _sort_key(lease) > after)]
         page = found[:limit]
-        await self._authority.settle(revision)
+        await self._authority.commits.settle(revision)
         views = [LeaseView(lease, self._admitter.progress(lease)) for lease in page]
         return LeasePage(views, _sort_key(page[-1]) if len(found) > limit else None, revision)
 

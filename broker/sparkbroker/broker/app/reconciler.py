@@ -22,6 +22,7 @@ from sparkbroker.broker.domain.lease import (
     Timings,
     become_ready,
     end,
+    explain,
     finish,
     requeue,
     retrying,
@@ -117,9 +118,9 @@ class Reconciler:
     async def _recorded(self, driver_id: DriverId) -> Driver | None:
         """The driver as it is now, once that is durable. None: it needs nothing any more."""
         while (driver := self._authority.drivers.get(driver_id)) is not None and driver.state is not DriverState.GONE:
-            if driver.revision <= self._authority.durable:
+            if driver.revision <= self._authority.commits.durable:
                 return driver
-            await self._authority.settle(driver.revision)
+            await self._authority.commits.settle(driver.revision)
         return None
 
     async def reconcile(self, driver_id: DriverId) -> float | None:
@@ -219,13 +220,18 @@ class Reconciler:
         return driver
 
     def _note_phases(self, driver: Driver, seen: Observation) -> None:
-        """Phase timings as they happen: no events, written with the lease's next change."""
+        """Phase timings and hindrances as they happen: no events, written with the lease's next change."""
         lease = self._lease_of(driver)
-        if lease is None or lease.state is not LeaseState.PROVISIONING:
+        if lease is None or driver.state in (DriverState.STOPPING, DriverState.GONE):
             return
-        timings = msgspec.structs.replace(lease.timings, process_started=seen.process_started, port_open=seen.port_open)
-        if timings != lease.timings:
-            self._authority.note_progress(msgspec.structs.replace(lease, timings=timings))
+        noted = explain(lease, seen.message)
+        if lease.state is LeaseState.PROVISIONING:
+            timings = msgspec.structs.replace(
+                lease.timings, process_started=seen.process_started, port_open=seen.port_open
+            )
+            noted = msgspec.structs.replace(noted, timings=timings)
+        if noted != lease:
+            self._authority.note_progress(noted)
 
     def _ready(self, driver: Driver, seen: Observation | None) -> None:
         if driver.state is not DriverState.STARTING:

@@ -36,8 +36,8 @@ class Watching:
         seen = Revision(0)
         while True:
             await asyncio.sleep(PROGRESS_PERIOD)
-            if self._authority.revision != seen:
-                seen = self._authority.revision
+            if self._authority.commits.revision != seen:
+                seen = self._authority.commits.revision
                 self._events.wake_queued()
 
     async def one(self, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]:
@@ -61,7 +61,7 @@ class Watching:
             while True:
                 kept = self._authority.leases.get(lease_id)
                 if kept is None:  # Retention has dropped it; its last events may be on their way to the store.
-                    await self._authority.settle(self._authority.revision)
+                    await self._authority.commits.settle(self._authority.commits.revision)
                 async for event in self._next(subscription, lease_id, last):
                     last = event.revision
                     yield WatchUpdate(event=event, revision=last)
@@ -87,8 +87,8 @@ class Watching:
         return told.news(progress, self._authority.serving.now())
 
     async def _view(self, lease: Lease) -> LeaseView:
-        while lease.revision > self._authority.durable:
-            await self._authority.settle(lease.revision)
+        while lease.revision > self._authority.commits.durable:
+            await self._authority.commits.settle(lease.revision)
             lease = self._authority.leases.get(lease.id, lease)
         return LeaseView(lease, self._admitter.progress(lease))
 
@@ -109,7 +109,7 @@ class Watching:
         self._check(after)
         subscription = self._events.subscribe(None)
         try:
-            last = after or self._authority.durable
+            last = after or self._authority.commits.durable
             if after:
                 subscription.overflowed = True
             yield WatchUpdate(revision=last)
@@ -148,17 +148,17 @@ class Watching:
                 yield event
 
     def _check(self, after: Revision) -> None:
-        if after > self._authority.revision:
+        if after > self._authority.commits.revision:
             raise InvalidField(
                 "after_revision",
-                f"{after} is later than anything here ({self._authority.revision})",
+                f"{after} is later than anything here ({self._authority.commits.revision})",
                 "resume from a revision that this broker has told",
             )
-        if after and after < self._authority.compacted_through:
+        if after and after < self._authority.commits.compacted_through:
             raise Compacted(
-                f"events up to revision {self._authority.compacted_through} are no longer kept, and {after} was asked "
+                f"events up to revision {self._authority.commits.compacted_through} are no longer kept, and {after} was asked "
                 "for: read the lease again and watch from its revision",
-                revision=str(self._authority.compacted_through),
+                revision=str(self._authority.commits.compacted_through),
             )
 
 

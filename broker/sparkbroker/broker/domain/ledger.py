@@ -8,7 +8,7 @@ Every operation is O(1) in the number of charges. A limit lists names and quanti
 that it lists; a *pool* has only the names that it lists, and nothing of others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -42,18 +42,18 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Account:
-    """One queue's or pool's limit and use. ``version`` grows with each change that could let something fit, or that
-    was not asked for (force, resize)."""
+    """One queue's or pool's limit and use."""
 
-    __slots__ = ("closed", "holders", "known", "limit", "used", "version")
+    __slots__ = ("closed", "holders", "kind", "known", "limit", "name", "used")
 
-    def __init__(self, closed: bool) -> None:
-        self.closed = closed
+    def __init__(self, kind: LimitKind, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.closed = kind is LimitKind.POOL
         self.known = False
         self.limit: Mapping[str, int] = {}
         self.used: dict[str, int] = {}
         self.holders = 0
-        self.version = 0
 
     def lacking(self, amount: Resources, used: Mapping[str, int]) -> tuple[str, ...]:
         limit, names = self.limit, []
@@ -71,7 +71,6 @@ class _Account:
     def configure(self, limit: Resources | None) -> None:
         self.known = limit is not None
         self.limit = {} if limit is None else limit.quantities
-        self.version += 1
 
 
 class Ledger:
@@ -81,8 +80,10 @@ class Ledger:
         self._charges: dict[str, Charge] = {}
         self._queues: dict[str, _Account] = {}
         self._pools: dict[str, _Account] = {}
+        self._changed: dict[tuple[LimitKind, str], int] = {}
+        """Each queue and pool, with the version of its last change; the last one last."""
         self.version = 0
-        """Grows with every queue's and every pool's version."""
+        """Grows with each change that could let something fit, or that was not asked for (force, resize)."""
         self.configuration = 0
         """Grows with every ``reconfigure``."""
         self.reconfigure(queues, pools)
@@ -120,10 +121,11 @@ class Ledger:
         elif not self.fits(queue, pool, amount):
             return False
         self._charges[owner] = charge
-        self.version += force
-        for account in self._open(queue, pool):
+        accounts = self._open(queue, pool)
+        for account in accounts:
             account.add(amount, 1)
-            account.version += force
+        if force:
+            self._note(accounts)
         return True
 
     def resize(self, owner: str, amount: Resources) -> bool:
@@ -135,11 +137,11 @@ class Ledger:
         if charge.amount == amount:
             return True
         self._charges[owner] = Charge(charge.queue, charge.pool, amount)
-        self.version += 1
-        for account in self._accounts(charge.queue, charge.pool):
+        accounts = self._accounts(charge.queue, charge.pool)
+        for account in accounts:
             account.add(charge.amount, -1)
             account.add(amount, 1)
-            account.version += 1
+        self._note(accounts)
         return True
 
     def release(self, owner: str) -> None:
@@ -147,10 +149,10 @@ class Ledger:
         charge = self._charges.pop(owner, None)
         if charge is None:
             return
-        self.version += 1
-        for account in self._accounts(charge.queue, charge.pool):
+        accounts = self._accounts(charge.queue, charge.pool)
+        for account in accounts:
             account.add(charge.amount, -1)
-            account.version += 1
+        self._note(accounts)
 
     def fits(self, queue: str, pool: str, amount: Resources) -> bool:
         """Whether ``charge`` would take it now."""
@@ -195,25 +197,36 @@ class Ledger:
         account = self._pools.get(pool)
         return 0 if account is None else account.holders
 
-    def queue_version(self, queue: str) -> int:
-        """Grows when something might fit that didn't: what depends on this queue is to be tried again."""
-        account = self._queues.get(queue)
-        return -1 if account is None else account.version
+    def room(self, kind: LimitKind, name: str) -> dict[str, int] | None:
+        """What is left of each name that is limited, negative where more is in use; None: it is not configured.
 
-    def pool_version(self, pool: str) -> int:
-        """The same of a pool."""
-        account = self._pools.get(pool)
-        return -1 if account is None else account.version
+        Of other names a queue leaves as much as is asked, a pool nothing.
+        """
+        account = (self._queues if kind is LimitKind.QUEUE else self._pools).get(name)
+        if account is None or not account.known:
+            return None
+        used = account.used
+        return {what: limit - used.get(what, 0) for what, limit in account.limit.items()}
+
+    def changed_since(self, version: int) -> Iterator[tuple[LimitKind, str]]:
+        """The queues and pools that a change after this version was in, the last one first."""
+        for account, changed in reversed(self._changed.items()):
+            if changed <= version:
+                return
+            yield account
 
     def reconfigure(self, queues: Mapping[str, Resources], pools: Mapping[str, Resources]) -> None:
         """New limits. Those below what is in use stop admission there until it fits; nothing is taken away."""
-        self.version += 1
         self.configuration += 1
-        for accounts, limits, closed in ((self._queues, queues, False), (self._pools, pools, True)):
+        for accounts, limits, kind in (
+            (self._queues, queues, LimitKind.QUEUE),
+            (self._pools, pools, LimitKind.POOL),
+        ):
             for name in accounts.keys() | limits.keys():
                 if name not in accounts:
-                    accounts[name] = _Account(closed)
+                    accounts[name] = _Account(kind, name)
                 accounts[name].configure(limits.get(name))
+        self._note((*self._queues.values(), *self._pools.values()))
 
     def check(self) -> None:
         """Raise AssertionError unless every sum is that of the charges."""
@@ -226,20 +239,28 @@ class Ledger:
                 if _sum(account) != _without_zeros(expected) or account.holders != len(charges):
                     raise AssertionError(f"{name}: {_sum(account)} by {account.holders}, charged are {charges}")
 
+    def _note(self, accounts: Iterable[_Account]) -> None:
+        """These have changed, at once."""
+        self.version += 1
+        for account in accounts:
+            key = (account.kind, account.name)
+            self._changed.pop(key, None)
+            self._changed[key] = self.version
+
     def _accounts(self, queue: str, pool: str) -> tuple[_Account, _Account]:
         return self._queues.get(queue, _NO_QUEUE), self._pools.get(pool, _NO_POOL)
 
     def _open(self, queue: str, pool: str) -> tuple[_Account, _Account]:
         """The accounts, made if they are not configured: what runs is charged all the same."""
         if queue not in self._queues:
-            self._queues[queue] = _Account(closed=False)
+            self._queues[queue] = _Account(LimitKind.QUEUE, queue)
         if pool not in self._pools:
-            self._pools[pool] = _Account(closed=True)
+            self._pools[pool] = _Account(LimitKind.POOL, pool)
         return self._accounts(queue, pool)
 
 
-_NO_QUEUE: Final = _Account(closed=False)
-_NO_POOL: Final = _Account(closed=True)
+_NO_QUEUE: Final = _Account(LimitKind.QUEUE, "")
+_NO_POOL: Final = _Account(LimitKind.POOL, "")
 
 
 def _lacking(

@@ -89,10 +89,11 @@ def _starting(driver: Driver, seen: Observation, now: ServingTime) -> Step:
         case Phase.READY:
             return BecomeReady()
         case Phase.EXITED:
-            how = seen.exit.describe() if seen.exit else "an unknown exit status"
-            return Stop(f"the driver ended while it started: {how}{_because(seen)}", seen.exit)
+            return Stop(f"the driver ended while it started: {_how(seen)}{_because(seen)}", seen.exit)
         case Phase.ABSENT:
             return Stop(f"the driver disappeared while it started{_because(seen)}", seen.exit)
+        case Phase.STOPPING if seen.exit is not None:
+            return Stop(f"the driver ended while it started: {_how(seen)}{_because(seen)}", seen.exit)
         case Phase.STARTING | Phase.PORT_OPEN | Phase.STOPPING:
             if now >= driver.start_deadline:
                 what = "its port did not open" if seen.phase is Phase.STARTING else "it did not answer"
@@ -105,10 +106,12 @@ def _starting(driver: Driver, seen: Observation, now: ServingTime) -> Step:
 def _ready(driver: Driver, seen: Observation) -> Step:
     match seen.phase:
         case Phase.EXITED:
-            how = seen.exit.describe() if seen.exit else "an unknown exit status"
-            return Stop(f"the driver ended: {how}{_because(seen)}", seen.exit)
+            return Stop(f"the driver ended: {_how(seen)}{_because(seen)}", seen.exit)
         case Phase.ABSENT:
             return Stop(f"the driver disappeared{_because(seen)}", seen.exit)
+        case Phase.STOPPING if seen.exit is not None:
+            # Lost for good, though something of it still exists and is charged.
+            return Stop(f"the driver ended: {_how(seen)}{_because(seen)}", seen.exit)
         case Phase.READY if driver.ending_sessions:
             return EndSessions(driver.ending_sessions)
         # It ran and doesn't answer (stopped, swapped out, busy): a doubt, and no verdict.
@@ -123,6 +126,10 @@ def _stopping(driver: Driver, seen: Observation, now: ServingTime) -> Step:
         return Gone(seen.exit)
     requested = driver.stop_requested
     return Delete(force=requested is not None and now >= requested + STOP_GRACE)
+
+
+def _how(seen: Observation) -> str:
+    return seen.exit.describe() if seen.exit else "an unknown exit status"
 
 
 def _because(seen: Observation) -> str:

@@ -83,7 +83,11 @@ class Handlers:
         method: Callable[[Caller, Q], AsyncIterator[U]],
         convert: Callable[[U], Message],
     ) -> "grpc.RpcMethodHandler[Any, Any]":
-        """One request, a stream of what ``method``'s generator yields, converted. Ends with OK at the maximum age."""
+        """One request, a stream of what ``method``'s generator yields, converted. Ends with OK at the maximum age.
+
+        Who calls is decided anew for each update: a token that was taken away ends the stream with an error; a caller
+        with other roles than before ends it with OK, and may begin another.
+        """
         report = self._metrics.rpc
 
         async def call(request: Q | BrokerError, context: Context) -> None:
@@ -96,6 +100,8 @@ class Handlers:
                     # At once, so that a client that resumes learns that it is heard before something happens.
                     await context.send_initial_metadata(())
                     async for update in updates:
+                        if self._admit(context) != caller:
+                            break
                         await context.write(convert(update))
                 code = "OK"
             except Exception as error:  # noqa: BLE001 - every failure becomes the call's status

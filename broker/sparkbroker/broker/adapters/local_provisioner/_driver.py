@@ -71,10 +71,11 @@ class LocalDriver:
     def __repr__(self) -> str:
         return f"<LocalDriver {self.id} [{len(self._watched)} processes watched]>"
 
-    def evidence(self, *, thorough: bool = False) -> Evidence:
-        """What there is. ``thorough`` counts every process; else only as far as the phase needs it."""
+    def evidence(self, *, thorough: bool = False, unmarked: bool = False) -> Evidence:
+        """What there is. ``thorough`` counts every process; else only as far as the phase needs it. ``unmarked``: just
+        now no process carried its mark."""
         process = self.folder.read(Process)
-        alive, driver_alive = self._living(process, thorough=thorough)
+        alive, driver_alive = self._living(process, thorough=thorough, unmarked=unmarked)
         if process is None:  # the shim may have recorded itself meanwhile
             process = self.folder.read(Process)
         intent = self.folder.read(Intent)
@@ -90,9 +91,14 @@ class LocalDriver:
             log_tail=() if alive else self.log_tail(),
         )
 
-    def _living(self, process: Process | None, *, thorough: bool) -> tuple[int, bool]:
-        """How many of its processes live, at least, and whether the driver is one of them."""
+    def _living(self, process: Process | None, *, thorough: bool, unmarked: bool) -> tuple[int, bool]:
+        """How many of its processes live, at least, and whether the driver is one of them.
+
+        With its shim dead only the mark tells its processes, and without one it gets none any more: each inherits it.
+        """
         if process is None:
+            if unmarked and self.child is None:
+                return 0, False
             waiting = self.child is not None and self.child.poll() is None
             return (1, False) if waiting and not thorough else (len(self.members(None)), False)
         if process.boot_id != _procfs.boot_id():
@@ -102,6 +108,8 @@ class LocalDriver:
         if (shim or driver) and not thorough:
             self._watch(process, shim=shim, driver=driver)
             return shim + driver, driver
+        if unmarked and not shim and not driver:
+            return 0, False
         return len(self.members(process)), driver
 
     def members(self, process: Process | None) -> list[_procfs.ProcessStat]:
@@ -122,9 +130,9 @@ class LocalDriver:
         """Whether anybody has asked it to end."""
         return self.folder.read(Stop) is not None
 
-    def look(self) -> Observation:
+    def look(self, *, unmarked: bool = False) -> Observation:
         """Its state now. If nothing of it lives any more its scratch folder goes, before that is said."""
-        evidence = self.evidence()
+        evidence = self.evidence(unmarked=unmarked)
         result = observation(self.id, evidence)
         if result.phase is Phase.PORT_OPEN and self.trouble:
             result = msgspec.structs.replace(result, message=self.trouble)

@@ -115,16 +115,16 @@ class LocalProvisioner:
 
     async def inventory(self) -> list[Observation]:
         marked = await asyncio.to_thread(_procfs.owned, self._owner)
-        found = {DriverId(environment.get(_procfs.DRIVER_MARK, "")) for environment in marked.values()}
-        found |= {DriverId(path.name) for path in self._folder.iterdir() if path.is_dir()}
+        running = {DriverId(environment.get(_procfs.DRIVER_MARK, "")) for environment in marked.values()}
+        found = running | {DriverId(path.name) for path in self._folder.iterdir() if path.is_dir()}
         result = []
         for driver_id in sorted(found):
             if _DRIVER_ID.fullmatch(driver_id) is None:
                 continue  # not a name that we give
-            # A look at one that has ended reads all of /proc: others are answered between two.
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # records are kept for days, of many drivers: others are answered in between
             driver = self._driver(driver_id)
-            seen = self._look(driver)
+            # All of /proc was read once, and isn't for each that has ended.
+            seen = self._look(driver, unmarked=driver_id not in running)
             self._attend(driver)
             if seen.phase is Phase.ABSENT and driver.folder.read(Intent) is None:
                 driver.folder.remove()  # was being made or removed when its broker ended
@@ -213,9 +213,9 @@ class LocalProvisioner:
             self._drivers.pop(driver_id, None)
         return seen
 
-    def _look(self, driver: LocalDriver) -> Observation:
+    def _look(self, driver: LocalDriver, *, unmarked: bool = False) -> Observation:
         try:
-            return driver.look()
+            return driver.look(unmarked=unmarked)
         except (OSError, ValueError, msgspec.DecodeError) as error:
             raise ProvisionerFailed(f"driver {driver.id} can't be looked at: {error}", retryable=True) from error
 
