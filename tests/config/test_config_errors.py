@@ -74,7 +74,7 @@ WRONG = {
     ),
     "choice": (
         '[profiles.a]\nprovisioner = "locl"',
-        "profiles.a.provisioner: 'locl' is not one of them; it must be 'local' or 'static'",
+        "profiles.a.provisioner: 'locl' is not one of them; it must be 'local', 'static' or 'kubernetes'",
     ),
     "name": (
         "[queues.BIG]",

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from sparkbroker.broker.adapters.kubernetes_provisioner import KubernetesProvisioner
 from sparkbroker.broker.adapters.local_provisioner import Launcher, LocalProvisioner, SparkLauncher
 from sparkbroker.broker.adapters.local_user import LocalUser
 from sparkbroker.broker.adapters.memory_store import MemoryDatabase, MemoryStore
@@ -22,8 +23,8 @@ from sparkbroker.broker.adapters.sql_store import SqlStore, StateFolder
 from sparkbroker.broker.adapters.static_provisioner import StaticProvisioner
 from sparkbroker.broker.adapters.static_tokens import StaticTokens, TokenFileInvalid
 from sparkbroker.broker.adapters.system_clock import SystemClock
-from sparkbroker.broker.app.authority import StoreLost
 from sparkbroker.broker.app.catalogue import Catalogue
+from sparkbroker.broker.app.commits import StoreLost
 from sparkbroker.broker.app.janitor import Retention
 from sparkbroker.broker.config import (
     Config,
@@ -95,6 +96,13 @@ class _Broker:
                 launcher=launcher or SparkLauncher(cache, clock, archives=config.store.class_archives),
             ),
             "static": StaticProvisioner(folder=folder.path / "endpoints", profiles=profiles.values(), clock=clock),
+            "kubernetes": KubernetesProvisioner(
+                folder=folder.path / "pods",
+                key=folder.key,
+                profiles=profiles.values(),
+                clock=clock,
+                embedded=embedded,
+            ),
         }
         found = {pool: size for each in self._provisioners.values() for pool, size in each.capacity().items()}
         pools = to_capacity(config, found)
@@ -150,6 +158,7 @@ class _Broker:
                 log.info("broker.stopping", embedded=self._embedded)
             finally:
                 announcing.cancel()
+                self._metrics.serving = False
                 await self._server.stop(self._config.server.shutdown_grace)
                 self._core.stop()
             await running
@@ -158,6 +167,7 @@ class _Broker:
     async def _announce(self) -> None:
         await self._core.inventory.complete.wait()
         self._server.set_serving(True)
+        self._metrics.serving = True
         log.info("broker.serving", listen=self._server.addresses, pid=os.getpid())
 
     def _serve_metrics(self) -> None:

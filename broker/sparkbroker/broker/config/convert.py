@@ -6,6 +6,7 @@ from typing import Final
 from sparkbroker.broker.config.model import LOCAL_POOL, Config
 from sparkbroker.broker.config.profiles import Profile as ProfileSection
 from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, LeaseMode, LeaseSpec
+from sparkbroker.broker.domain.pod_settings import parse_pod
 from sparkbroker.broker.domain.profile import Limits, Profile, StaticEndpoint
 from sparkbroker.broker.domain.queue import Queue
 from sparkbroker.broker.domain.resources import CPU, MEMORY, Resources, total
@@ -71,6 +72,8 @@ def _profile(config: Config, name: str, section: ProfileSection) -> Profile:
         conf=dict(section.conf),
         allowed_conf=() if static else allowed,
         allowed_pod=section.allowed_pod,
+        pod=parse_pod(section.pod, "pod"),
+        pod_bounds=dict(section.pod_bounds),
         allow_packages=section.allow_packages and not static,
         queues=section.queues,
         pool=STATIC_POOL + name if static else section.pool,

@@ -31,9 +31,10 @@ _CONF_KEY: Final = re.compile(r"spark\.[A-Za-z0-9._-]{1,200}")
 _HOST_PORT: Final = re.compile(r"(?P<host>\[[0-9a-fA-F:.%a-z]+\]|[^:/\[\]\s]+):(?P<port>[0-9]{1,5})")
 
 
-def wrong(problem: str, expected: str) -> PydanticCustomError:
-    """The error of a value: what was wrong, and what would be right."""
-    return PydanticCustomError("wrong", "{problem}; {expected}", {"problem": problem, "expected": expected})
+def wrong(problem: str, expected: str, *, within: str = "") -> PydanticCustomError:
+    """The error of a value: what was wrong, and what would be right. ``within``: the rest of its path, ``.a[0]``."""
+    context = {"problem": problem, "expected": expected, "within": within}
+    return PydanticCustomError("wrong", "{problem}; {expected}", context)
 
 
 def shown(value: object) -> str:

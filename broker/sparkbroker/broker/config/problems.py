@@ -88,7 +88,8 @@ def explain(error: ErrorDetails, model: type[BaseModel], origins: Mapping[Path, 
     """A validation error of pydantic as a sentence of ours."""
     path = tuple(part for part in error["loc"] if part != "[key]")
     problem, expected = _sentence(error, path, model)
-    return Problem(dotted(path) or "the file", problem, expected, _origin(path, origins))
+    within = str(error.get("ctx", {}).get("within", ""))
+    return Problem(f"{dotted(path)}{within}" or "the file", problem, expected, _origin(path, origins))
 
 
 def _sentence(error: ErrorDetails, path: Path, model: type[BaseModel]) -> tuple[str, str]:

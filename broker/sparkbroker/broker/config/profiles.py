@@ -1,9 +1,10 @@
 """``[profiles.NAME]``: what ops define once and holders name."""
 
 import re
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from sparkbroker.broker.config.allowed_conf import DEFAULT_ALLOWED_CONF, OWNED_CONF, too_wide
 from sparkbroker.broker.config.fields import (
@@ -19,6 +20,9 @@ from sparkbroker.broker.config.fields import (
     wrong,
 )
 from sparkbroker.broker.config.sections import Section
+from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.pod_bounds import check_bounds
+from sparkbroker.broker.domain.pod_settings import parse_pod
 from sparkbroker.broker.domain.request import MAX_EXECUTORS
 
 _STANDALONE: Final = re.compile(r"spark://[^\s/:]+:[0-9]{1,5}(?:,[^\s/:]+:[0-9]{1,5})*")
@@ -27,6 +31,9 @@ _SPARK_ONLY: Final = (
     "conf", "default_conf", "allowed_conf", "allowed_conf_extra", "allow_packages", "packages", "jars", "master",
     "spark_home", "java_home", "python", "ui", "pool",
 )  # fmt: skip
+_OF_THIS_MACHINE: Final = ("master", "spark_home", "java_home", "python")
+_OF_PODS: Final = ("pod", "pod_bounds")
+_OF_STATIC: Final = ("endpoints", "shared")
 
 
 def _check_master(value: str) -> str:
@@ -65,6 +72,26 @@ def _check_url(value: str) -> str:
         raise wrong(f"{shown(value)} is not a Spark Connect URL", 'write it as "sc://host:15002/"')
     if re.search(r";(?:token|authorization)=", match["parameters"] or "", re.IGNORECASE):
         raise wrong("the URL holds a secret", "put the token into a file and name it as token_file")
+    return value
+
+
+def _inside(field: str, error: InvalidField) -> PydanticCustomError:
+    return wrong(error.problem, error.expected, within=error.field.removeprefix(field))
+
+
+def _check_pod(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        parse_pod(value, "pod")
+    except InvalidField as error:
+        raise _inside("pod", error) from error
+    return value
+
+
+def _check_pod_bounds(value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    try:
+        check_bounds(value, "pod_bounds")
+    except InvalidField as error:
+        raise _inside("pod_bounds", error) from error
     return value
 
 
@@ -125,7 +152,7 @@ class Endpoint(Section):
 class Profile(Section):
     """A profile. ``conf`` is set on every driver and wins over the holder's."""
 
-    provisioner: Literal["local", "static"] = "local"
+    provisioner: Literal["local", "static", "kubernetes"] = "local"
     description: str = ""
     modes: tuple[Literal["CONNECT", "LOCAL"], ...] = Field(default=(), max_length=2)
     """What a holder may ask for. Default: both; of a static profile: CONNECT."""
@@ -149,6 +176,12 @@ class Profile(Section):
         default=(), max_length=100
     )
     """Pod settings that a holder may give; ``*`` is all. A profile that runs no pods takes them without effect."""
+    pod: Annotated[dict[str, Any], AfterValidator(_check_pod)] = Field(default={}, max_length=100)
+    """With ``kubernetes``: settings of the driver's and the executors' pods, ``image`` and ``namespace`` among them."""
+    pod_bounds: Annotated[dict[str, tuple[str, ...]], AfterValidator(_check_pod_bounds)] = Field(
+        default={}, max_length=100
+    )
+    """Patterns that the values of a holder's pod settings have to match; ``namespace``: which it may choose from."""
     allow_packages: bool = True
     """Whether a holder may name Maven packages and jars."""
     queues: tuple[Name, ...] = ()
@@ -172,15 +205,32 @@ class Profile(Section):
     def _consistent(self) -> Self:
         if self.provisioner == "static":
             self._check_static()
-        else:
-            for name in ("endpoints", "shared"):
-                if getattr(self, name):
-                    raise wrong(f'{name} is set and provisioner is "local"', 'set provisioner = "static"')
+        elif self.provisioner == "kubernetes":
+            self._check_kubernetes()
+        self._check_belongs(_OF_STATIC, "static")
+        self._check_belongs(_OF_PODS, "kubernetes")
         both = sorted(self.conf.keys() & self.default_conf.keys())
         if both:
             raise wrong(f"{both[0]} is in conf and in default_conf", "conf always wins: keep one of them")
         self._check_limits()
         return self
+
+    def _check_belongs(self, names: tuple[str, ...], provisioner: str) -> None:
+        for name in names:
+            if self.provisioner != provisioner and getattr(self, name):
+                problem = f'{name} is set and provisioner is "{self.provisioner}"'
+                raise wrong(problem, f'set provisioner = "{provisioner}"')
+
+    def _check_kubernetes(self) -> None:
+        if self.pool == "local":
+            problem = 'provisioner is "kubernetes" and pool is this machine'
+            raise wrong(problem, "name the broker's share of the cluster in [capacity.NAME], and set pool")
+        if not self.pod.get("image"):
+            problem = 'provisioner is "kubernetes" and pod names no image'
+            raise wrong(problem, 'set pod.image = "registry/spark:tag"')
+        for name in _OF_THIS_MACHINE:
+            if name in self.model_fields_set:
+                raise wrong(f'{name} is set and provisioner is "kubernetes"', f"remove {name}: the image has it")
 
     def _check_static(self) -> None:
         if not self.endpoints:

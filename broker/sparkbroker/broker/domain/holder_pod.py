@@ -1,7 +1,7 @@
 """The pod settings that a holder may bring: names that the profile allows, with values of a bounded size.
 
-What a setting means, and whether its value makes sense, is the provisioner's to say; one that runs no pods ignores them
-all, so that one program runs on a laptop and in a cluster by its profile alone.
+A profile that runs no pods ignores them all, so that one program runs on a laptop and in a cluster by its profile alone;
+one that does checks what ``pod_settings`` can, and the profile's bounds.
 """
 
 import re
@@ -10,6 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.pod_bounds import check_within
+from sparkbroker.broker.domain.pod_settings import merge, parse_pod
 from sparkbroker.broker.domain.profile import Profile
 
 MAX_POD_BYTES: Final = 64 * 1024
@@ -27,4 +29,13 @@ def check_pod(pod: dict[str, Any], profile: Profile) -> dict[str, Any]:
             raise InvalidField(field, f"is not allowed by profile `{profile.name}`", f"allowed are: {allowed}")
     if pod and (size := len(msgspec.json.encode(pod))) > MAX_POD_BYTES:
         raise InvalidField("spec.pod", f"{size} bytes of JSON", f"at most {MAX_POD_BYTES} are taken")
+    if pod and profile.provisioner == "kubernetes":
+        settings = parse_pod(pod, "spec.pod")
+        check_within(settings, profile.pod_bounds, "spec.pod")
+        if settings.namespace and settings.namespace not in profile.namespaces:
+            allowed = ", ".join(profile.namespaces)
+            raise InvalidField(
+                "spec.pod.namespace", f"{settings.namespace!r} is not allowed", f"allowed are: {allowed}"
+            )
+        merge(profile.pod, settings)
     return pod

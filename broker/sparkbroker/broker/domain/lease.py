@@ -66,6 +66,9 @@ TRANSITIONS: Final[dict[LeaseState, frozenset[LeaseState]]] = {
     LeaseState.PREEMPTED: frozenset(),
 }
 
+CREATING: Final = "the driver is being created"
+OPENABLE: Final = "the session can be opened"
+
 
 class LeaseReason(StrEnum):
     """Why a lease is in its state; names are those of the API, without its prefix."""
@@ -233,7 +236,7 @@ def admit(lease: Lease, driver_id: DriverId, wall: WallTime) -> Lease:
     """QUEUED -> PROVISIONING: its capacity is charged to this driver."""
     timings = msgspec.structs.replace(lease.timings, admitted=wall, process_started=None, port_open=None, ready=None)
     return _move(
-        lease, LeaseState.PROVISIONING, LeaseReason.STARTING, "the driver is being created",
+        lease, LeaseState.PROVISIONING, LeaseReason.STARTING, CREATING,
         driver_id=driver_id, timings=timings,
     )  # fmt: skip
 
@@ -246,7 +249,7 @@ def grant_local(lease: Lease, now: ServingTime, wall: WallTime) -> Lease:
 
 def become_ready(lease: Lease, timings: Timings, now: ServingTime) -> Lease:
     """PROVISIONING -> READY."""
-    return _ready(msgspec.structs.replace(lease, timings=timings), now, "the session can be opened")
+    return _ready(msgspec.structs.replace(lease, timings=timings), now, OPENABLE)
 
 
 def _ready(lease: Lease, now: ServingTime, message: str) -> Lease:
@@ -361,6 +364,18 @@ def recover(lease: Lease, began: Mapping[Epoch, ServingTime]) -> Lease:
     if unattended is not None:
         unattended = later(unattended, lease.renewed_epoch, lease.spec.unattended_ttl)
     return msgspec.structs.replace(lease, wait_deadline=wait, unattended_deadline=unattended, attachments=attachments)
+
+
+def explain(lease: Lease, what: str) -> Lease:
+    """The same, with what is seen of its driver in its message: why it isn't READY yet, or what it lacks of executors.
+
+    ``what`` may be empty. A lease that is retried or ending keeps its message.
+    """
+    base = {LeaseState.PROVISIONING: CREATING, LeaseState.READY: OPENABLE}.get(lease.state)
+    if base is None or lease.reason not in (LeaseReason.STARTING, LeaseReason.SERVING):
+        return lease
+    message = f"{base}: {what}" if what else base
+    return lease if message == lease.message else msgspec.structs.replace(lease, message=message)
 
 
 def notify(lease: Lease, notice: str) -> Lease:

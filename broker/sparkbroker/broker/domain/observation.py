@@ -24,7 +24,8 @@ class Phase(StrEnum):
     READY = "READY"
     """A Connect call with its token has succeeded."""
     STOPPING = "STOPPING"
-    """It was asked to end, or has partly ended; something of it still exists."""
+    """It was asked to end, or has partly ended; something of it still exists. With an ``exit``: it will never serve
+    again, and that is how it ended."""
     EXITED = "EXITED"
     """It has ended by itself and nothing of it runs; its exit is known as far as it can be."""
 
@@ -37,6 +38,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     handle: Handle = {}
     resources: Resources = Resources()
     profile_fingerprint: str = ""
+    pool: str = ""
+    """What an unrecorded driver is to be charged to, if it is known."""
     process_started: WallTime | None = None
     port_open: WallTime | None = None
     ready: WallTime | None = None

@@ -6,6 +6,10 @@ from typing import Literal
 import msgspec
 
 from sparkbroker.broker.domain.lease import ContainerSize, LeaseMode, LeaseSpec
+from sparkbroker.broker.domain.pod_settings import PodSettings
+
+ProvisionerName = Literal["local", "static", "kubernetes"]
+"""Who runs the drivers of a profile."""
 
 
 class StaticEndpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +39,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    provisioner: Literal["local", "static"] = "local"
+    provisioner: ProvisionerName = "local"
     description: str = ""
     modes: tuple[LeaseMode, ...] = (LeaseMode.CONNECT, LeaseMode.LOCAL)
     defaults: LeaseSpec
@@ -44,6 +48,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     allowed_conf: tuple[str, ...] = ()
     allowed_pod: tuple[str, ...] = ()
     """Names of the pod settings that a holder may give; ``*``: any."""
+    pod: PodSettings = PodSettings()
+    """Of the provisioner ``kubernetes``: the settings that every pod has."""
+    pod_bounds: dict[str, tuple[str, ...]] = {}
+    """What a holder's pod settings may be: see ``pod_bounds``."""
     allow_packages: bool = True
     queues: tuple[str, ...] = ()
     """Queues that may be used with it; empty: all."""
@@ -61,10 +69,17 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 2
 
     @classmethod
-    def unknown(cls, provisioner: Literal["local", "static"]) -> "Profile":
+    def unknown(cls, provisioner: ProvisionerName) -> "Profile":
         """Stands for the profile of a driver that nobody recorded: it can be looked at and ended, no more."""
         size = ContainerSize(cores=1, memory=1 << 20)
         return cls(name="", provisioner=provisioner, defaults=LeaseSpec(profile="", queue="", driver=size))
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Where its pods may be, the default first; empty: it runs none."""
+        if self.provisioner != "kubernetes":
+            return ()
+        return tuple(dict.fromkeys((self.pod.namespace or "default", *self.pod_bounds.get("namespace", ()))))
 
     def fingerprint(self) -> str:
         """Equal for equal profiles, in every process: what a lease stores, and what a warm driver must match."""

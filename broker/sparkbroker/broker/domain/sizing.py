@@ -14,7 +14,8 @@ With ``local-cluster`` or ``spark://`` the executors are processes of their own,
     charge   = driver + n * executor, each: cores, memory + max(trunc(0.1 * memory), 384 MiB)
 
 A lease of mode LOCAL is charged as if its master were ``local``. A static endpoint is charged one ``endpoint``, and
-nothing if it is shared: its cores and memory are not ours.
+nothing if it is shared: its cores and memory are not ours. With the provisioner ``kubernetes`` driver and executors are
+pods: ``pod_sizing`` counts them, with their sidecars.
 """
 
 from typing import Final
@@ -22,6 +23,7 @@ from typing import Final
 import msgspec
 
 from sparkbroker.broker.domain.lease import ContainerSize, LeaseMode, LeaseSpec
+from sparkbroker.broker.domain.pod_sizing import pods_charge
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources, overhead
 
@@ -57,7 +59,7 @@ def single_process(spec: LeaseSpec) -> ProcessSize:
 
 def is_single_process(spec: LeaseSpec, profile: Profile) -> bool:
     """Whether driver and executors share one process."""
-    return spec.mode is LeaseMode.LOCAL or profile.master == "local"
+    return spec.mode is LeaseMode.LOCAL or (profile.provisioner == "local" and profile.master == "local")
 
 
 def charge(spec: LeaseSpec, profile: Profile) -> Resources:
@@ -66,6 +68,8 @@ def charge(spec: LeaseSpec, profile: Profile) -> Resources:
         return Resources() if profile.shared_endpoints else Resources({ENDPOINT: 1})
     if is_single_process(spec, profile):
         return single_process(spec).resources
+    if profile.provisioner == "kubernetes":
+        return pods_charge(spec, profile)
     result = container(spec.driver).resources
     if spec.executors is not None:
         result += container(spec.executors.size).resources * spec.executors.max_count

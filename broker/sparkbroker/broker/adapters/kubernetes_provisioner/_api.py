@@ -1,0 +1,161 @@
+"""One API server, spoken to in JSON through kubernetes-asyncio's client: it brings credentials, TLS and connections.
+
+Promised: every call has a bound in time, takes its turn at the client-side rate limit, and fails only with ApiFailed.
+kubernetes-asyncio is imported when a connection is made, not before: it is an extra, and takes seconds.
+"""
+
+import asyncio
+import importlib.util
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed, Call, failure, unanswered
+from sparkbroker.broker.adapters.kubernetes_provisioner._throttle import Throttle
+from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.ports.clock import Clock
+
+CALL_TIMEOUT: Final = 15.0
+RATE: Final = 50.0
+BURST: Final = 100
+CONNECTIONS: Final = 100
+_ERROR_BYTES: Final = 64 * 1024
+_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+EXTRA_MISSING: Final = (
+    "the provisioner kubernetes needs kubernetes-asyncio, which is not installed; "
+    "install the extra: pip install 'sparkbroker[kubernetes]'"
+)
+
+Query = Sequence[tuple[str, str]]
+
+
+def missing_extra() -> str:
+    """What to install; empty: it is there. Imports nothing."""
+    return "" if importlib.util.find_spec("kubernetes_asyncio") is not None else EXTRA_MISSING
+
+
+async def _load(name: str) -> ModuleType:
+    try:
+        return await asyncio.to_thread(importlib.import_module, name)
+    except ImportError as error:
+        raise ProvisionerFailed(EXTRA_MISSING, retryable=False, misconfigured=True) from error
+
+
+class Api:
+    """See the module. Made by ``connect``."""
+
+    def __init__(self, client: Any, errors: tuple[type[BaseException], ...], throttle: Throttle) -> None:
+        self._client = client
+        self._errors = errors
+        # Also a line that is longer than any object.
+        self._errors_of_a_stream: tuple[type[BaseException], ...] = (*errors, ValueError)
+        self._throttle = throttle
+        self.calls = 0
+        """How many were made, for figures."""
+
+    def __repr__(self) -> str:
+        return f"<Api {self._client.configuration.host} [{self.calls} calls]>"
+
+    @classmethod
+    async def connect(
+        cls,
+        clock: Clock,
+        *,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+        rate: float = RATE,
+        burst: int = BURST,
+    ) -> "Api":
+        """By the given kubeconfig, else ``KUBECONFIG``, else the pod's own account, else ``~/.kube/config``. Raise
+        ProvisionerFailed."""
+        client = await _load("kubernetes_asyncio.client")
+        config = await _load("kubernetes_asyncio.config")
+        aiohttp = await _load("aiohttp")
+        configuration = client.Configuration()
+        path = kubeconfig or os.environ.get("KUBECONFIG") or None
+        try:
+            if path is None and await asyncio.to_thread(_ACCOUNT.exists):
+                config.load_incluster_config(client_configuration=configuration)
+            else:
+                await config.load_kube_config(
+                    config_file=path, context=context, client_configuration=configuration, persist_config=False
+                )
+        except (config.ConfigException, OSError, ValueError) as error:
+            raise ProvisionerFailed(
+                f"the credentials for Kubernetes can't be read: {error}; set KUBECONFIG, or run the broker in a pod",
+                retryable=False,
+                misconfigured=True,
+            ) from error
+        configuration.connection_pool_maxsize = CONNECTIONS
+        throttle = Throttle(clock, rate=rate, burst=burst)
+        return cls(
+            client.ApiClient(configuration),
+            (aiohttp.ClientError, config.ConfigException, OSError, TimeoutError),
+            throttle,
+        )
+
+    async def call(
+        self,
+        call: Call,
+        method: str,
+        path: str,
+        *,
+        query: Query = (),
+        body: Any = None,
+        timeout: float = CALL_TIMEOUT,
+    ) -> bytes:
+        """The answer's body. Raise ApiFailed for any other than success."""
+        await self._throttle.turn()
+        self.calls += 1
+        try:
+            async with asyncio.timeout(timeout):
+                response = await self._send(method, path, query, body, timeout)
+                try:
+                    content: bytes = await response.read()
+                finally:
+                    response.release()
+        except self._errors as error:
+            raise unanswered(call, str(error) or type(error).__name__) from error
+        if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+            raise failure(call, response.status, content)
+        return content
+
+    @asynccontextmanager
+    async def stream(self, call: Call, path: str, *, query: Query = (), silence: float) -> AsyncIterator[Any]:
+        """An answer that goes on: a reader, which raises ApiFailed after ``silence`` seconds without a byte."""
+        await self._throttle.turn()
+        self.calls += 1
+        response = None
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                response = await self._send("GET", path, query, None, (CALL_TIMEOUT, silence))
+                if response.status != HTTPStatus.OK:
+                    raise failure(call, response.status, await response.content.read(_ERROR_BYTES))
+            yield response.content
+        except ApiFailed:
+            raise
+        except self._errors_of_a_stream as error:
+            raise unanswered(call, str(error) or type(error).__name__) from error
+        finally:
+            if response is not None:
+                response.close()
+
+    async def _send(self, method: str, path: str, query: Query, body: Any, timeout: float | tuple[float, float]) -> Any:
+        return await self._client.call_api(
+            path,
+            method,
+            query_params=list(query),
+            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            body=body,
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _request_timeout=timeout,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()

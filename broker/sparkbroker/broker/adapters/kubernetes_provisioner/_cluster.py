@@ -1,0 +1,164 @@
+"""The few calls that are made of a cluster, typed. Their rights are these verbs, in each of the Spark namespaces:
+
+pods: create, get, list, watch, deletecollection; pods/log: get; secrets: create, delete; events: list.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api
+from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed, Call
+from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manifest
+from sparkbroker.broker.adapters.kubernetes_provisioner._pods import (
+    API_STATUS,
+    EVENTS,
+    POD,
+    PODS,
+    WATCH_EVENT,
+    Event,
+    Pod,
+    PodList,
+    WatchEvent,
+)
+
+PAGE: Final = 500
+WATCH_SECONDS: Final = 240
+"""The API server ends a watch after this, and the next begins where it was."""
+WATCH_SILENCE: Final = 90.0
+"""Bookmarks come about once a minute: a watch that is silent for longer is broken."""
+LOG_SILENCE: Final = 3600.0
+_EVENTS: Final = 50
+
+
+class Expired(Exception):
+    """The resource version is too old to watch from: list again."""
+
+
+class Cluster:
+    """See the module. Errors: ApiFailed."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.api!r}>"
+
+    async def list_pods(self, namespace: str, selector: str) -> tuple[tuple[Pod, ...], str]:
+        """All that match now, from the store itself and not a cache; and the version to watch from."""
+        call, items = Call(verb="list", resource="pods", namespace=namespace), list[Pod]()
+        page = PodList()
+        while True:
+            query = [("labelSelector", selector), ("limit", str(PAGE)), ("continue", page.metadata.continue_token)]
+            page = _decode(PODS, await self.api.call(call, "GET", _pods(namespace), query=query), call)
+            items += page.items
+            if not page.metadata.continue_token:
+                return tuple(items), page.metadata.resource_version
+
+    async def watch_pods(
+        self, namespace: str, selector: str, version: str, opened: Callable[[], None]
+    ) -> AsyncGenerator[tuple[str, Pod], None]:
+        """What happens from this version on (a type as in the API, and the pod), until the server ends it; ``opened`` is
+        called when it begins. Raise Expired, ApiFailed."""
+        call = Call(verb="watch", resource="pods", namespace=namespace)
+        query = [
+            ("watch", "true"),
+            ("labelSelector", selector),
+            ("resourceVersion", version),
+            ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", str(WATCH_SECONDS)),
+        ]
+        try:
+            async with self.api.stream(call, _pods(namespace), query=query, silence=WATCH_SILENCE) as reader:
+                opened()
+                async for line in reader:
+                    event: WatchEvent = _decode(WATCH_EVENT, line, call)
+                    if event.type == "ERROR":
+                        _raise(call, bytes(event.object))
+                    yield event.type, _decode(POD, event.object, call)
+        except ApiFailed as error:
+            if error.code == HTTPStatus.GONE:
+                raise Expired from error
+            raise
+
+    async def get_pod(self, namespace: str, name: str) -> Pod:
+        """One pod, now."""
+        call = Call(verb="get", resource="pods", namespace=namespace)
+        pod: Pod = _decode(POD, await self.api.call(call, "GET", f"{_pods(namespace)}/{name}"), call)
+        return pod
+
+    async def create_pod(self, namespace: str, pod: Manifest, *, dry_run: bool = False) -> Pod:
+        """Make it. A code of 409: one of its name exists."""
+        call = Call(verb="create", resource="pods", namespace=namespace)
+        query = [("dryRun", "All")] if dry_run else []
+        made: Pod = _decode(POD, await self.api.call(call, "POST", _pods(namespace), body=pod, query=query), call)
+        return made
+
+    async def create_secret(self, namespace: str, secret: Manifest) -> None:
+        """Make it, or leave the one that exists."""
+        call = Call(verb="create", resource="secrets", namespace=namespace)
+        try:
+            await self.api.call(call, "POST", f"/api/v1/namespaces/{namespace}/secrets", body=secret)
+        except ApiFailed as error:
+            if error.code != HTTPStatus.CONFLICT:
+                raise
+
+    async def delete_pods(self, namespace: str, selector: str, grace: int | None) -> None:
+        """Ask all that match to end; ``grace`` in seconds, None: each pod's own. Accepted isn't gone."""
+        call = Call(verb="deletecollection", resource="pods", namespace=namespace)
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        query = [("labelSelector", selector)]
+        await self.api.call(call, "DELETE", _pods(namespace), query=query, body=options)
+
+    async def delete_secret(self, namespace: str, name: str) -> None:
+        """Remove it; it may be gone already."""
+        call = Call(verb="delete", resource="secrets", namespace=namespace)
+        try:
+            await self.api.call(call, "DELETE", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        except ApiFailed as error:
+            if error.code != HTTPStatus.NOT_FOUND:
+                raise
+
+    async def events(self, namespace: str, uid: str) -> tuple[Event, ...]:
+        """What was said of one object, the newest last."""
+        call = Call(verb="list", resource="events", namespace=namespace)
+        query = [("fieldSelector", f"involvedObject.uid={uid}"), ("limit", str(_EVENTS))]
+        body = await self.api.call(call, "GET", f"/api/v1/namespaces/{namespace}/events", query=query)
+        items = _decode(EVENTS, body, call).items
+        return tuple(sorted(items, key=_when))
+
+    def log(self, namespace: str, pod: str, container: str, *, follow: bool) -> AbstractAsyncContextManager[Any]:
+        """A container's output from its beginning (as far as its node has kept it), as a reader."""
+        call = Call(verb="get", resource="pods/log", namespace=namespace)
+        query = [("container", container), ("follow", str(follow).lower())]
+        path = f"{_pods(namespace)}/{pod}/log"
+        return self.api.stream(call, path, query=query, silence=LOG_SILENCE)
+
+    async def close(self) -> None:
+        await self.api.close()
+
+
+def _pods(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods"
+
+
+def _when(event: Event) -> float:
+    moment = event.last_timestamp or event.event_time
+    return moment.timestamp() if moment is not None else 0.0
+
+
+def _raise(call: Call, body: bytes) -> None:
+    status = _decode(API_STATUS, body, call)
+    raise ApiFailed(f"Kubernetes ended the watch ({status.code}): {status.message}", code=status.code, retryable=True)
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | msgspec.Raw, call: Call) -> Any:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiFailed(f"the answer to {call} can't be read: {error}", code=0, retryable=True) from error

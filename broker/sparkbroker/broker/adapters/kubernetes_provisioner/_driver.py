@@ -1,0 +1,118 @@
+"""What the broker knows of one driver beyond its pods, and how it finds out: by calling it, and by asking for events."""
+
+import asyncio
+from typing import Final
+
+from sparkbroker.broker.adapters import spark_connect
+from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
+from sparkbroker.broker.adapters.kubernetes_provisioner._conf import CONNECT_PORT
+from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
+from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import Hindrance, hindrance, hindrance_by_events
+from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER
+from sparkbroker.broker.domain.units import DriverId, WallTime
+from sparkbroker.broker.ports.clock import Clock
+
+USER_ID: Final = "sparkbroker"
+PORT_TIMEOUT: Final = 1.0
+PROBE_TIMEOUT: Final = 5.0
+PROBE_PAUSE: Final = 0.1
+EVENTS_AFTER: Final = 3.0
+"""Seconds without progress after which events are asked for, and between two such questions."""
+BELIEVED_AFTER: Final = 15.0
+"""Seconds for which a hindrance that looks hopeless may still be cured: a Secret made at the same time, for example."""
+UNREACHED_AFTER: Final = 20.0
+
+
+class KnownDriver:
+    """Not safe across threads. ``changed`` is set whenever its pods have changed."""
+
+    def __init__(self, driver_id: DriverId, token: str) -> None:
+        self.id = driver_id
+        self.token = token
+        self.namespace = ""
+        self.ip = ""
+        self.port_open: WallTime | None = None
+        self.ready: WallTime | None = None
+        self.trouble = ""
+        self.by_events = ""
+        self.hopeless_since: float | None = None
+        self.asked = False
+        self.forced = False
+        self.asked_at = float("-inf")
+        self.log_saved = False
+        self.log_tail: tuple[str, ...] = ()
+        self.changed = asyncio.Event()
+        self._events_at = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"<KnownDriver {self.id} {'ready' if self.ready is not None else 'not ready'}>"
+
+    @staticmethod
+    def address(ip: str, port: int) -> str:
+        """host:port, as URLs and gRPC write it."""
+        return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+    def server(self) -> spark_connect.Server:
+        """How its Connect server is called."""
+        headers = {"authorization": f"Bearer {self.token}"}
+        return spark_connect.Server(target=self.address(self.ip, CONNECT_PORT), headers=headers, user_id=USER_ID)
+
+    async def call(self, pod: Pod, clock: Clock, running_for: float) -> bool:
+        """Call the running driver once; whether something new is known."""
+        self.ip = pod.status.pod_ip
+        if self.port_open is None:
+            if not await spark_connect.speaks_http2(self.ip, CONNECT_PORT, PORT_TIMEOUT):
+                if running_for > UNREACHED_AFTER:
+                    where = self.address(self.ip, CONNECT_PORT)
+                    self.trouble = f"its port {where} doesn't answer: it starts, or the broker can't reach pods"
+                return False
+            self.port_open = clock.wall()
+            return True
+        try:
+            await spark_connect.probe(self.server(), PROBE_TIMEOUT)
+        except spark_connect.ConnectCallFailed as error:
+            self.trouble = f"its port is open; a Connect call with its token fails: {error}"
+            return False
+        self.trouble, self.ready = "", clock.wall()
+        return True
+
+    async def ask_events(self, cluster: Cluster, pod: Pod, now: float) -> bool:
+        """Learn why a pod that has a node doesn't start, at most every some seconds. Whether something new is known."""
+        if now - self._events_at < EVENTS_AFTER:
+            return False
+        self._events_at = now
+        try:
+            found = hindrance_by_events(await cluster.events(pod.metadata.namespace, pod.metadata.uid))
+        except ApiFailed:
+            return False  # a hint that isn't given: what its status says goes on being told
+        before, self.by_events = self.by_events, found.message if found is not None else ""
+        self._judge(found, now)
+        return self.by_events != before
+
+    def hopeless(self, pod: Pod, now: float) -> str:
+        """Why waiting for it is of no use, once that has been so for a while; empty: it may still come."""
+        found = hindrance(pod)
+        if found is not None or not self.by_events:
+            self._judge(found, now)
+        if self.hopeless_since is None or now - self.hopeless_since < BELIEVED_AFTER:
+            return ""
+        return found.message if found is not None else self.by_events
+
+    def _judge(self, found: Hindrance | None, now: float) -> None:
+        if found is None or not found.hopeless:
+            self.hopeless_since = None
+        elif self.hopeless_since is None:
+            self.hopeless_since = now
+
+
+def is_running(pod: Pod) -> bool:
+    """Whether the driver itself runs, and can be called."""
+    main = pod.container(DRIVER_CONTAINER)
+    return main is not None and main.running is not None and bool(pod.status.pod_ip) and not pod.leaving
+
+
+def has_begun(pod: Pod) -> bool:
+    """Whether there is a log of it."""
+    main = pod.container(DRIVER_CONTAINER)
+    return main is not None and (main.running is not None or main.terminated is not None)

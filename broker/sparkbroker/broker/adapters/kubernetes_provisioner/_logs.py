@@ -1,0 +1,169 @@
+"""A driver's log: read from its node while its pod exists, and from a saved end afterwards.
+
+An offset means the same byte in both: the saved file says where it begins. What a node has thrown away
+(it rotates logs, at 10 MiB by default) shifts the offsets of what it still has. The driver's token is starred out.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
+from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
+from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER
+
+log = structlog.get_logger()
+
+CHUNK: Final = 64 * 1024
+KEEP: Final = 1 << 20
+"""What is saved of a log before its pod is deleted, in bytes: its end."""
+SAVE_TIMEOUT: Final = 5.0
+LONGEST_TAIL: Final = 16 << 20
+TAIL_LINES: Final = 20
+TAIL_WIDTH: Final = 500
+_HEADER: Final = b"%019d\n"
+_HEADER_SIZE: Final = 20
+
+
+class Redactor:
+    """Stars out a secret in a stream, also where it crosses the borders of what comes in."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What can be told so far: all but a beginning of the secret at the end."""
+        data = (self._held + data).replace(self._secret, b"*" * len(self._secret))
+        held = next((n for n in range(len(self._secret) - 1, 0, -1) if data.endswith(self._secret[:n])), 0)
+        self._held = data[len(data) - held :]
+        return data[: len(data) - held]
+
+    def flush(self) -> bytes:
+        """The rest, at the end."""
+        rest, self._held = self._held, b""
+        return rest
+
+
+class Tail:
+    """The end of a stream: at most ``keep`` bytes, and how many came before them."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._data = bytearray()
+        self.total = 0
+
+    def feed(self, data: bytes) -> None:
+        self._data += data
+        self.total += len(data)
+        if len(self._data) > 2 * self._keep:
+            del self._data[: -self._keep]
+
+    @property
+    def data(self) -> bytes:
+        return bytes(self._data[-self._keep :])
+
+    def lines(self, count: int) -> bytes:
+        """Its last lines, whole as far as they are kept."""
+        return b"".join(self.data.splitlines(keepends=True)[-count:])
+
+
+async def stream(cluster: Cluster, pod: Pod, token: str, *, follow: bool) -> AsyncIterator[bytes]:
+    """A driver's log from its beginning, redacted. Raise ApiFailed."""
+    redactor = Redactor(token)
+    where = pod.metadata
+    async with cluster.log(where.namespace, where.name, DRIVER_CONTAINER, follow=follow) as reader:
+        while data := await reader.read(CHUNK):
+            if told := redactor.feed(data):
+                yield told
+        if rest := redactor.flush():
+            yield rest
+
+
+async def measure(cluster: Cluster, pod: Pod, token: str, keep: int) -> Tail:
+    """The end of a driver's log as it is now. Raise ApiFailed."""
+    tail = Tail(keep)
+    async for data in stream(cluster, pod, token, follow=False):
+        tail.feed(data)
+    return tail
+
+
+async def live(
+    cluster: Cluster, pod: Pod, token: str, offset: int, tail_lines: int, *, follow: bool
+) -> AsyncIterator[tuple[bytes, int]]:
+    """A driver's log from an offset or a number of lines before its end, with the offset after each piece; with
+    ``follow`` until it ends. What its pod takes with it when it goes meanwhile was saved."""
+    try:
+        if tail_lines:
+            tail = await measure(cluster, pod, token, LONGEST_TAIL)
+            offset = tail.total
+            if lines := tail.lines(tail_lines):
+                yield lines, offset
+            if not follow:
+                return
+        position = 0
+        async for data in stream(cluster, pod, token, follow=follow):
+            position += len(data)
+            if position > offset:
+                new = data[-(position - offset) :]
+                offset = position
+                yield new, offset
+    except ApiFailed as error:
+        log.info("driver.log_cut", pod=pod.metadata.name, message=error.message)
+
+
+async def save(cluster: Cluster, pod: Pod, token: str, path: Path) -> tuple[str, ...]:
+    """Keep the end of a driver's log, as far as that can be had in a few seconds: an end that can't be told delays no
+    release. Return its last lines."""
+    try:
+        async with asyncio.timeout(SAVE_TIMEOUT):
+            tail = await measure(cluster, pod, token, KEEP)
+        await asyncio.to_thread(write_saved, path, tail)
+        return await asyncio.to_thread(last_lines, path)
+    except (ApiFailed, OSError, TimeoutError) as error:
+        log.warning("driver.log_not_saved", pod=pod.metadata.name, message=str(error) or "took too long")
+        return ()
+
+
+def write_saved(path: Path, tail: Tail) -> None:
+    """Keep the end of a log, and where it began. A longer one that is kept already stays."""
+    known, data = _saved(path)
+    if known + len(data) >= tail.total:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    kept = tail.data
+    new = path.with_suffix(".new")
+    new.write_bytes(_HEADER % (tail.total - len(kept)) + kept)
+    new.replace(path)
+
+
+def _saved(path: Path) -> tuple[int, bytes]:
+    """Where what was saved began, and what it is; nothing if nothing was."""
+    try:
+        content = path.read_bytes()
+        return int(content[:_HEADER_SIZE]), content[_HEADER_SIZE:]
+    except FileNotFoundError:
+        return 0, b""
+
+
+def last_lines(path: Path) -> tuple[str, ...]:
+    """The last lines that were saved, for a driver's exit."""
+    _, data = _saved(path)
+    text = data[-CHUNK:].decode(errors="replace")
+    return tuple(line[:TAIL_WIDTH] for line in text.splitlines()[-TAIL_LINES:])
+
+
+async def read_saved(path: Path, offset: int, tail_lines: int) -> AsyncIterator[tuple[bytes, int]]:
+    """What was saved, from an offset or a number of lines before its end, with the offset after each piece."""
+    begin, data = await asyncio.to_thread(_saved, path)
+    if tail_lines:
+        offset = begin + len(data) - len(b"".join(data.splitlines(keepends=True)[-tail_lines:]))
+    position = max(0, offset - begin)
+    while position < len(data):
+        piece = data[position : position + CHUNK]
+        position += len(piece)
+        yield piece, begin + position

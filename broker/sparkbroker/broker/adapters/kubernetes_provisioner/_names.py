@@ -1,0 +1,63 @@
+"""What a driver's objects are called, and the labels by which they are found. Pure, and the same after any restart."""
+
+import re
+from typing import Final
+
+from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.pod_settings import LABEL_PREFIX, NAME_PREFIX
+from sparkbroker.broker.domain.pod_sizing import Role
+from sparkbroker.broker.domain.units import DriverId
+
+OWNER: Final = f"{LABEL_PREFIX}owner"
+"""Label: which broker's it is."""
+DRIVER: Final = f"{LABEL_PREFIX}driver"
+"""Label: the driver's id."""
+ROLE: Final = f"{LABEL_PREFIX}role"
+"""Label: driver or executor."""
+FINGERPRINT: Final = f"{LABEL_PREFIX}profile-fingerprint"
+"""Annotation of the driver's pod."""
+POOL: Final = f"{LABEL_PREFIX}pool"
+"""Annotation of the driver's pod: the capacity that it is charged to."""
+TARGET: Final = f"{LABEL_PREFIX}charge"
+"""Annotation of the driver's pod: what it is charged for, as ``cpu=1000,memory=…``."""
+EXECUTORS: Final = f"{LABEL_PREFIX}executors"
+"""Annotation of the driver's pod: how many executors it wants at least."""
+PYTHON: Final = f"{LABEL_PREFIX}python-version"
+"""Annotation of the driver's pod: its image's Python, as "3.11", where that is known."""
+SAFE_TO_EVICT: Final = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+
+_DRIVER_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+
+
+def check_driver_id(driver_id: DriverId) -> DriverId:
+    """The id, which names of Kubernetes can hold. Raise ProvisionerFailed otherwise."""
+    if _DRIVER_ID.fullmatch(driver_id) is None:
+        raise ProvisionerFailed(f"{driver_id!r} is no driver id of ours", retryable=False)
+    return driver_id
+
+
+def object_name(driver_id: DriverId) -> str:
+    """Of the driver's pod and its Secret, and the prefix of its executors' names. A label's value, too."""
+    return f"{NAME_PREFIX}{check_driver_id(driver_id)}"
+
+
+def labels(owner: str, driver_id: DriverId, role: Role) -> dict[str, str]:
+    """What every pod of a driver carries, whatever else its settings say."""
+    return {
+        "app.kubernetes.io/name": "spark",
+        "app.kubernetes.io/component": str(role),
+        "app.kubernetes.io/managed-by": "sparkbroker",
+        OWNER: owner,
+        DRIVER: driver_id,
+        ROLE: str(role),
+    }
+
+
+def owned(owner: str) -> str:
+    """The selector of everything of this broker."""
+    return f"{OWNER}={owner}"
+
+
+def of_driver(owner: str, driver_id: DriverId) -> str:
+    """The selector of everything of one driver."""
+    return f"{OWNER}={owner},{DRIVER}={check_driver_id(driver_id)}"

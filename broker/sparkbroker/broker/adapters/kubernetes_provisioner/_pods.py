@@ -1,0 +1,242 @@
+"""A pod as the API server tells it, in the few fields that are read. Decoded straight from JSON; the rest is dropped."""
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
+    DRIVER,
+    EXECUTORS,
+    FINGERPRINT,
+    POOL,
+    PYTHON,
+    ROLE,
+    TARGET,
+)
+from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.pod_request import pod_request
+from sparkbroker.broker.domain.pod_sizing import Role
+from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.units import DriverId
+
+
+class _Camel(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    pass
+
+
+class Metadata(_Camel, frozen=True, kw_only=True):
+    """Of any object. ``deletion_timestamp``: it is being deleted, which nothing takes back."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+
+
+class Quantities(_Camel, frozen=True, kw_only=True):
+    """Of one container, in Kubernetes' notation."""
+
+    requests: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+
+
+class Container(_Camel, frozen=True, kw_only=True):
+    """How large one is; ``restart_policy`` Always is an init container that goes on running."""
+
+    name: str = ""
+    resources: Quantities = Quantities()
+    restart_policy: str = ""
+
+
+class Spec(_Camel, frozen=True, kw_only=True):
+    """What it runs on and takes."""
+
+    node_name: str = ""
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+    overhead: dict[str, Any] = {}
+
+
+class Waiting(_Camel, frozen=True, kw_only=True):
+    """Of a container that doesn't run yet."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Running(_Camel, frozen=True, kw_only=True):
+    """Of a container that runs."""
+
+    started_at: datetime | None = None
+
+
+class Terminated(_Camel, frozen=True, kw_only=True):
+    """Of a container that has ended."""
+
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+    message: str = ""
+    finished_at: datetime | None = None
+
+
+class ContainerState(_Camel, frozen=True, kw_only=True):
+    """One of the three."""
+
+    waiting: Waiting | None = None
+    running: Running | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(_Camel, frozen=True, kw_only=True):
+    """Of one container."""
+
+    name: str = ""
+    state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+
+
+class Condition(_Camel, frozen=True, kw_only=True):
+    """Of a pod: ``PodScheduled``, ``Ready``, ``DisruptionTarget``, …"""
+
+    type: str = ""
+    status: str = ""
+    reason: str | None = None
+    message: str | None = None
+    last_transition_time: datetime | None = None
+
+
+class Status(_Camel, frozen=True, kw_only=True):
+    """What its kubelet and the scheduler say."""
+
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    pod_ip: str = msgspec.field(default="", name="podIP")
+    conditions: tuple[Condition, ...] = ()
+    container_statuses: tuple[ContainerStatus, ...] = ()
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
+
+
+class Pod(_Camel, frozen=True, kw_only=True):
+    """See the module."""
+
+    metadata: Metadata
+    spec: Spec = Spec()
+    status: Status = Status()
+
+    @property
+    def driver_id(self) -> DriverId:
+        return DriverId(self.metadata.labels.get(DRIVER, ""))
+
+    @property
+    def is_driver(self) -> bool:
+        return self.metadata.labels.get(ROLE) == Role.DRIVER
+
+    @property
+    def fingerprint(self) -> str:
+        return self.metadata.annotations.get(FINGERPRINT, "")
+
+    @property
+    def pool(self) -> str:
+        return self.metadata.annotations.get(POOL, "")
+
+    @property
+    def wanted(self) -> int | None:
+        """How many executors it is to have at least; None: that isn't written."""
+        text = self.metadata.annotations.get(EXECUTORS, "")
+        return int(text) if text.isdecimal() else None
+
+    @property
+    def python_version(self) -> str:
+        return self.metadata.annotations.get(PYTHON, "")
+
+    @property
+    def target(self) -> Resources:
+        """What its driver is charged for, as written when it was made; nothing if that can't be read."""
+        parts = (part.partition("=") for part in self.metadata.annotations.get(TARGET, "").split(","))
+        return Resources({name: int(amount) for name, _, amount in parts if amount.isdecimal()})
+
+    @property
+    def takes(self) -> Resources:
+        """What it takes of its node now: nothing once its containers have ended."""
+        if self.ended:
+            return Resources()
+        try:
+            return pod_request(msgspec.to_builtins(self.spec))
+        except InvalidField:
+            return Resources()  # not of the API server's making
+
+    @property
+    def leaving(self) -> bool:
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of its containers have, for good."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+    def condition(self, type: str) -> Condition | None:
+        return next((condition for condition in self.status.conditions if condition.type == type), None)
+
+    def container(self, name: str) -> ContainerState | None:
+        """The state of one container; None: its kubelet has said nothing of it."""
+        return next((status.state for status in self.status.container_statuses if status.name == name), None)
+
+
+class ListMetadata(_Camel, frozen=True, kw_only=True):
+    """Of a list: where a watch begins, and the next page."""
+
+    resource_version: str = ""
+    continue_token: str = msgspec.field(default="", name="continue")
+
+
+class PodList(_Camel, frozen=True, kw_only=True):
+    """An answer to a list."""
+
+    metadata: ListMetadata = ListMetadata()
+    items: tuple[Pod, ...] = ()
+
+
+class WatchEvent(_Camel, frozen=True, kw_only=True):
+    """One line of a watch. ``object`` is a Pod, or a Status if ``type`` is ERROR."""
+
+    type: str
+    object: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class ApiStatus(_Camel, frozen=True, kw_only=True):
+    """What the API server says of a failure."""
+
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class Event(_Camel, frozen=True, kw_only=True):
+    """What a component says of an object."""
+
+    type: str = ""
+    reason: str = ""
+    message: str = ""
+    count: int | None = None
+    last_timestamp: datetime | None = None
+    event_time: datetime | None = None
+
+
+class EventList(_Camel, frozen=True, kw_only=True):
+    """An answer to a list."""
+
+    items: tuple[Event, ...] = ()
+
+
+POD: Final = msgspec.json.Decoder(Pod)
+PODS: Final = msgspec.json.Decoder(PodList)
+WATCH_EVENT: Final = msgspec.json.Decoder(WatchEvent)
+API_STATUS: Final = msgspec.json.Decoder(ApiStatus)
+EVENTS: Final = msgspec.json.Decoder(EventList)

@@ -1,0 +1,116 @@
+"""The pods of one namespace as last told. Pure: what came in decides, whatever the order of answers and events."""
+
+from collections.abc import Iterable
+from typing import Final, TypeVar
+
+from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import executor_failure
+from sparkbroker.broker.domain.units import DriverId
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+REMEMBERED: Final = 10_000
+"""Drivers whose last pod, and pods whose uids, are remembered after they are gone."""
+
+
+class PodStore:
+    """By driver. ``<PodStore [3 drivers, 9 pods]>``."""
+
+    def __init__(self) -> None:
+        self._pods: dict[DriverId, dict[str, Pod]] = {}
+        self._gone: dict[str, None] = {}
+        self._last: dict[DriverId, Pod] = {}
+        self._failures: dict[DriverId, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<PodStore [{len(self._pods)} drivers, {sum(map(len, self._pods.values()))} pods]>"
+
+    def drivers(self) -> tuple[DriverId, ...]:
+        """Those that have pods."""
+        return tuple(self._pods)
+
+    def of(self, driver_id: DriverId) -> tuple[Pod, ...]:
+        """The pods of one driver, its own first."""
+        return tuple(
+            sorted(self._pods.get(driver_id, {}).values(), key=lambda pod: (not pod.is_driver, pod.metadata.name))
+        )
+
+    def driver_pod(self, driver_id: DriverId) -> Pod | None:
+        return next((pod for pod in self._pods.get(driver_id, {}).values() if pod.is_driver), None)
+
+    def last(self, driver_id: DriverId) -> Pod | None:
+        """The driver's own pod as it was last seen, also when it is gone."""
+        return self._last.get(driver_id)
+
+    def last_failure(self, driver_id: DriverId) -> str:
+        """How an executor of it failed last, for people; empty: none has."""
+        return self._failures.get(driver_id, "")
+
+    def put(self, pod: Pod) -> bool:
+        """A pod exists, as its event or an answer tells. Whether that is news."""
+        if not pod.driver_id or pod.metadata.uid in self._gone:
+            return False
+        pods = self._pods.setdefault(pod.driver_id, {})
+        known = pods.get(pod.metadata.uid)
+        if known is not None and not _newer(pod.metadata.resource_version, known.metadata.resource_version):
+            return False
+        pods[pod.metadata.uid] = pod
+        self._note(pod)
+        return True
+
+    def remove(self, pod: Pod) -> bool:
+        """A pod is gone, in its last state. Whether that is news."""
+        _remember(self._gone, pod.metadata.uid, None)
+        if not pod.driver_id:
+            return False
+        self._note(pod)
+        return self._drop(pod.driver_id, pod.metadata.uid)
+
+    def replace(self, pods: Iterable[Pod], version: str, *, of: DriverId | None = None) -> set[DriverId]:
+        """What a list of everything (or of one driver) told: what it doesn't hold is gone, unless that is newer than the
+        list. Return who changed."""
+        listed = list(pods)
+        present = {pod.metadata.uid for pod in listed}
+        changed = {pod.driver_id for pod in listed if self.put(pod)}
+        for driver_id in (of,) if of is not None else self.drivers():
+            known = self._pods.get(driver_id, {})
+            for uid in [
+                uid
+                for uid, pod in known.items()
+                if uid not in present and not _newer(pod.metadata.resource_version, version)
+            ]:
+                _remember(self._gone, uid, None)
+                self._drop(driver_id, uid)
+                changed.add(driver_id)
+        return changed
+
+    def forget(self, driver_id: DriverId) -> None:
+        """Nobody asks for it any more."""
+        self._last.pop(driver_id, None)
+        self._failures.pop(driver_id, None)
+
+    def _drop(self, driver_id: DriverId, uid: str) -> bool:
+        pods = self._pods.get(driver_id, {})
+        known = pods.pop(uid, None)
+        if not pods:
+            self._pods.pop(driver_id, None)
+        return known is not None
+
+    def _note(self, pod: Pod) -> None:
+        if pod.is_driver:
+            _remember(self._last, pod.driver_id, pod)
+        elif not pod.leaving and (why := executor_failure(pod)):
+            _remember(self._failures, pod.driver_id, why)
+
+
+def _newer(new: str, old: str) -> bool:
+    """Resource versions of one resource can be compared as numbers since Kubernetes 1.35, and could in fact before."""
+    return int(new) > int(old) if new.isdecimal() and old.isdecimal() else new != old
+
+
+def _remember(memory: dict[Key, Value], key: Key, value: Value) -> None:
+    memory.pop(key, None)
+    memory[key] = value
+    if len(memory) > REMEMBERED:
+        del memory[next(iter(memory))]

@@ -1,0 +1,155 @@
+"""What the pods of a driver say of it, in the domain's words. Pure.
+
+A pod that is being deleted, or whose driver has ended, is lost for good: the observation is STOPPING with its exit, and
+stays so until nothing of the driver exists. Only then it is EXITED (it ended by itself) or ABSENT.
+"""
+
+from collections import Counter
+
+import msgspec
+
+from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import (
+    disruption,
+    driver_exit,
+    hindrance,
+    node_trouble,
+)
+from sparkbroker.broker.domain.driver import DriverExit
+from sparkbroker.broker.domain.observation import Handle, Observation, Phase
+from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER
+from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.units import DriverId, WallTime
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a driver. ``pods``: its own first. ``last``: its own pod as it was last seen.
+
+    ``port_open`` and ``ready`` are what the broker has found out by calling it, ``trouble`` why it can't yet;
+    ``by_events`` what only events told; ``asked``: we asked it to end.
+    """
+
+    pods: tuple[Pod, ...] = ()
+    last: Pod | None = None
+    port_open: WallTime | None = None
+    ready: WallTime | None = None
+    trouble: str = ""
+    by_events: str = ""
+    asked: bool = False
+    executor_failure: str = ""
+    log_tail: tuple[str, ...] = ()
+
+
+def observation(driver_id: DriverId, evidence: Evidence) -> Observation:
+    """The driver as it is."""
+    own = next((pod for pod in evidence.pods if pod.is_driver), None)
+    shown = own or evidence.last
+    phase, message, exit = _phase(own, evidence)
+    started = _started(shown)
+    usable = phase in (Phase.PORT_OPEN, Phase.READY)
+    return Observation(
+        driver_id=driver_id,
+        phase=phase,
+        handle=_handle(own) if own is not None else {},
+        resources=_sum(evidence.pods),
+        profile_fingerprint=shown.fingerprint if shown is not None else "",
+        pool=shown.pool if shown is not None else "",
+        process_started=started,
+        port_open=_not_before(started, evidence.port_open) if usable else None,
+        ready=_not_before(started, evidence.ready) if phase is Phase.READY else None,
+        exit=exit,
+        message=message,
+    )
+
+
+def _phase(own: Pod | None, evidence: Evidence) -> tuple[Phase, str, DriverExit | None]:
+    if not evidence.pods:
+        return _of_nothing(evidence)
+    if own is None:
+        count = len(evidence.pods)
+        why = disruption(evidence.last) if evidence.last is not None else ""
+        return Phase.STOPPING, _joined("its pod is gone", why, f"{count} of its executors still exist"), _lost(evidence)
+    ended = driver_exit(own, evidence.log_tail)
+    if ended is not None:
+        exit, why = ended
+        return Phase.STOPPING, why, exit
+    if own.leaving:
+        who = "" if evidence.asked else disruption(own) or "its pod was deleted by somebody else"
+        return Phase.STOPPING, _joined(who, node_trouble(own)), DriverExit(log_tail=evidence.log_tail)
+    main = own.container(DRIVER_CONTAINER)
+    if main is None or main.running is None:
+        found = hindrance(own)
+        message = found.message if found is not None else evidence.by_events
+        return Phase.STARTING, message or _usual(own), None
+    if evidence.ready is not None:
+        return Phase.READY, _joined(node_trouble(own), executors(evidence)), None
+    if evidence.port_open is not None:
+        return Phase.PORT_OPEN, _joined(evidence.trouble, node_trouble(own)), None
+    return Phase.STARTING, _joined(evidence.trouble, node_trouble(own)), None
+
+
+def _of_nothing(evidence: Evidence) -> tuple[Phase, str, DriverExit | None]:
+    if evidence.last is None:
+        return Phase.ABSENT, "", None
+    ended = driver_exit(evidence.last, evidence.log_tail)
+    if evidence.asked:
+        return Phase.ABSENT, "", None
+    if ended is not None:
+        return Phase.EXITED, ended[1], ended[0]
+    return Phase.ABSENT, disruption(evidence.last) or "its pod was deleted by somebody else", None
+
+
+def _lost(evidence: Evidence) -> DriverExit:
+    ended = driver_exit(evidence.last, evidence.log_tail) if evidence.last is not None else None
+    return ended[0] if ended is not None else DriverExit(log_tail=evidence.log_tail)
+
+
+def executors(evidence: Evidence) -> str:
+    """How many executors there are, and why others aren't; empty: all that are wanted run."""
+    own = [pod for pod in evidence.pods if not pod.is_driver and not pod.ended and not pod.leaving]
+    running = sum(pod.status.phase == "Running" for pod in own)
+    pending = len(own) - running
+    wanted = next((pod.wanted for pod in evidence.pods if pod.is_driver), None)
+    if not pending and not evidence.executor_failure and (wanted is None or running >= wanted):
+        return ""
+    text = f"{running} of {wanted} executors run" if wanted is not None else f"{running} executors run"
+    if pending:
+        reasons = Counter(found.message for pod in own if (found := hindrance(pod)) is not None)
+        why = "; ".join(f"{count} of them {reason}" for reason, count in reasons.most_common(2))
+        text += f", {pending} {'is' if pending == 1 else 'are'} pending" + (f" ({why})" if why else "")
+    return _joined(text, evidence.executor_failure and f"last failure: {evidence.executor_failure}")
+
+
+def _usual(pod: Pod) -> str:
+    return f"its node {pod.spec.node_name} is preparing it" if pod.spec.node_name else ""
+
+
+def _started(pod: Pod | None) -> WallTime | None:
+    main = pod.container(DRIVER_CONTAINER) if pod is not None else None
+    moment = main.running.started_at if main is not None and main.running is not None else None
+    return WallTime(moment.timestamp()) if moment is not None else None
+
+
+def _not_before(earlier: WallTime | None, moment: WallTime | None) -> WallTime | None:
+    """The node's clock isn't ours: what follows doesn't come before."""
+    return moment if moment is None or earlier is None else max(earlier, moment)
+
+
+def _handle(pod: Pod) -> Handle:
+    handle: Handle = {"namespace": pod.metadata.namespace, "pod": pod.metadata.name, "uid": pod.metadata.uid}
+    if pod.spec.node_name:
+        handle["node"] = pod.spec.node_name
+    if pod.status.pod_ip:
+        handle["ip"] = pod.status.pod_ip
+    return handle
+
+
+def _sum(pods: tuple[Pod, ...]) -> Resources:
+    result = Resources()
+    for pod in pods:
+        result += pod.takes
+    return result
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))

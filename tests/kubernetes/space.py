@@ -1,0 +1,155 @@
+"""A namespace of a test's own on the cluster of KUBECONFIG, with the accounts and rights that Spark needs, and no more.
+
+The admin's credentials are KUBECONFIG's. The image is ``SPARKBROKER_TEST_IMAGE``, by default the one that ``make cluster``
+loads.
+"""
+
+import asyncio
+import importlib.util
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api
+from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
+from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed, Call
+from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.adapters.system_clock import SystemClock
+
+IMAGE = os.environ.get("SPARKBROKER_TEST_IMAGE", "sparkbroker.test/spark:1")
+RIGHTS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "broker": {
+        "pods": ["create", "get", "list", "watch", "deletecollection"],
+        "pods/log": ["get"],
+        "secrets": ["create", "delete"],
+        "events": ["list"],
+    },
+    "driver": {"pods": ["create", "get", "list", "watch", "delete", "deletecollection"]},
+}
+"""What the broker's and a driver's account may do, and no more."""
+ADMIN = Call(verb="use", resource="the API", namespace="")
+
+
+def check_needs(need: Callable[[object, str], None]) -> None:
+    """Skip, or fail in CI, where there is no cluster to test on."""
+    need(importlib.util.find_spec("kubernetes_asyncio"), "kubernetes-asyncio (the extra `kubernetes`)")
+    need(os.environ.get("KUBECONFIG"), "a cluster with a Spark image (KUBECONFIG; `make cluster` starts one)")
+
+
+class Space:
+    """The namespace, and what an admin does in it."""
+
+    def __init__(self, api: Api, name: str) -> None:
+        self.api = api
+        self.name = name
+        self.cluster = Cluster(api)
+
+    async def kubeconfig(self, account: str, path: Path) -> None:
+        """Write one with this account's credentials."""
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 7200},
+        }
+        token = (await self.post(f"{self.path}/serviceaccounts/{account}/token", request))["status"]["token"]
+        used = self.api._client.configuration
+        cluster = {"server": used.host, "certificate-authority": used.ssl_ca_cert}
+        made = {
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "test", "user": {"token": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        }  # fmt: skip
+        await asyncio.to_thread(path.write_bytes, msgspec.json.encode(made))
+
+    @property
+    def path(self) -> str:
+        return f"/api/v1/namespaces/{self.name}"
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """Pod settings of a profile whose pods fit this namespace and a small machine."""
+        return {
+            "image": IMAGE, "image_pull_policy": "IfNotPresent", "namespace": self.name,
+            "service_account": "driver", "executor_service_account": "executor",
+            "driver_cpu_request": "100m", "executor_cpu_request": "100m", **more,
+        }  # fmt: skip
+
+    async def get(self, path: str) -> Any:
+        return msgspec.json.decode(await self.api.call(ADMIN, "GET", path))
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        return msgspec.json.decode(await self.api.call(ADMIN, "POST", path, body=body))
+
+    async def delete(self, path: str, grace: int | None = None) -> None:
+        query = [] if grace is None else [("gracePeriodSeconds", str(grace))]
+        await self.api.call(ADMIN, "DELETE", path, query=query)
+
+    async def pods(self) -> tuple[Pod, ...]:
+        return (await self.cluster.list_pods(self.name, ""))[0]
+
+    async def left(self) -> list[str]:
+        """Everything of ours that is in the namespace: kind/name."""
+        found = []
+        for kind in ("pods", "secrets", "services", "persistentvolumeclaims", "configmaps"):
+            items = (await self.get(f"{self.path}/{kind}"))["items"]
+            found += [f"{kind}/{item['metadata']['name']}" for item in items]
+        return sorted(name for name in found if name != "configmaps/kube-root-ca.crt")
+
+    async def until_empty(self, seconds: float = 30.0) -> None:
+        async with asyncio.timeout(seconds):
+            while await self.left():
+                await asyncio.sleep(0.2)
+
+    async def give_rights(self) -> None:
+        for account in ("broker", "driver", "executor"):
+            await self.post(f"{self.path}/serviceaccounts", {"metadata": {"name": account}})
+            rules = [
+                {"apiGroups": [""], "resources": [name], "verbs": verbs}
+                for name, verbs in RIGHTS.get(account, {}).items()
+            ]
+            await self.post(f"{self._rbac}/roles", {"metadata": {"name": account}, "rules": rules})
+            await self.bind(account)
+
+    @property
+    def _rbac(self) -> str:
+        return f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.name}"
+
+    async def bind(self, account: str) -> None:
+        """Give an account its rights."""
+        binding = {
+            "metadata": {"name": account},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": self.name}],
+        }
+        await self.post(f"{self._rbac}/rolebindings", binding)
+
+    async def unbind(self, account: str) -> None:
+        """Take them away."""
+        await self.delete(f"{self._rbac}/rolebindings/{account}")
+
+
+@asynccontextmanager
+async def space() -> AsyncIterator[Space]:
+    """A new namespace under the restricted Pod Security standard, removed afterwards."""
+    api = await Api.connect(SystemClock())
+    try:
+        name = f"test-{uuid.uuid4().hex[:8]}"
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        made = Space(api, name)
+        await made.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
+        try:
+            await made.give_rights()
+            yield made
+        finally:
+            try:
+                await made.delete(f"/api/v1/namespaces/{name}")
+            except ApiFailed as error:
+                if error.code != 404:
+                    raise
+    finally:
+        await api.close()

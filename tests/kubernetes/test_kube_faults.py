@@ -1,0 +1,198 @@
+"""What goes wrong on a cluster ends in a state, a reason that needs no kubectl, and freed capacity."""
+
+import asyncio
+
+import pytest
+
+from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
+from sparkbroker.broker.adapters.kubernetes_provisioner._names import owned
+from sparkbroker.broker.adapters.kubernetes_provisioner._watch import PodWatch
+from sparkbroker.v1 import broker_pb2 as pb
+from tests.kubernetes.broker import broker
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
+
+
+async def fails(running, space, **ask):
+    """The lease of a request that has to fail, when nothing is left of it."""
+    lease = await running.until_ended(await running.acquire(**ask))
+    assert lease.state == pb.LEASE_STATE_FAILED, lease
+    await running.until_free(space)
+    return lease
+
+
+async def ready(running, **ask):
+    name = await running.acquire(**ask)
+    lease = await running.until(name, pb.LEASE_STATE_READY, pb.LEASE_STATE_FAILED)
+    assert lease.state == pb.LEASE_STATE_READY, lease.message
+    return name
+
+
+async def driver_pod(space):
+    (pod,) = [pod for pod in await space.pods() if pod.is_driver]
+    return pod
+
+
+# -- before it runs
+
+
+async def test_unschedulable(space, tmp_path):
+    async with broker(tmp_path, space, start_timeout=5, cpu="1000") as running:
+        lease = await fails(running, space, executors=0, pod={"driver_cpu_request": "64"})
+    assert lease.reason == pb.LEASE_REASON_START_FAILED
+    assert "unschedulable: 0/" in lease.message
+    assert "Insufficient cpu" in lease.message
+
+
+async def test_an_image_that_does_not_exist(space, tmp_path):
+    async with broker(tmp_path, space, start_timeout=20) as running:
+        lease = await fails(running, space, executors=0, pod={"image": "registry.invalid/none:1"})
+    assert lease.reason == pb.LEASE_REASON_START_FAILED
+    assert "the image of container spark-kubernetes-driver can't be pulled" in lease.message
+
+
+async def test_an_image_that_may_not_be_pulled(space, tmp_path):
+    async with broker(tmp_path, space) as running:
+        pod = {"image": "registry.invalid/none:1", "image_pull_policy": "Never"}
+        lease = await fails(running, space, executors=0, pod=pod)
+    assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
+    assert "is not on the node" in lease.message
+
+
+async def test_a_secret_that_does_not_exist(space, tmp_path):
+    async with broker(tmp_path, space) as running:
+        env = {"PASSWORD": {"secretKeyRef": {"name": "none", "key": "k"}}}
+        lease = await fails(running, space, executors=0, pod={"env": env})
+    assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
+    assert 'secret "none" not found' in lease.message
+
+
+async def test_a_volume_that_does_not_exist(space, tmp_path):
+    async with broker(tmp_path, space) as running:
+        volumes = [{"name": "v", "configMap": {"name": "none"}}]
+        lease = await fails(running, space, executors=0, pod={"volumes": volumes})
+    assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
+    assert 'configmap "none" not found' in lease.message
+
+
+async def test_a_quota_that_is_full(space, tmp_path):
+    quota = {"metadata": {"name": "small"}, "spec": {"hard": {"requests.memory": "100Mi"}}}
+    await space.post(f"{space.path}/resourcequotas", quota)
+    async with broker(tmp_path, space, start_timeout=5) as running:
+        lease = await fails(running, space, executors=0)
+    assert lease.reason == pb.LEASE_REASON_START_FAILED
+    assert "the quota 'small' of namespace" in lease.message
+    assert "is full" in lease.message
+
+
+async def test_admission_denied(space, tmp_path):
+    """The namespace enforces the Pod Security standard restricted."""
+    async with broker(tmp_path, space, pod={"driver_template": {"spec": {"hostNetwork": True}}}) as running:
+        lease = await fails(running, space, executors=0)
+    assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
+    assert "admission denied" in lease.message
+    assert "hostNetwork" in lease.message
+
+
+async def test_a_service_account_that_does_not_exist(space, tmp_path):
+    async with broker(tmp_path, space, pod={"service_account": "nobody"}) as running:
+        lease = await fails(running, space, executors=0)
+    assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
+    assert "the service account" in lease.message
+    assert "nobody does not exist" in lease.message
+
+
+async def test_rights_that_the_broker_lacks(space, tmp_path):
+    """It can't even see that nothing exists: the lease says why, and ends when it can."""
+    await space.unbind("broker")
+    async with broker(tmp_path, space) as running:
+        name = await running.acquire(executors=0)
+        lease = await running.until(name, pb.LEASE_STATE_RELEASING)
+        assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
+        assert f"403: system:serviceaccount:{space.name}:broker may not create pods in namespace" in lease.message
+        profiles = await running.ask(lambda client: client.profiles())
+        assert "may not list pods in namespace" in profiles[0].unusable_message
+        assert await running.used()
+        await space.bind("broker")
+        assert (await running.until_ended(name)).state == pb.LEASE_STATE_FAILED
+        await running.until_free(space)
+
+
+async def test_a_namespace_that_does_not_exist(space, tmp_path):
+    async with broker(tmp_path, space, admin=True, pod={"namespace": "no-such-namespace"}) as running:
+        lease = await running.until_ended(await running.acquire(executors=0))
+        assert await running.used() == {}
+    assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
+    assert "namespace 'no-such-namespace' does not exist" in lease.message
+
+
+# -- while it runs
+
+
+@pytest.mark.promise(9)
+async def test_a_driver_pod_that_somebody_deletes(space, tmp_path):
+    async with broker(tmp_path, space) as running:
+        name = await ready(running)
+        await space.delete(f"{space.path}/pods/{(await driver_pod(space)).metadata.name}")
+        lease = await running.until_ended(name)
+        await running.until_free(space)
+    assert (lease.state, lease.reason) == (pb.LEASE_STATE_FAILED, pb.LEASE_REASON_DRIVER_LOST)
+    assert "its pod was deleted by somebody else" in lease.message
+
+
+async def test_a_driver_without_memory(space, tmp_path):
+    async with broker(tmp_path, space) as running:
+        name = await ready(running, executors=0)
+
+        def use(client):
+            with client.open(name) as lease:
+                lease.attach()
+                with lease.session(api="connect") as spark:
+                    spark.sql("SELECT size(sequence(1, 400000000))").collect()
+
+        with pytest.raises(Exception, match=r"\S"):
+            await running.ask(use)
+        lease = await running.until_ended(name)
+        await running.until_free(space)
+    assert lease.reason == pb.LEASE_REASON_OUT_OF_MEMORY, lease
+    assert lease.exit.exit_code == 3
+
+
+async def test_an_executor_that_is_evicted_is_replaced(space, tmp_path):
+    async with broker(tmp_path, space) as running:
+        name = await ready(running, executors=1)
+        async with asyncio.timeout(120):
+            while not (
+                executors := [pod for pod in await space.pods() if not pod.is_driver and pod.status.phase == "Running"]
+            ):
+                await asyncio.sleep(0.2)
+        victim = executors[0].metadata.name
+        eviction = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": victim, "namespace": space.name},
+        }
+        await space.post(f"{space.path}/pods/{victim}/eviction", eviction)
+
+        def use(client):
+            with client.open(name) as lease:
+                lease.attach()
+                with lease.session(api="connect") as spark:
+                    return spark.range(100).count()
+
+        assert await running.ask(use) == 100
+        await running.until_ended(name)
+        await running.until_free(space)
+
+
+async def test_a_watch_from_a_version_that_is_gone(space):
+    """The API server answers 410; everything is listed again, and followed from there."""
+    watch = PodWatch(Cluster(space.api), space.name, owned("o"), lambda _: None)
+    watch._version = "1"
+    running = asyncio.get_running_loop().create_task(watch.run())
+    try:
+        async with asyncio.timeout(30):
+            while not (watch.fresh and watch._version != "1"):
+                await asyncio.sleep(0.05)
+    finally:
+        running.cancel()
