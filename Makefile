@@ -9,12 +9,15 @@ BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
 PYTEST_ARGS ?=
 TORTURE_ROUNDS ?= 1000
-BENCHMARKS ?= throughput start recovery memory admission watches imports store
+BENCHMARKS ?= throughput start recovery memory admission watches imports store airflow
 BENCH_ARGS ?=
+# Airflow 2.11 runs on older Pythons only.
+AIRFLOW2_BEFORE := 3.13
+CLUSTER := python3 -m tests.cluster
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- environment
 
@@ -26,6 +29,14 @@ help: ## This list
 .venv/.installed: requirements/dev.txt requirements/bootstrap.txt pyproject.toml scripts/make-venv
 	@scripts/make-venv requirements/dev.txt
 	@touch .venv/.demo-installed $@
+
+.venv-airflow3/.installed: requirements/airflow3.txt requirements/bootstrap.txt pyproject.toml scripts/make-venv
+	@scripts/make-venv requirements/airflow3.txt .venv-airflow3
+	@touch $@
+
+.venv-airflow2/.installed: requirements/airflow2.txt requirements/bootstrap.txt pyproject.toml scripts/make-venv
+	@BEFORE=$(AIRFLOW2_BEFORE) scripts/make-venv requirements/airflow2.txt .venv-airflow2
+	@touch $@
 
 .PHONY: venv
 venv: .venv/.installed ## Make .venv with all that development needs
@@ -44,26 +55,75 @@ lock: .venv/.installed ## Write requirements/*.txt anew (LOCK_ARGS=--upgrade)
 demo: .venv/.demo-installed ## A Spark session from a running broker, in under three minutes
 	@$(BIN)/python examples/demo.py
 
+.PHONY: airflow
+airflow: .venv/.demo-installed .venv-airflow3/.installed ## Airflow with the examples and a broker, to look at; Ctrl-C ends all of it
+	@.venv-airflow3/bin/python examples/run_airflow.py
+
 # ---- tests
 
 .PHONY: test
-test: test-core ## Everything that this machine can run
+test: test-core test-airflow ## Everything that this machine can run
 
 .PHONY: test-core
 test-core: .venv/.installed ## All tests but those of Airflow, Kubernetes and torture
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not kubernetes" $(PYTEST_ARGS)
 
 .PHONY: test-fast
 test-fast: .venv/.installed ## Those that start no Spark
-	$(BIN)/python -m pytest -m "not slow and not spark" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not spark and not kubernetes" $(PYTEST_ARGS)
+
+.PHONY: test-airflow
+test-airflow: test-airflow3 test-airflow2 ## The Airflow provider, in Airflow 3.3 and in 2.11
+
+.PHONY: test-airflow3
+test-airflow3: .venv/.installed .venv-airflow3/.installed ## … in 3.3
+	.venv-airflow3/bin/python -m pytest -m "not slow" tests/airflow $(PYTEST_ARGS)
+
+.PHONY: test-airflow2
+test-airflow2: ## … in 2.11
+	@if BEFORE=$(AIRFLOW2_BEFORE) scripts/make-venv --can; then $(MAKE) --no-print-directory test-in-airflow2; \
+	else echo "SKIPPED: all tests in Airflow 2.11"; [ -z "$${CI:-}" ]; fi
+
+.PHONY: test-in-airflow2
+test-in-airflow2: .venv/.installed .venv-airflow2/.installed
+	.venv-airflow2/bin/python -m pytest -m "not slow" tests/airflow $(PYTEST_ARGS)
+
+.PHONY: airflow-ends
+airflow-ends: .venv/.installed .venv-airflow3/.installed .venv-airflow2/.installed ## Measure docs/reference/airflow-ends.md anew
+	SPARKBROKER_WRITE_ENDS=1 .venv-airflow3/bin/python -m pytest tests/airflow/test_ends.py $(PYTEST_ARGS)
+	SPARKBROKER_WRITE_ENDS=1 .venv-airflow2/bin/python -m pytest tests/airflow/test_ends.py $(PYTEST_ARGS)
+
+.PHONY: cluster
+cluster: ## A Kubernetes cluster of three nodes on this machine, with the broker on it (root, Go, minutes the first time)
+	$(CLUSTER) up >/dev/null
+	$(CLUSTER) image sparkbroker.test/spark:1 images/spark
+	$(CLUSTER) image sparkbroker.test/broker:1 .
+	$(CLUSTER) kubectl apply -f tests/cluster/namespaces.yaml
+	$(CLUSTER) helm upgrade --install --namespace sparkbroker --values tests/cluster/values.yaml sparkbroker chart
+	$(CLUSTER) kubectl -n sparkbroker rollout restart deployment/sparkbroker
+	$(CLUSTER) kubectl -n sparkbroker rollout status --timeout=180s deployment/sparkbroker
+	@echo; echo "export KUBECONFIG=$$($(CLUSTER) kubeconfig)     # or: $(CLUSTER) kubectl get pods -A"
+	@echo "make test-kubernetes"; echo "make cluster-down"
+
+.PHONY: cluster-down
+cluster-down: ## Stop it; binaries and images are kept
+	$(CLUSTER) down
+
+.PHONY: test-kubernetes
+test-kubernetes: .venv/.installed ## The tests that need a cluster: KUBECONFIG's, else that of `make cluster`
+	KUBECONFIG=$${KUBECONFIG:-$$($(CLUSTER) kubeconfig || true)} $(BIN)/python -m pytest -m "kubernetes and not slow" $(PYTEST_ARGS)
 
 .PHONY: torture
 torture: .venv/.installed ## The kill -9 loop, long (TORTURE_ROUNDS=1000)
 	$(BIN)/python tests/torture/kill_loop.py --rounds $(TORTURE_ROUNDS)
 
 .PHONY: bench
-bench: .venv/.installed ## Both sides and the ratio of every speed goal (BENCHMARKS="start imports" BENCH_ARGS=--quick)
-	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py $(BENCH_ARGS); done
+bench: .venv/.installed $(if $(filter airflow,$(BENCHMARKS)),.venv-airflow3/.installed) ## Both sides and the ratio of every speed goal (BENCHMARKS="start imports" BENCH_ARGS=--quick)
+	@for name in $(BENCHMARKS); do \
+	  echo "== $$name"; \
+	  if [ $$name = airflow ]; then python=.venv-airflow3/bin/python; else python=$(BIN)/python; fi; \
+	  $$python benchmarks/$$name.py $(BENCH_ARGS); \
+	done
 
 # ---- checks
 
@@ -116,5 +176,5 @@ dist: .venv/.installed ## Wheel and sdist into dist/
 
 .PHONY: clean
 clean: ## Remove all that was made here, the environments too
-	rm -rf .venv .venv-protos .cache dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-airflow2 .venv-airflow3 .venv-protos .cache dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -344,7 +344,25 @@ def errors_page() -> str:
         "Every error carries a `google.rpc.ErrorInfo` whose `reason` is the first column; the message says what was wrong "
         "and what would be right. Where waiting helps, a `google.rpc.RetryInfo` says how long."
     )
-    return "\n".join(["# Errors", "", lead, "", _table(["reason", "gRPC status", "meaning"], rows)]) + "\n"
+    table = _table(["reason", "gRPC status", "meaning"], rows)
+    return f"# Errors\n\n{lead}\n\n## The broker's\n\n{table}\n\n## The client's\n\n{_client_errors()}\n"
+
+
+def _client_errors() -> str:
+    """Every exception of ``sparkbroker.client``: its base, its meaning."""
+    module = _module("sparkbroker.client._errors")
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__]
+    if not kinds:
+        raise SourceMissing("sparkbroker.client._errors has no exceptions")
+    lead = (
+        "All are in `sparkbroker.client`, and all errors are `SparkbrokerError`s: with `message`, and the broker's `reason`, "
+        "`metadata` and `retry_after` where it told them."
+    )
+    rows = [
+        [f"`{kind.__name__}`", f"`{kind.__base__.__name__ if kind.__base__ else ''}`", _text(inspect.getdoc(kind))]
+        for kind in kinds
+    ]
+    return "\n".join([lead, "", _table(["class", "is a", "meaning"], rows)])
 
 
 METRIC_KINDS: Final = frozenset({"Counter", "Gauge", "Histogram", "Summary", "Info", "Enum"})

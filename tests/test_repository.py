@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCE_ROOTS = ("broker", "client", "protos")
+SOURCE_ROOTS = ("airflow_provider", "broker", "client", "protos")
 
 # Split, so that this file doesn't hold what it looks for.
 REGISTRIES = tuple(
@@ -51,7 +51,9 @@ def test_no_init_hides_the_other_roots_of_the_namespace(root):
     assert not (namespace / "__init__.py").exists(), "it would hide the other roots: sparkbroker is a PEP 420 namespace"
 
 
-@pytest.mark.parametrize("root", ["broker/sparkbroker/broker", "client/sparkbroker/client"])
+@pytest.mark.parametrize(
+    "root", ["airflow_provider/sparkbroker/airflow_provider", "broker/sparkbroker/broker", "client/sparkbroker/client"]
+)
 def test_every_folder_of_a_package_says_what_it_is(root):
     for folder in [ROOT / root, *(ROOT / root).rglob("*/")]:
         if "migrations" in folder.parts:  # Alembic runs these as scripts.

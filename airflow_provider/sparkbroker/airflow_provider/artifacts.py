@@ -1,0 +1,84 @@
+"""What a task brings into its Spark session, and what differs between a classic session and one of Spark Connect."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparkbroker.airflow_provider.request import InvalidArgument, Options
+
+
+def is_connect(spark: Any) -> bool:
+    """Whether it is a session of Spark Connect: one without a ``sparkContext``."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
+def add(spark: Any, options: Options, *, folder: str) -> None:
+    """Add the files to the session. Raise InvalidArgument for one that isn't there."""
+    py_files = resolve(options.py_files, "py_files", folder)
+    files = resolve(options.files, "files", folder)
+    archives = resolve(options.archives, "archives", folder)
+    if is_connect(spark):
+        for paths, kind in ((py_files, "pyfile"), (files, "file"), (archives, "archive")):
+            if paths:
+                spark.addArtifacts(*paths, **{kind: True})
+        return
+    context = spark.sparkContext
+    for path in py_files:
+        context.addPyFile(path)
+    for path in files:
+        context.addFile(path, recursive=Path(path).is_dir())
+    for path in archives:
+        context.addArchive(path)
+
+
+def version_of(info: Sequence[Any]) -> str:
+    """``sys.version_info`` as brokers tell a driver's Python: "3.12"."""
+    return f"{info[0]}.{info[1]}"
+
+
+def check_python(driver: str, ours: str) -> None:
+    """Raise InvalidArgument if functions of our Python can't run in the driver's; empty: the broker doesn't know it."""
+    if driver and driver != ours:
+        raise InvalidArgument(
+            "profile",
+            f"its driver runs Python {driver} and this task Python {ours}, so that Python functions would fail there",
+            f"use a profile (or an image in pod) with Python {ours}, or a worker with Python {driver}",
+        )
+
+
+def ui_of(spark: Any, connection: Any) -> str:
+    """Where the Spark UI of a session is; empty: unknown. ``connection`` is the lease's, None for a LOCAL one."""
+    if connection is not None:
+        return str(connection.ui_url)
+    return "" if is_connect(spark) else spark.sparkContext.uiWebUrl or ""
+
+
+def cancel(spark: Any) -> None:
+    """Cancel what runs in the session. Raises what Spark raises."""
+    if is_connect(spark):
+        spark.interruptAll()
+    else:
+        spark.sparkContext.cancelAllJobs()
+
+
+def dag_folder(context: Any) -> str:
+    """Where the DAG's file is, on this machine; empty: unknown."""
+    fileloc = getattr(context.get("dag"), "fileloc", None)
+    return str(Path(fileloc).parent) if fileloc else ""
+
+
+def resolve(paths: Sequence[str], argument: str, folder: str) -> list[str]:
+    """Paths of files: relative ones are looked for beside the DAG, then in the working folder. URLs are left alone.
+
+    A name after ``#`` (of an archive) stays.
+    """
+    return [path if "://" in path else _found(path, argument, folder) for path in paths]
+
+
+def _found(path: str, argument: str, folder: str) -> str:
+    file, mark, name = path.partition("#")
+    for candidate in ((Path(folder) / file) if folder else Path(file), Path(file)):
+        if candidate.exists():
+            return f"{candidate.absolute()}{mark}{name}"
+    where = f"beside the DAG ({folder}) or " if folder and not Path(file).is_absolute() else ""
+    raise InvalidArgument(argument, f"there is no {file!r} {where}on this worker", "give a file that every worker has")

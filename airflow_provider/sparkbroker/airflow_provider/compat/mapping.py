@@ -1,0 +1,255 @@
+"""The predecessor's configuration made into a lease's arguments. Pure: also what to warn of is a value."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, Final
+
+from sparkbroker.airflow_provider.compat.arguments import BY_NAME, CONF_ARGUMENTS, CONF_WITHOUT_MEANING
+from sparkbroker.airflow_provider.compat.config import (
+    Sentinel,
+    SparkBaseConf,
+    SparkDeployMode,
+    SparkDriverConf,
+    SparkExecutorConf,
+)
+from sparkbroker.airflow_provider.compat.resources import CPU, JvmUnit, Memory
+from sparkbroker.airflow_provider.late import has_template
+
+LEAST_OVERHEAD: Final = Memory.mebibytes(384)
+"""Of a driver or an executor, whatever the factor: Spark's own rule."""
+_DYNAMIC: Final = {
+    "spark.dynamicAllocation.enabled": "dynamic_allocation_enabled",
+    "spark.dynamicAllocation.minExecutors": "dynamic_allocation_min_executors",
+    "spark.dynamicAllocation.maxExecutors": "dynamic_allocation_max_executors",
+}
+_AFFINITIES: Final = {
+    "node_affinity": "nodeAffinity",
+    "pod_affinity": "podAffinity",
+    "pod_anti_affinity": "podAntiAffinity",
+}
+_ROLE: Final = "eks.amazonaws.com/role-arn"
+_NO_POD: Final = (
+    "in client and local mode the driver is the task's own process, which Airflow shapes (executor_config); "
+    "deploy_mode CONNECT gives the lease pods of its own"
+)
+
+
+class Mapped:
+    """What came of it: ``arguments`` of a lease, and ``warnings``, sentences in order."""
+
+    def __init__(self) -> None:
+        self.arguments: dict[str, Any] = {}
+        self.warnings: list[str] = []
+
+    def give(self, name: str, value: Any) -> None:
+        """Set an argument, unless there is nothing to set."""
+        if value not in (None, [], {}):
+            self.arguments[name] = value
+
+    def warn(self, what: str, why: str) -> None:
+        """Note that something has no effect, once."""
+        sentence = f"{what} has no effect here: {why}"
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
+def lease_arguments(
+    base: SparkBaseConf, driver: SparkDriverConf, executors: SparkExecutorConf, extra: Mapping[str, Any]
+) -> Mapped:
+    """Raise ValueError or TypeError, naming the argument, for what can't be read."""
+    mapped = Mapped()
+    mode = _deploy_mode(base.deploy_mode)
+    mapped.give("mode", "CONNECT" if mode is SparkDeployMode.CONNECT else "LOCAL")
+    executors, rest = _take_dynamic(executors, extra)
+    _warn_of_meaningless(mapped, base, driver, executors)
+    _size(mapped, driver, "SparkDriverConf", "")
+    if mode is not SparkDeployMode.LOCAL:
+        _size(mapped, executors, "SparkExecutorConf", "executor_")
+        _count(mapped, executors)
+    mapped.give("packages", _texts(base.jars))
+    conf = _conf(base, driver, executors)
+    pod = _pod(base, driver, executors)
+    if mode is SparkDeployMode.CONNECT:
+        mapped.give("pod", pod)
+    elif pod:
+        mapped.warn(f"the settings of pods ({', '.join(sorted(pod))})", _NO_POD)
+    _extra(mapped, conf, rest)
+    mapped.give("conf", conf)
+    return mapped
+
+
+def _deploy_mode(value: SparkDeployMode | str) -> SparkDeployMode:
+    try:
+        return SparkDeployMode(value)
+    except ValueError as error:
+        known = ", ".join(f"SparkDeployMode.{mode.name}" for mode in SparkDeployMode)
+        raise ValueError(f"SparkBaseConf.deploy_mode: {value!r} is unknown; give one of {known}") from error
+
+
+def _warn_of_meaningless(mapped: Mapped, *confs: Any) -> None:
+    for conf in confs:
+        of = next(kind.__name__ for kind in type(conf).__mro__ if kind.__name__.startswith("Spark"))
+        for item in fields(conf):
+            name = f"{of}.{item.name}"
+            known = BY_NAME.get(name)
+            if known is not None and known.meaningless and getattr(conf, item.name) != item.default:
+                mapped.warn(name, known.note)
+
+
+def _size(mapped: Mapped, conf: SparkDriverConf | SparkExecutorConf, of: str, prefix: str) -> None:
+    name, cores = ("cores", conf.cores) if conf.cores is not None else ("request_cores", conf.request_cores)
+    mapped.give(f"{prefix}cores", _read(cores, f"{of}.{name}", _cores))
+    memory = _read(conf.memory, f"{of}.memory", memory_text)
+    mapped.give(f"{prefix}memory", memory)
+    overhead = _read(conf.memory_overhead, f"{of}.memory_overhead", memory_text)
+    if overhead is None and conf.memory_overhead_factor is not None:
+        overhead = _read(conf.memory, f"{of}.memory_overhead_factor", lambda of: _overhead(of, conf))
+    mapped.give(f"{prefix}memory_overhead", overhead)
+
+
+def _overhead(memory: Any, conf: Any) -> str:
+    if is_late(memory):
+        raise ValueError("needs a memory that is known when the DAG is parsed; give memory_overhead instead")
+    return str(memory_text(max(LEAST_OVERHEAD, _memory(memory) * float(conf.memory_overhead_factor))))
+
+
+def _count(mapped: Mapped, conf: SparkExecutorConf) -> None:
+    least, most = conf.dynamic_allocation_min_executors, conf.dynamic_allocation_max_executors
+    if str(conf.dynamic_allocation_enabled).lower() != "true":
+        if least is not None or most is not None:
+            mapped.warn("dynamic_allocation_min_executors or …_max_executors", "dynamic_allocation_enabled isn't True")
+        mapped.give("executors", conf.instances)
+    elif most is None or most == "infinity":
+        mapped.warn(
+            "dynamic_allocation_max_executors='infinity'", "a lease has a bound; give a number, or it is the profile's"
+        )
+    else:
+        mapped.give("executors", [0 if least is None else least, most])
+
+
+def _take_dynamic(executors: SparkExecutorConf, extra: Mapping[str, Any]) -> tuple[SparkExecutorConf, dict[str, Any]]:
+    """What ``spark_extra_conf`` says of dynamic allocation, into the configuration of the executors."""
+    found = {_DYNAMIC[key]: value for key, value in extra.items() if key in _DYNAMIC}
+    rest = {key: value for key, value in extra.items() if key not in _DYNAMIC}
+    return replace(executors, **found) if found else executors, rest
+
+
+def _conf(base: SparkBaseConf, driver: SparkDriverConf, executors: SparkExecutorConf) -> dict[str, Any]:
+    buffer = _read(base.shuffle_file_buffer, "SparkBaseConf.shuffle_file_buffer", memory_text)
+    conf: dict[str, Any] = {"spark.shuffle.file.buffer": buffer}
+    for part, of in ((driver, "driver"), (executors, "executor")):
+        conf[f"spark.{of}.extraJavaOptions"] = part.extra_java_options
+        conf[f"spark.{of}.extraClassPath"] = part.extra_class_path
+        conf[f"spark.{of}.extraLibraryPath"] = part.extra_library_path
+    return {key: value for key, value in conf.items() if value is not None}
+
+
+def _extra(mapped: Mapped, conf: dict[str, Any], extra: Mapping[str, Any]) -> None:
+    """``spark_extra_conf`` wins over all that comes of the rest; None takes away."""
+    for key, value in extra.items():
+        name = CONF_ARGUMENTS.get(key)
+        if name is not None:
+            mapped.arguments.pop(name, None)
+            mapped.give(name, value)
+        elif key.startswith(CONF_WITHOUT_MEANING):
+            if value is not None:
+                mapped.warn(f"spark_extra_conf[{key!r}]", "the broker decides it; use pod, the sizes and the profile")
+        else:
+            conf[key] = value
+
+
+def _pod(base: SparkBaseConf, driver: SparkDriverConf, executors: SparkExecutorConf) -> dict[str, Any]:
+    """One setting for both where they agree, ``driver_…`` and ``executor_…`` where they don't."""
+    pod: dict[str, Any] = {
+        "namespace": None if base.kubernetes_namespace is Sentinel.AUTODETECT else base.kubernetes_namespace,
+        "image_pull_policy": base.image_pull_policy,
+        "image_pull_secrets": _texts(base.image_pull_secrets),
+    }
+    ours, theirs = _pod_of(driver), _pod_of(executors)
+    for name in {**ours, **theirs}:
+        if ours.get(name) == theirs.get(name):
+            pod[name] = ours[name]
+        else:
+            pod[f"driver_{name}"] = ours.get(name)
+            pod[f"executor_{name}"] = theirs.get(name)
+    return {name: value for name, value in pod.items() if value not in (None, [], {})}
+
+
+def _pod_of(conf: SparkDriverConf | SparkExecutorConf) -> dict[str, Any]:
+    role = None if conf.aws_role_arn in (None, Sentinel.AUTODETECT) else conf.aws_role_arn
+    account = None if conf.service_account_name is Sentinel.AUTODETECT else conf.service_account_name
+    affinity = {new: plain(getattr(conf, old)) for old, new in _AFFINITIES.items() if getattr(conf, old) is not None}
+    found = {
+        "image": conf.image,
+        "service_account": account,
+        "annotations": {**(conf.pod_annotations or {}), **({_ROLE: role} if role else {})},
+        "tolerations": conf.tolerations,
+        "node_selector": conf.node_selector,
+        "affinity": affinity,
+        "volumes": conf.volumes,
+        "volume_mounts": conf.volume_mounts,
+        "env": conf.environment_variables,
+        "labels": conf.pod_labels,
+    }
+    return {name: plain(value) for name, value in found.items() if value not in (None, [], {})}
+
+
+def plain(value: Any) -> Any:
+    """An object of the Kubernetes client as the API writes it (``secretKeyRef``), without that client; other values as
+    they are."""
+    names = getattr(value, "attribute_map", None)
+    if isinstance(names, Mapping):
+        given = {written: getattr(value, name) for name, written in names.items()}
+        return {written: plain(item) for written, item in given.items() if item is not None}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def is_late(value: Any) -> bool:
+    """Whether it is known only when the task runs: a template, or an XCom."""
+    return has_template(value) or (hasattr(value, "resolve") and hasattr(value, "iter_references"))
+
+
+def _read(value: Any, name: str, reader: Callable[[Any], Any]) -> Any:
+    if value is None:
+        return None
+    try:
+        return reader(value)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _cores(value: Any) -> Any:
+    if is_late(value):
+        return value
+    amount = value if isinstance(value, CPU) else CPU.from_k8s_spec(value)
+    return -(-amount.m_cores // 1000)
+
+
+def memory_text(value: Any) -> Any:
+    """As Spark writes it, in whole MiB where it is one; what comes late is left to the task."""
+    if is_late(value):
+        return value
+    memory = _memory(value)
+    for unit in (JvmUnit.m, JvmUnit.k):
+        if memory.size_in_bytes % unit == 0:
+            return memory.to_jvm_spec(unit)
+    return f"{memory.size_in_bytes}b"
+
+
+def _memory(value: Any) -> Memory:
+    if isinstance(value, Memory):
+        return value
+    try:
+        return Memory.from_k8s_spec(value)
+    except ValueError:
+        return Memory.from_jvm_spec(value)
+
+
+def _texts(value: Sequence[str] | str | None) -> Any:
+    if isinstance(value, str):
+        return value if is_late(value) else [item.strip() for item in value.split(",") if item.strip()]
+    return None if value is None else value if is_late(value) else list(value)

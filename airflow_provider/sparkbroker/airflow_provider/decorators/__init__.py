@@ -1,0 +1,1 @@
+"""The decorators that Airflow offers as ``@task.…``."""

@@ -1,0 +1,121 @@
+"""The client's errors, as Airflow has them: what no retry mends fails the task at once, the rest may be tried again."""
+
+from typing import Any, Final
+
+from sparkbroker.airflow_provider._compat import AirflowException, AirflowFailException
+from sparkbroker.airflow_provider.request import InvalidArgument
+from sparkbroker.client import (  # none of these brings gRPC
+    BadAddress,
+    BrokerFault,
+    BrokerUnreachable,
+    InvalidRequest,
+    NeverFits,
+    NotAllowed,
+    NotAuthenticated,
+    ProfileNotFound,
+    QueueNotFound,
+    SparkConflict,
+    SparkMissing,
+    __version__,
+)
+
+_PERMANENT: Final = (
+    AirflowFailException,
+    BadAddress,
+    InvalidArgument,
+    InvalidRequest,
+    NeverFits,
+    NotAllowed,
+    NotAuthenticated,
+    ProfileNotFound,
+    QueueNotFound,
+    SparkConflict,
+    SparkMissing,
+)
+_ARGUMENT_OF: Final = {
+    "spec.executors.size.": "executor_",
+    "spec.executors": "executors",
+    "spec.driver.": "",
+    "spec.driver": "cores",
+    "spec.queue": "lease_queue",
+    "spec.unset_conf": "conf",
+    "spec.": "",
+}
+"""How a field of the broker's is called here, by how its name begins: the first that fits."""
+
+
+class TaskKilled(BaseException):
+    """Airflow wants this process to end. No Exception: the task's own code isn't to catch it."""
+
+
+class LeaseFailed(AirflowException):
+    """A lease or its session failed; another try may succeed. ``reason`` is the broker's, such as DRIVER_LOST."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class LeaseRefused(AirflowFailException):
+    """What was asked can't be had, and no other try mends that."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Whether another try would meet the same error."""
+    return isinstance(error, _PERMANENT)
+
+
+def diagnosis(error: BaseException) -> str:
+    """What is wrong, in the words of a task's arguments, and what to do where the connection is at fault."""
+    text = _by_argument(str(error)) or type(error).__name__
+    match error:
+        case BadAddress():
+            return f"Wrong settings: {text}"
+        case BrokerUnreachable():
+            return f"Unreachable: {text}. Check host, port, TLS, and that the broker runs"
+        case NotAuthenticated():
+            return f"Unauthenticated: {text}. Check the token"
+        case NotAllowed():
+            return f"Not allowed: {text}"
+        case BrokerFault() if "UNIMPLEMENTED" in text:
+            return f"Version: this is no broker, or one of another version than this client, {__version__}: {text}"
+        case _:
+            return text
+
+
+def payload(error: BaseException, *, conn_id: str, lease: str = "") -> dict[str, Any]:
+    """An error as a trigger's event, which ``from_payload`` reads in the worker."""
+    text = diagnosis(error)
+    if isinstance(error, BrokerUnreachable | NotAuthenticated | BrokerFault):
+        text = f"connection {conn_id!r}: {text}"
+    return {
+        "error": text,
+        "reason": getattr(error, "reason", ""),
+        "permanent": is_permanent(error),
+        "lease": lease,
+    }
+
+
+def from_payload(event: dict[str, Any]) -> AirflowException:
+    """What a trigger's event of an error stands for."""
+    kind = LeaseRefused if event["permanent"] else LeaseFailed
+    return kind(event["error"], event["reason"])
+
+
+def as_airflow(error: BaseException, conn_id: str) -> AirflowException:
+    """To be raised ``from`` the error itself."""
+    return from_payload(payload(error, conn_id=conn_id))
+
+
+def _by_argument(message: str) -> str:
+    """A message that begins with a field of the broker's, beginning with the task's argument instead."""
+    field, colon, rest = message.partition(":")
+    for begins, argument in _ARGUMENT_OF.items():
+        if field.startswith(begins):
+            counted = begins == "spec.executors"  # whose min_count and max_count are one argument here
+            return f"{argument}{'' if counted else field.removeprefix(begins)}{colon}{rest}"
+    return message

@@ -1,0 +1,30 @@
+"""What of an argument is known only when its task runs: templates and XComs. Pure."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+
+def has_template(value: object) -> bool:
+    """Whether text in it, at any depth, is a template of Jinja's."""
+    match value:
+        case str():
+            return "{{" in value or "{%" in value
+        case Mapping():
+            return any(has_template(key) or has_template(item) for key, item in value.items())
+        case list() | tuple():
+            return any(has_template(item) for item in value)
+        case _:
+            return False
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value survives JSON: text, numbers, lists, mappings of them, durations. XComs don't."""
+    match value:
+        case None | str() | bool() | int() | float() | timedelta():
+            return True
+        case Mapping():
+            return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
+        case list() | tuple():
+            return all(is_plain(item) for item in value)
+        case _:
+            return False

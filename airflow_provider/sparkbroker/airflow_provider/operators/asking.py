@@ -1,0 +1,155 @@
+"""The arguments of a task with a lease, and what they ask the broker for."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar, Final, Literal
+
+from sparkbroker.airflow_provider import identity, late, request
+from sparkbroker.airflow_provider._compat import (
+    START_FROM_TRIGGER,
+    BaseOperator,
+    StartTriggerArgs,
+    default_deferrable,
+)
+from sparkbroker.airflow_provider.hooks.broker import DEFAULT_CONN_ID
+from sparkbroker.airflow_provider.triggers.lease import CLASSPATH
+
+_RETRY_MARGIN: Final = 120.0
+"""Seconds for which a lease is kept for the next try beyond Airflow's own delay: it has to be scheduled and started."""
+
+
+class AskingOperator(BaseOperator):
+    """What a task says of its lease. It holds none: that is SparkLeaseOperator, where the arguments are described."""
+
+    template_fields: Sequence[str] = ("conn_id", "lease", *request.LEASE_ARGUMENTS)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"conf": "json", "labels": "json", "pod": "json"}
+    sharing: ClassVar[str | None] = None
+    """SHARED for a lease that several tasks are to attach to; None: the profile's."""
+
+    def __init__(
+        self,
+        *,
+        conn_id: str = DEFAULT_CONN_ID,
+        lease: str | None = None,
+        deferrable: bool | None = None,
+        api: Literal["classic", "connect"] = "classic",
+        profile: str | None = None,
+        lease_queue: str | None = None,
+        mode: str | None = None,
+        cores: int | str | None = None,
+        memory: str | None = None,
+        memory_overhead: str | None = None,
+        executors: int | str | Sequence[int] | None = None,
+        executor_cores: int | str | None = None,
+        executor_memory: str | None = None,
+        executor_memory_overhead: str | None = None,
+        conf: Mapping[str, Any] | str | None = None,
+        packages: Sequence[str] | str | None = None,
+        jars: Sequence[str] | str | None = None,
+        py_files: Sequence[str] | str | None = None,
+        files: Sequence[str] | str | None = None,
+        archives: Sequence[str] | str | None = None,
+        pod: Mapping[str, Any] | str | None = None,
+        priority: int | str | None = None,
+        labels: Mapping[str, Any] | str | None = None,
+        lease_key: str | None = None,
+        acquire_timeout: request.Seconds | None = None,
+        max_duration: request.Seconds | None = None,
+        unattended_ttl: request.Seconds | None = None,
+        app_name: str | None = None,
+        driver_log_level: str | None = None,
+        on_retry: str = "replace",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.lease = lease
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        if api not in ("classic", "connect"):
+            raise request.InvalidArgument("api", f"{api!r} is unknown", "give 'classic' or 'connect'")
+        self.api: Literal["classic", "connect"] = api
+        self.profile = profile
+        self.lease_queue = lease_queue
+        self.mode = mode
+        self.cores = cores
+        self.memory = memory
+        self.memory_overhead = memory_overhead
+        self.executors = executors
+        self.executor_cores = executor_cores
+        self.executor_memory = executor_memory
+        self.executor_memory_overhead = executor_memory_overhead
+        self.conf = conf
+        self.packages = packages
+        self.jars = jars
+        self.py_files = py_files
+        self.files = files
+        self.archives = archives
+        self.pod = pod
+        self.priority = priority
+        self.labels = labels
+        self.lease_key = lease_key
+        self.acquire_timeout = acquire_timeout
+        self.max_duration = max_duration
+        self.unattended_ttl = unattended_ttl
+        self.app_name = app_name
+        self.driver_log_level = driver_log_level
+        self.on_retry = on_retry
+        self._start_from_trigger_if_possible()
+
+    def lease_arguments(self) -> dict[str, Any]:
+        """Those of ``request.LeaseArguments`` that are given."""
+        given = {name: getattr(self, name) for name in request.LEASE_ARGUMENTS}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def lease_options(self) -> request.Options:
+        """What of them is the task's own affair. Raise InvalidArgument."""
+        return request.options(self.lease_arguments())
+
+    def lease_ask(self, context: Any) -> dict[str, Any]:
+        """What the broker is asked for by this try, as ``LeaseTrigger`` takes it. Raise InvalidArgument."""
+        arguments = self.lease_arguments()
+        return identity.complete_ask(
+            request.ask(arguments),
+            identity.TaskIdentity.of(context["ti"]),
+            options=request.options(arguments),
+            sharing=self.sharing,
+            retry_window=self._retry_window(),
+            request_id=identity.new_request_id(),
+        )
+
+    def _retry_window(self) -> float:
+        if not self.retries:
+            return 0.0
+        most: timedelta | None = self.max_retry_delay
+        return _RETRY_MARGIN + identity.longest_retry_delay(
+            delay=self.retry_delay.total_seconds(),
+            retries=self.retries,
+            exponential=self.retry_exponential_backoff,
+            most=None if most is None else most.total_seconds(),
+        )
+
+    def _start_from_trigger_if_possible(self) -> None:
+        """Airflow does as told here for tasks that aren't mapped, outside of ``dag.test``; ``execute`` does for the rest."""
+        arguments = self.lease_arguments()
+        if not (START_FROM_TRIGGER and self.deferrable and self.lease is None):
+            return
+        if not (isinstance(self.conn_id, str) and late.is_plain(arguments)):
+            return  # an XCom's value is known in the worker only
+        if late.has_template([self.conn_id, arguments]) and _templates_in_its_own_way(self.get_dag()):
+            return
+        kwargs: dict[str, Any] = {"conn_id": self.conn_id, **arguments}
+        if self.sharing is not None:
+            kwargs["sharing"] = self.sharing
+        if self.on_retry != "replace":
+            kwargs["retry_window"] = self._retry_window()
+        self.start_from_trigger = True
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=CLASSPATH, trigger_kwargs=kwargs, next_method="execute_with_lease"
+        )
+
+
+def _templates_in_its_own_way(dag: Any) -> bool:
+    """Whether the DAG has what its templates may need and the triggerer, which has no code of DAGs, doesn't."""
+    return dag is not None and bool(
+        dag.user_defined_macros or dag.user_defined_filters or dag.render_template_as_native_obj
+    )

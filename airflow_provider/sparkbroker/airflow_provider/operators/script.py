@@ -1,0 +1,240 @@
+"""An unchanged PySpark program, run as a child process whose Spark is the task's lease."""
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+from sparkbroker.airflow_provider import artifacts, openlineage, request
+from sparkbroker.airflow_provider._compat import AirflowException, mask_secret
+from sparkbroker.airflow_provider.child import run_child
+from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
+
+if TYPE_CHECKING:
+    from sparkbroker.client import ConnectConnection, Lease, LocalConnection
+
+_MISLEADING: Final = (
+    "SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_API_MODE", "SPARK_CONNECT_AUTHENTICATE_TOKEN", "MASTER",
+    "PYSPARK_SUBMIT_ARGS", "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET",
+)  # fmt: skip
+"""Variables of the worker's that would make pyspark open something else than the lease."""
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_EXIT_TIMEOUT: Final = 30.0
+"""Seconds for a Python to tell its version."""
+
+
+class ScriptFailed(AirflowException):
+    """The program has ended with another status than 0."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class SparkScriptOperator(SparkLeaseOperator):
+    """Runs a PySpark program that knows nothing of leases: ``SparkSession.builder.getOrCreate()`` gives it the lease's.
+
+    ``script`` is a file beside the DAG or on the worker, ``arguments`` its command line, ``env`` is added to the worker's
+    environment, ``python`` runs it (None: the worker's own), ``cwd`` is where (None: the script's folder). Its output, both
+    streams, is the task's log; its exit status decides; its process group ends with the task, however that ends.
+
+    A CONNECT lease is given by SPARK_REMOTE: one session; a program that stops it can't open another. ``py_files`` are on
+    the program's PYTHONPATH and, with ``files`` and ``archives``, in its session. A LOCAL lease gives it a classic session
+    (``spark.sparkContext``) of the lease's size in a JVM of its own.
+    """
+
+    template_fields: Sequence[str] = (
+        "script",
+        "arguments",
+        "env",
+        "cwd",
+        "python",
+        *SparkLeaseOperator.template_fields,
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **SparkLeaseOperator.template_fields_renderers,
+        "env": "json",
+    }
+
+    def __init__(
+        self,
+        *,
+        script: str,
+        arguments: Sequence[Any] | None = None,
+        env: Mapping[str, Any] | None = None,
+        cwd: str | None = None,
+        python: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.script = script
+        self.arguments = arguments
+        self.env = env
+        self.cwd = cwd
+        self.python = python
+
+    def run_with_lease(self, context: Any, lease: "Lease") -> None:
+        """Run the program; raise ScriptFailed if its exit status isn't 0."""
+        folder = artifacts.dag_folder(context)
+        (script,) = artifacts.resolve([self.script], "script", folder)
+        options = request.options(self.lease_arguments())
+        py_files = artifacts.resolve(options.py_files, "py_files", folder)
+        command = [self.python or sys.executable, script, *_texts(self.arguments, "arguments")]
+        given = _environment(self.env)
+        self.log.info("Running %s", shlex.join(command))
+        with self._spark_variables(context, lease, options, command[0]) as variables:
+            # Without it, a driver of its own would start the first python3 of the PATH for Python functions.
+            worker = {"PYSPARK_PYTHON": command[0], **os.environ}
+            environment = _merged(worker, given, variables, py_files)
+            status = run_child(
+                command,
+                environment=environment,
+                folder=self.cwd or str(Path(script).parent),
+                say=lambda line: self.log.info("%s", line),
+                check=lambda: _check(lease),
+            )
+        lease.raise_if_lost(None)
+        if status != 0:
+            how = f"with exit status {status}" if status > 0 else f"by signal {-status}"
+            raise ScriptFailed(f"{self.script} has ended {how}; its output is above", status)
+
+    @contextmanager
+    def _spark_variables(
+        self, context: Any, lease: "Lease", options: request.Options, python: str
+    ) -> Iterator[dict[str, str]]:
+        """What makes the pyspark of ``python`` open the lease's session; secret."""
+        from sparkbroker.client import ConnectConnection  # noqa: PLC0415  parsing a DAG is to load little
+        from sparkbroker.client._session import check_pyspark  # noqa: PLC0415  as above
+
+        if python == sys.executable:
+            check_pyspark()
+        connection = lease.connection()
+        dag_folder, conf = artifacts.dag_folder(context), openlineage.parent_conf(context)
+        with tempfile.TemporaryDirectory(prefix="sparkbroker-") as folder:
+            if not isinstance(connection, ConnectConnection):
+                settings = {"spark.app.name": options.app_name or lease.name, **conf}
+                yield _local(connection, settings, options, dag_folder, Path(folder))
+                return
+            if connection.python_version:
+                artifacts.check_python(connection.python_version, _version(python))
+            self._push_ui_link(context, lease, connection.ui_url)
+            if conf or options.py_files or options.files or options.archives:
+                _prepare_session(connection, conf, options, dag_folder)
+            yield _connect(connection, Path(folder))
+
+
+def _version(python: str) -> str:
+    if python == sys.executable:
+        return artifacts.version_of(sys.version_info)
+    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run(
+            [python, "-c", program], capture_output=True, text=True, check=True, timeout=_EXIT_TIMEOUT
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise request.InvalidArgument("python", f"{python!r} can't be run ({error})", "give a Python") from error
+    return done.stdout.strip()
+
+
+def _texts(value: Any, name: str) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise request.InvalidArgument(name, f"{value!r} is no list", "give a list, one item for each argument")
+    return [_text(item, f"{name}[{place}]") for place, item in enumerate(value)]
+
+
+def _text(value: Any, name: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
+        raise request.InvalidArgument(name, f"{value!r} is neither text nor a number", "give a str")
+    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+
+
+def _environment(env: Any) -> dict[str, str]:
+    if env is None:
+        return {}
+    if not isinstance(env, Mapping):
+        raise request.InvalidArgument("env", f"{env!r} is no mapping", "give a dict of names to values")
+    for name in env:
+        if name in _MISLEADING:
+            raise request.InvalidArgument("env", f"{name} is set from the lease", "leave it out")
+    return {str(name): _text(value, f"env[{name!r}]") for name, value in env.items()}
+
+
+def _merged(
+    worker: Mapping[str, str], given: Mapping[str, str], variables: Mapping[str, str], py_files: Sequence[str]
+) -> dict[str, str]:
+    """The child's environment: the worker's, then the user's, then the lease's."""
+    kept = {name: value for name, value in worker.items() if name not in _MISLEADING}
+    merged = {"PYTHONUNBUFFERED": "1", **kept, **given, **variables}
+    if py_files:
+        merged["PYTHONPATH"] = os.pathsep.join([*py_files, *filter(None, [merged.get("PYTHONPATH")])])
+    return merged
+
+
+def _check(lease: "Lease") -> None:
+    if lease.lost is not None:
+        raise lease.lost
+
+
+def _connect(connection: "ConnectConnection", folder: Path) -> dict[str, str]:
+    url = connection.url()
+    for secret in (url, *connection.headers.values()):
+        mask_secret(secret)
+    variables = {"SPARK_REMOTE": url}
+    if connection.ca_certificate:
+        ca = folder / "ca.pem"
+        ca.write_text(connection.ca_certificate)
+        variables["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = str(ca)
+    host = urlsplit(connection.endpoint).hostname or ""
+    if host in _LOOPBACK:
+        variables["no_grpc_proxy"] = ",".join(_LOOPBACK)
+    return variables
+
+
+def _prepare_session(
+    connection: "ConnectConnection", conf: Mapping[str, str], options: request.Options, folder: str
+) -> None:
+    """Give files and conf to the session that the program will have, and leave that session open."""
+    from pyspark.sql.connect.session import SparkSession  # noqa: PLC0415  parsing a DAG doesn't load it
+
+    spark = SparkSession.builder.remote(connection.url()).create()
+    try:
+        artifacts.add(spark, options, folder=folder)
+        for key, value in conf.items():
+            spark.conf.set(key, value)
+    finally:
+        spark.client.close()  # and not ``spark.stop()``, which would end the session
+
+
+def _local(
+    connection: "LocalConnection", more: Mapping[str, str], options: request.Options, dag_folder: str, folder: Path
+) -> dict[str, str]:
+    """A file of properties: the command line of a JVM can be read by others."""
+    from sparkbroker.client._jvm import packaged_java  # noqa: PLC0415  as above
+
+    brought = {
+        "spark.submit.pyFiles": artifacts.resolve(options.py_files, "py_files", dag_folder),
+        "spark.files": artifacts.resolve(options.files, "files", dag_folder),
+        "spark.archives": artifacts.resolve(options.archives, "archives", dag_folder),
+    }
+    settings = {**more, **connection.conf, "spark.master": connection.master}
+    settings |= {key: ",".join(paths) for key, paths in brought.items() if paths}
+    file = folder / "spark.conf"
+    file.touch(mode=0o600)
+    file.write_text("".join(f"{_property(key)}={_property(value)}\n" for key, value in settings.items()))
+    variables = {"PYSPARK_SUBMIT_ARGS": f"--properties-file {shlex.quote(str(file))} pyspark-shell"}
+    java = packaged_java()
+    return variables | ({"JAVA_HOME": java} if java else {})
+
+
+def _property(text: str) -> str:
+    r"""As java.util.Properties reads it: ``a\ b``, ``C\:\\x``."""
+    escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+    return "".join(f"\\{letter}" if letter in " :=#!" else letter for letter in escaped)

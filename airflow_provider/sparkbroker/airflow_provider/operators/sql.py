@@ -1,0 +1,160 @@
+"""SQL statements on the task's lease."""
+
+import datetime as dt
+import decimal
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+
+from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
+from sparkbroker.airflow_provider.request import InvalidArgument
+from sparkbroker.airflow_provider.sql_statements import split_statements
+
+if TYPE_CHECKING:
+    from sparkbroker.client import Lease
+
+_RESULTS: Final = ("count", "rows", None)
+_SHOWN: Final = 200
+
+
+class SparkSqlOperator(SparkLeaseOperator):
+    """Runs one or more statements, in order, in one Spark session; the first that fails fails the task.
+
+    ``sql`` is text, a path that ends in ``.sql`` (as Airflow looks for templates), or a list of them; each may hold several
+    statements. ``parameters`` are for the statements' named markers (``:name``). Every statement is run to its end, queries
+    too. What the last one gives becomes the XCom: ``result="count"`` the number of its rows, ``"rows"`` the rows as
+    dictionaries (JSON: decimals and times as text, bytes as hex), None nothing. More than ``max_rows`` rows are an error and
+    not a part of them.
+    """
+
+    template_fields: Sequence[str] = ("sql", "parameters", "result", "max_rows", *SparkLeaseOperator.template_fields)
+    template_ext: Sequence[str] = (".sql",)
+    runs_python = False
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **SparkLeaseOperator.template_fields_renderers,
+        "sql": "sql",
+        "parameters": "json",
+    }
+
+    def __init__(
+        self,
+        *,
+        sql: str | Sequence[str],
+        parameters: Mapping[str, Any] | None = None,
+        result: Literal["count", "rows"] | None = "count",
+        max_rows: int | str = 1000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sql = sql
+        self.parameters = parameters
+        self.result = result
+        self.max_rows = max_rows
+
+    def run_with_lease(self, context: Any, lease: "Lease") -> int | list[dict[str, Any]] | None:
+        """Run the statements; see the class for the result."""
+        statements = _statements(self.sql)
+        output, most = _result(self.result), _most(self.max_rows)
+        with self.session(context, lease) as spark:
+            for place, statement in enumerate(statements, 1):
+                self.log.info("Statement %d of %d:\n%s", place, len(statements), statement)
+                frame = spark.sql(statement, args=dict(self.parameters)) if self.parameters else spark.sql(statement)
+                if place < len(statements):
+                    count_rows(frame)
+                    continue
+                if output == "rows":
+                    return rows(frame, most)
+                count = count_rows(frame)
+                self.log.info("Its rows: %d", count)
+                return count if output == "count" else None
+        return None
+
+
+def count_rows(frame: Any) -> int:
+    """Compute all of the frame and bring none of it here. ``frame.count()`` would leave out columns, and their errors."""
+    if not frame.columns:  # what a statement such as CREATE TABLE gives
+        return 0
+    from pyspark.sql import Observation  # noqa: PLC0415  parsing a DAG doesn't load it
+    from pyspark.sql import functions as F  # noqa: N812, PLC0415  its usual name
+
+    observation = Observation()
+    names = [f"c{place}" for place in range(len(frame.columns))]  # a query may give two columns one name
+    frame.toDF(*names).observe(observation, F.count(F.lit(1)).alias("rows")).write.format("noop").mode(
+        "overwrite"
+    ).save()
+    return int(observation.get["rows"])
+
+
+def rows(frame: Any, most: int) -> list[dict[str, Any]]:
+    """The rows as JSON; raise InvalidArgument for more than ``most``, or for values that JSON can't hold."""
+    names = frame.columns
+    if len(set(names)) < len(names):
+        raise InvalidArgument("sql", f"the columns {names} have the same name twice", "name them apart (AS)")
+    found = frame.limit(most + 1).collect()
+    if len(found) > most:
+        problem = f"the last statement gives more than {most} rows"
+        raise InvalidArgument("max_rows", problem, "add a LIMIT, write them to a table, or allow more")
+    return [{name: plain(value, name) for name, value in zip(names, row, strict=True)} for row in found]
+
+
+def plain(value: Any, column: str) -> Any:
+    """A value of Spark's as JSON has it. Raise InvalidArgument, naming the column."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case float() | decimal.Decimal() | dt.timedelta():
+            return str(value)
+        case dt.date() | dt.time():
+            return value.isoformat()
+        case bytes() | bytearray():
+            return value.hex()
+        case _:
+            return _plain_nested(value, column)
+
+
+def _plain_nested(value: Any, column: str) -> Any:
+    if hasattr(value, "toJson"):  # a VARIANT
+        return value.toJson()
+    match value.asDict() if hasattr(value, "asDict") else value:
+        case Mapping() as mapping:
+            return {str(plain(key, column)): plain(item, column) for key, item in mapping.items()}
+        case list() | tuple() as items:
+            return [plain(item, column) for item in items]
+    problem = f"the column {column!r} has values of the type {type(value).__name__}, which XCom can't hold"
+    raise InvalidArgument("result", problem, "cast it in the SQL (CAST(… AS STRING))")
+
+
+def _statements(sql: Any) -> list[str]:
+    found = [statement for text in _texts(sql) for statement in split_statements(text)]
+    if not found:
+        raise InvalidArgument("sql", "there is no statement in it", "give at least one")
+    return found
+
+
+def _texts(sql: Any) -> Iterator[str]:
+    items = [sql] if isinstance(sql, str) else sql
+    if not isinstance(items, Sequence) or isinstance(items, bytes):
+        raise InvalidArgument("sql", f"{str(sql)[:_SHOWN]!r} is no text", "give a str, or a list of them")
+    for place, text in enumerate(items):
+        if not isinstance(text, str):
+            raise InvalidArgument(f"sql[{place}]", f"{str(text)[:_SHOWN]!r} is no text", "give a str")
+        yield text
+
+
+def _result(value: Any) -> str | None:
+    output = None if value in ("", "None") else value
+    if output not in _RESULTS:
+        raise InvalidArgument("result", f"{value!r} is unknown", "give 'count', 'rows' or None")
+    return output
+
+
+def _most(value: Any) -> int:
+    try:
+        most = int(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument("max_rows", f"{value!r} is no number", "give a whole number, at least 1") from error
+    if most < 1:
+        raise InvalidArgument("max_rows", f"{value!r} is out of range", "give a whole number, at least 1")
+    return most

@@ -1,0 +1,38 @@
+"""Extract, transform, load with ``SparkSessionOperator``, for who doesn't like decorators."""
+
+from pathlib import Path
+from tempfile import gettempdir
+
+try:
+    from airflow.sdk import DAG
+except ImportError:  # Airflow 2
+    from airflow.models import DAG
+
+from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
+
+
+def extract(folder, spark):
+    target = str(Path(folder, "numbers.parquet"))
+    spark.range(1000).selectExpr("id", "id % 7 AS weekday").write.mode("overwrite").parquet(target)
+    return target
+
+
+def transform(source, *, spark, lease):
+    print(f"computing on {lease.name}")
+    rows = spark.read.parquet(source).groupBy("weekday").count().orderBy("weekday").collect()
+    return {str(row["weekday"]): row["count"] for row in rows}
+
+
+folder = gettempdir() + "/etl_operator"
+with DAG("etl_operator", schedule=None, tags=["sparkbroker"], params={"folder": folder}) as etl:
+    extracted = SparkSessionOperator(
+        task_id="extract", python_callable=extract, op_kwargs={"folder": "{{ params.folder }}"}
+    )
+    SparkSessionOperator(
+        task_id="transform",
+        python_callable=transform,
+        op_args=[extracted.output],
+        labels={"team": "films"},
+        acquire_timeout=600,
+        max_duration=3600,
+    )

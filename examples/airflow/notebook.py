@@ -1,0 +1,20 @@
+"""A notebook, run with Papermill: its kernel is a child of the program's, and finds the lease as any PySpark does.
+
+Needs ``papermill`` and ``ipykernel`` on the worker.
+"""
+
+from tempfile import gettempdir
+
+try:
+    from airflow.sdk import DAG
+except ImportError:  # Airflow 2
+    from airflow.models import DAG
+from sparkbroker.airflow_provider.operators.script import SparkScriptOperator
+
+params = {"folder": gettempdir() + "/notebook", "rows": 1000}
+with DAG("notebook", schedule=None, tags=["sparkbroker"], params=params) as the_dag:
+    SparkScriptOperator(
+        task_id="report",
+        script="programs/run_notebook.py",
+        arguments=["../notebooks/report.ipynb", "{{ params.folder }}/report-{{ ds }}.ipynb", "rows={{ params.rows }}"],
+    )

@@ -1,0 +1,5 @@
+"""What words.py imports."""
+
+
+def clean(word: str) -> str:
+    return word.strip(".,;").lower()

@@ -1,0 +1,9 @@
+-- Runs on the worker's lease; {{ ds }} is rendered by Airflow, :least is bound by Spark.
+CREATE OR REPLACE TEMPORARY VIEW good AS
+SELECT * FROM parquet.`{{ params.folder }}`;
+
+SELECT score, count(*) AS films
+FROM good
+WHERE score >= CAST(:least AS INT)
+GROUP BY score
+ORDER BY score DESC;

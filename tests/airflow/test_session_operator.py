@@ -1,0 +1,83 @@
+"""A Python function with a Spark session: real Spark."""
+
+import pytest
+
+from tests.airflow.brokers import state_of
+
+IMPORTS = "from sparkbroker.airflow_provider.operators.session import SparkSessionOperator as Session\n"
+
+
+@pytest.mark.spark
+@pytest.mark.timeout(300)
+def test_functions_compute_with_connect_and_with_classic_sessions(spark_broker, run_dag, tmp_path):
+    (tmp_path / "a_module.py").write_text("ANSWER = 42\n")
+    run = run_dag(f"""
+        {IMPORTS}
+        def connect(first, spark, *, lease, factor=2):
+            from pyspark.sql.functions import udf
+            @udf("int")
+            def answer(_):
+                import a_module
+                return a_module.ANSWER
+            found = spark.range(first).select(answer("id").alias("a")).agg({{"a": "max"}}).first()[0]
+            return [spark.range(first).count() * factor, found, lease.name]
+        def classic(spark):
+            return spark.sparkContext.parallelize(range(5)).sum()
+        def fails(spark):
+            spark.sql("select nonsense from nowhere").collect()
+        with DAG("compute", schedule=None) as dag:
+            one = Session(task_id="connect", python_callable=connect, op_args=[3], op_kwargs={{"factor": "{{{{ 3 }}}}"}},
+                          py_files=[{str(tmp_path / "a_module.py")!r}], deferrable=True)
+            two = Session(task_id="fails", python_callable=fails)
+            three = Session(task_id="classic", python_callable=classic, mode="LOCAL", trigger_rule="all_done")
+            chain(one, two, three)
+    """)  # fmt: skip
+    assert run.states == {"connect": "success", "fails": "failed", "classic": "success"}, run.log
+    counted, answer, name = run.xcom("connect")
+    assert (counted, answer) == ("333", 42) or (counted, answer) == (9, 42)
+    assert run.xcom("classic") == 10
+    assert state_of(spark_broker.client.get(name)) == "RELEASED"
+    assert "::group::Spark driver log of leases/" in run.log
+    assert run.xcom("connect", key="_link_SparkUiLink").startswith("http://")
+
+
+@pytest.mark.spark
+@pytest.mark.timeout(300)
+def test_a_lost_driver_fails_the_task_with_its_reason_and_log(spark_broker, run_dag):
+    run = run_dag(f"""
+        {IMPORTS}
+        import os, signal
+        def compute(spark, lease):
+            from pathlib import Path
+            import json
+            driver = lease.refresh().driver.removeprefix("drivers/")
+            process = json.loads(Path({str(spark_broker.state)!r}, "drivers", driver, "process.json").read_text())
+            os.kill(process["driver_pid"], signal.SIGKILL)
+            spark.range(10).count()
+        with DAG("lost", schedule=None) as dag:
+            Session(task_id="lost", python_callable=compute)
+    """)  # fmt: skip
+    assert run.states == {"lost": "failed"}
+    assert "LeaseFailed" in run.log
+    assert "DRIVER_LOST" in run.log
+    assert "::group::Spark driver log of leases/" in run.log
+
+
+def test_a_function_without_spark_is_an_error_at_parse(airflow_home):
+    from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
+
+    def compute(x):
+        return x
+
+    with pytest.raises(TypeError, match="compute: the function has no argument `spark`"):
+        SparkSessionOperator(task_id="t", python_callable=compute)
+
+
+def test_an_argument_called_spark_is_an_error_at_parse(airflow_home):
+    from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
+
+    def compute(spark):
+        return spark
+
+    with pytest.raises(TypeError, match="`spark` is given by the task itself"):
+        SparkSessionOperator(task_id="t", python_callable=compute, op_kwargs={"spark": 1})

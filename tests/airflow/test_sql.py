@@ -1,0 +1,127 @@
+"""Statements are split where they end; each is run; results are whole or an error."""
+
+import datetime as dt
+import decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkbroker.airflow_provider.operators.sql import plain
+from sparkbroker.airflow_provider.request import InvalidArgument
+from sparkbroker.airflow_provider.sql_statements import split_statements
+
+SPLITS = {
+    "two": ("select 1; select 2", ["select 1", "select 2"]),
+    "quotes": ("select ';', \";\", `a;b`;x", ["select ';', \";\", `a;b`", "x"]),
+    "escapes": (r"select 'a\';'; x", [r"select 'a\';'", "x"]),
+    "raw": (r"select r'a\'; x", [r"select r'a\'", "x"]),
+    "no_raw": (r"select bar'a\';'; x", [r"select bar'a\';'", "x"]),
+    "line_comment": ("select 1 -- ; '\n; x", ["select 1 -- ; '", "x"]),
+    "nested_comment": ("select /* ; /* ; */ ' */ 1; x", ["select /* ; /* ; */ ' */ 1", "x"]),
+    "nothing": (" ; -- only\n ; /* */ ;", []),
+    "not_closed": ("select 'a; b", ["select 'a; b"]),
+    "case": ("select case when 1 then 2 end; x", ["select case when 1 then 2 end", "x"]),
+    "compound": ("begin if a then b; end if; c; end; x", ["begin if a then b; end if; c; end", "x"]),
+    "labels": ("l: begin m: begin a; end m; b; end l; x", ["l: begin m: begin a; end m; b; end l", "x"]),
+    "compound_case": (
+        "begin set a = case b when 1 then 2 end; case c when 1 then d; end case; e; end; x",
+        ["begin set a = case b when 1 then 2 end; case c when 1 then d; end case; e; end", "x"],
+    ),
+    "loops": (
+        "begin while a do b; end while; for c as d do e; end for; end; x",
+        ["begin while a do b; end while; for c as d do e; end for; end", "x"],
+    ),
+    "begin_is_a_name": ("select begin from t; x", ["select begin from t", "x"]),
+}
+
+
+@pytest.mark.parametrize(("text", "statements"), SPLITS.values(), ids=SPLITS)
+def test_statements_end_at_their_semicolon(text, statements):
+    assert split_statements(text) == statements
+
+
+PIECE = st.sampled_from(
+    ["select 1", "';'", '"a;b"', "`;`", "/* ; */", "x -- ;\n", r"'\';'", "r';'", "end", "case", "(", "é"]
+)
+
+
+@given(st.lists(st.lists(PIECE, min_size=1).map(" ".join), max_size=5))
+def test_what_is_joined_is_split_again(statements):
+    wanted = [s.strip() for s in statements if s.replace("/* ; */", "").strip()]
+    assert split_statements(" ;\n".join(statements)) == wanted
+
+
+@given(st.text(alphabet="ab;'\"`-/* \n\\rR.19:", max_size=60))
+def test_nothing_is_lost_but_semicolons_and_comments(text):
+    rest = text
+    for statement in split_statements(text):
+        assert statement in rest
+        rest = rest[rest.index(statement) + len(statement) :]
+
+
+class Row(tuple[object, ...]):
+    __slots__ = ()
+
+    def asDict(self):  # noqa: N802
+        return {"a": self[0]}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (decimal.Decimal("1.50"), "1.50"),
+        (dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC), "2026-01-02T03:00:00+00:00"),
+        (dt.date(2026, 1, 2), "2026-01-02"),
+        (b"\x01\xff", "01ff"),
+        (float("nan"), "nan"),
+        ({1: [Row((decimal.Decimal(1),))]}, {"1": [{"a": "1"}]}),
+        (True, True),
+    ],
+)
+def test_values_become_json(value, expected):
+    assert plain(value, "c") == expected
+
+
+def test_a_value_that_json_can_not_hold_names_its_column():
+    with pytest.raises(InvalidArgument, match=r"the column 'c' has values of the type object.*CAST"):
+        plain(object(), "c")
+
+
+DAG_OF_ALL = """
+from sparkbroker.airflow_provider.operators.lease import spark_lease
+from sparkbroker.airflow_provider.operators.sql import SparkSqlOperator
+
+with DAG("statements", schedule=None, params={"n": 3}) as dag:
+    with spark_lease(memory="600m") as lease:
+        def sql(task_id, sql, **more):
+            return SparkSqlOperator(task_id=task_id, sql=sql, lease=lease, **more)
+
+        sql("count", "create temporary view v as select * from range({{ params.n }}); select id, id from v")
+        sql("rows", "select :x + id as y, 1.5 as z from range(2)", parameters={"x": 5}, result="rows")
+        sql("none", ["select 1", "select 2"], result=None)
+        sql("other_session", "select * from v")
+        sql("too_many", "select * from range(10)", result="rows", max_rows=9)
+        sql("query_in_the_middle", "select assert_true(id < 2) from range(5); select 1")
+        sql("query_at_the_end", "select assert_true(id < 2) from range(5)")
+        sql("twice", "select 1 as a, 2 as a", result="rows")
+        sql("empty", " -- nothing\\n;")
+        SparkSqlOperator.partial(task_id="mapped", lease=lease).expand(sql=["select 1", "select * from range(4)"])
+"""
+
+
+@pytest.mark.spark
+@pytest.mark.timeout(400)
+def test_statements_run_in_a_session_of_the_task(spark_broker, run_dag):
+    run = run_dag(DAG_OF_ALL)
+    failed = {name for name, state in run.states.items() if state == "failed"}
+    wrong = {"other_session", "too_many", "query_in_the_middle", "query_at_the_end", "twice", "empty"}
+    assert failed == wrong, run.log[-4000:]
+    assert run.states["release_spark_lease"] == "success"
+    assert run.xcom("count") == 3
+    assert run.xcom("rows") == [{"y": 5, "z": "1.5"}, {"y": 6, "z": "1.5"}]
+    assert run.xcom("none") is None
+    assert [run.xcom("mapped", map_index=index) for index in (0, 1)] == [1, 4]
+    assert "max_rows: the last statement gives more than 9 rows; add a LIMIT" in run.log
+    assert "the same name twice" in run.log
+    assert "sql: there is no statement in it" in run.log
