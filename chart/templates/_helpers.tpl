@@ -1,0 +1,84 @@
+{{- define "sparkbroker.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* At most 50 characters: suffixes come after it, and names of services end at 63. */}}
+{{- define "sparkbroker.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains (include "sparkbroker.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "sparkbroker.name" .) | trunc 50 | trimSuffix "-" }}
+{{- end -}}
+{{- end }}
+
+{{- define "sparkbroker.selector" -}}
+app.kubernetes.io/name: {{ include "sparkbroker.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: broker
+{{- end }}
+
+{{- define "sparkbroker.labels" -}}
+app.kubernetes.io/name: {{ include "sparkbroker.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "sparkbroker.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end }}
+
+{{- define "sparkbroker.account" -}}
+{{- default (include "sparkbroker.fullname" .) .Values.serviceAccount.name }}
+{{- end }}
+
+{{- /* The namespaces of Spark's pods, as a JSON list. */}}
+{{- define "sparkbroker.namespaces" -}}
+{{- default (list .Release.Namespace) .Values.sparkNamespaces | uniq | toJson }}
+{{- end }}
+
+{{- define "sparkbroker.tokensSecret" -}}
+{{- default (printf "%s-tokens" (include "sparkbroker.fullname" .)) .Values.tokens.secretName }}
+{{- end }}
+
+{{- define "sparkbroker.tlsSecret" -}}
+{{- default (printf "%s-tls" (include "sparkbroker.fullname" .)) .Values.tls.secretName }}
+{{- end }}
+
+{{- /* Where an operator's token is; empty: nowhere. */}}
+{{- define "sparkbroker.operatorSecret" -}}
+{{- if .Values.tokens.operatorSecretName -}}
+{{ .Values.tokens.operatorSecretName }}
+{{- else if not .Values.tokens.secretName -}}
+{{ include "sparkbroker.fullname" . }}-operator
+{{- end -}}
+{{- end }}
+
+{{- define "sparkbroker.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "sparkbroker.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- /* The command line's environment in pods that call the broker as its operator. */}}
+{{- define "sparkbroker.clientEnv" -}}
+- {name: SPARKBROKER_URL, value: "grpcs://{{ include "sparkbroker.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}"}
+- {name: SPARKBROKER_CA_FILE, value: /etc/sparkbroker-tls/{{ if .Values.tls.secretName }}ca.crt{{ else }}tls.crt{{ end }}}
+- {name: SPARKBROKER_TOKEN_FILE, value: /etc/sparkbroker-operator/token}
+- {name: HOME, value: /tmp}
+{{- end }}
