@@ -344,8 +344,8 @@ def errors_page() -> str:
         "Every error carries a `google.rpc.ErrorInfo` whose `reason` is the first column; the message says what was wrong "
         "and what would be right. Where waiting helps, a `google.rpc.RetryInfo` says how long."
     )
-    table = _table(["reason", "gRPC status", "meaning"], rows)
-    return f"# Errors\n\n{lead}\n\n## The broker's\n\n{table}\n\n## The client's\n\n{_client_errors()}\n"
+    shown = _table(["reason", "gRPC status", "meaning"], rows)
+    return f"# Errors\n\n{lead}\n\n## The broker's\n\n{shown}\n\n## The client's\n\n{_client_errors()}\n"
 
 
 def _client_errors() -> str:

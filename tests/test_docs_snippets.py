@@ -55,6 +55,14 @@ def test_python_is_python(page, text):
     compile(text, str(page), "exec")
 
 
+def test_the_table_of_pod_settings_has_each_once():
+    from sparkbroker.broker.domain.pod_settings import SETTINGS
+
+    rows = (ROOT / "docs" / "reference" / "pod-settings.md").read_text().splitlines()
+    names = [name for row in rows if row.startswith("| `") for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(names) == sorted(SETTINGS)
+
+
 @pytest.mark.parametrize(
     "text",
     [pytest.param(text, id=page.stem) for page, text in fences("toml") if "[capacity" in text or "[profiles" in text],

@@ -15,7 +15,7 @@ from tests.airflow.processes import Service, until
 ROOT: Final = Path(__file__).parents[2]
 PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 SMALL: Final = ROOT / "tests" / "torture" / "small_broker.py"
-TTL: Final = 5
+TTL: Final = 10
 """Seconds without a renewal after which a holder counts as gone."""
 ENDED: Final = ("RELEASED", "EXPIRED", "FAILED", "PREEMPTED")
 CONFIG: Final = """

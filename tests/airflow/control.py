@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 PROGRAM: Final = Path(__file__).with_name("control_program.py")
-CALL: Final = 60.0
+CALL: Final = 180.0
 
 
 class RestControl:

@@ -22,7 +22,7 @@ WRITTEN: dict[str, tuple[Any, dict[str, Any]]] = {
     "executor_cores": ("{{ 3 }}", {"executor_cores": 3}),
     "executor_memory": ("{{ 3 }}g", {"executor_memory": "3g"}),
     "executor_memory_overhead": ("{{ 1 }}g", {"executor_memory_overhead": "1g"}),
-    "conf": ({"spark.{{ params.p }}": "{{ 1 }}", "spark.b": None}, {"conf": {"spark.p": "1", "spark.b": None}}),
+    "conf": ({"spark.a": "{{ 1 }}", "spark.b": None}, {"conf": {"spark.a": "1", "spark.b": None}}),
     "packages": (["g:{{ params.p }}:1"], {"packages": ["g:p:1"]}),
     "jars": ("{{ 'a.jar,b.jar' }}", {"jars": ["a.jar", "b.jar"]}),
     "py_files": (["{{ params.p }}.py"], {"py_files": ("p.py",)}),
@@ -52,6 +52,15 @@ OPERATORS: dict[type, dict[str, Any]] = {
 }
 
 
+@pytest.fixture
+def shared_lease(small_broker):
+    """Its name; nobody is attached to it."""
+    lease = small_broker.client.acquire(sharing="SHARED")
+    lease.wait_ready()
+    yield lease.name
+    small_broker.client.release(lease.name)
+
+
 def test_the_list_is_complete():
     assert tuple(WRITTEN) == request.LEASE_ARGUMENTS
 
@@ -78,17 +87,15 @@ def test_each_argument_may_be_mapped(airflow_home, operator: Any):
     assert set(mapped) <= set(task.template_fields)
 
 
-def test_what_says_nothing_of_a_lease_that_is_there_is_told(small_broker, run_dag):
-    with small_broker.client.lease(sharing="SHARED") as shared:
-        run = run_dag(f"""
-            from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
-            def compute(lease):
-                return lease.name
-            with DAG("idle", schedule=None) as dag:
-                SparkSessionOperator(
-                    task_id="t", python_callable=compute, lease="{shared.name}", cores=2, lease_key="k", app_name="told"
-                )
-        """)  # fmt: skip
-        shared.release(everyone=True)
-    assert run.xcom("t") == shared.name
+def test_what_says_nothing_of_a_lease_that_is_there_is_told(shared_lease, run_dag):
+    run = run_dag(f"""
+        from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
+        def compute(lease):
+            return lease.name
+        with DAG("idle", schedule=None) as dag:
+            SparkSessionOperator(
+                task_id="t", python_callable=compute, lease="{shared_lease}", cores=2, lease_key="k", app_name="told"
+            )
+    """)  # fmt: skip
+    assert run.xcom("t") == shared_lease
     assert "Without effect, as the lease is there already (`lease`): cores, lease_key" in run.log

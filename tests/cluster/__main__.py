@@ -22,20 +22,25 @@ from tests.cluster.problems import ClusterError
 from tests.cluster.processes import restart
 
 CHANGES = ("build", "up", "down", "image", "load", "restart")
+TOOLS = ("kubectl", "helm")
 
 
 def main() -> int:
     """Runs one command; 0, or 1 with a sentence on stderr."""
-    args = _parser().parse_args()
+    words = sys.argv[1:]
+    if words[:1] and words[0] in TOOLS:  # argparse would take their options for its own.
+        return subprocess.run([BIN / words[0], "--kubeconfig", KUBECONFIG, *words[1:]], check=False).returncode
+    args = _parser().parse_args(words)
     try:
         with _alone() if args.command in CHANGES else nullcontext():
-            return _run(args)
+            _run(args)
     except ClusterError as error:
         print(f"cluster: {error}", file=sys.stderr)
         return 1
+    return 0
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> None:
     match args.command:
         case "build":
             build()
@@ -56,9 +61,6 @@ def _run(args: argparse.Namespace) -> int:
             if not KUBECONFIG.exists():
                 raise ClusterError("the cluster isn't up")
             print(KUBECONFIG)
-        case "kubectl" | "helm" as tool:
-            return subprocess.run([BIN / tool, "--kubeconfig", KUBECONFIG, *args.arguments], check=False).returncode
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,10 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         "name", help="for example apiserver, or kubelet-node1"
     )
     commands.add_parser("kubeconfig", help="print the path of the running cluster's kubeconfig")
-    for tool in ("kubectl", "helm"):
-        commands.add_parser(tool, help=f"run the cluster's own {tool}").add_argument(
-            "arguments", nargs=argparse.REMAINDER
-        )
+    for tool in TOOLS:
+        commands.add_parser(tool, help=f"run the cluster's own {tool}, with all that follows as its arguments")
     return parser
 
 

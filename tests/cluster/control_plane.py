@@ -75,6 +75,7 @@ def _start_api_server() -> None:
             f"--cert-dir={PKI}",
             f"--token-auth-file={PKI}/tokens.csv",
             "--authorization-mode=Node,RBAC",
+            "--allow-privileged",  # As everywhere: what forbids it is admission.
             "--enable-admission-plugins=NodeRestriction",
             f"--service-cluster-ip-range={SERVICE_NETWORK}",
             "--service-account-issuer=https://kubernetes.default.svc",

@@ -34,7 +34,7 @@ def values(namespace):
         "capacity": "[capacity.cluster]\ncpu = 4\nmemory = '8g'\n",
         "queues": "[queues.default]\n",
         "profiles": (
-            "[profiles.default]\nprovisioner = 'kubernetes'\npool = 'cluster'\nexecutors = { min_count = 0, max_count = 1 }\n"
+            "[profiles.default]\nprovisioner = 'kubernetes'\npool = 'cluster'\nexecutors = { min_count = 1, max_count = 1, cores = 1, memory = '512m' }\n"
             "driver = { cores = 1, memory = '600m' }\n"
             f"[profiles.default.pod]\nimage = '{SPARK_IMAGE}'\nimage_pull_policy = 'IfNotPresent'\n"
             f"namespace = '{namespace}'\nservice_account = 'sparkbroker-driver'\n"

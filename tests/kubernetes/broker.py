@@ -21,8 +21,8 @@ CONFIG: Final = """
 [server]
 log_format = "json"
 [leases]
-wait_ttl = "120s"
-unattended_ttl = "120s"
+wait_ttl = "600s"
+unattended_ttl = "600s"
 default_profile = "pods"
 [capacity.cluster]
 cpu = "{cpu}"

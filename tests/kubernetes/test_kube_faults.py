@@ -1,14 +1,17 @@
 """What goes wrong on a cluster ends in a state, a reason that needs no kubectl, and freed capacity."""
 
 import asyncio
+from http import HTTPStatus
 
 import pytest
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
+from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import owned
 from sparkbroker.broker.adapters.kubernetes_provisioner._watch import PodWatch
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.kubernetes.broker import broker
+from tests.kubernetes.space import ADMIN
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
@@ -185,8 +188,15 @@ async def test_an_executor_that_is_evicted_is_replaced(space, tmp_path):
         await running.until_free(space)
 
 
-async def test_a_watch_from_a_version_that_is_gone(space):
+async def test_a_watch_from_a_version_that_is_gone(space, need):
     """The API server answers 410; everything is listed again, and followed from there."""
+    exact = [("resourceVersion", "1"), ("resourceVersionMatch", "Exact")]
+    code = HTTPStatus.OK.value
+    try:
+        await space.api.call(ADMIN, "GET", f"{space.path}/pods", query=exact)
+    except ApiFailed as error:
+        code = error.code
+    need(code == HTTPStatus.GONE, "a cluster that is old enough to have forgotten its first version (5 minutes)")
     watch = PodWatch(Cluster(space.api), space.name, owned("o"), lambda _: None)
     watch._version = "1"
     running = asyncio.get_running_loop().create_task(watch.run())

@@ -192,3 +192,12 @@ def test_answers_become_sentences(code, message, words, retryable):
 def test_an_answer_that_is_no_status_is_told_as_it_is():
     assert "<html>" in failure(CREATE, 502, b"<html>bad gateway").message
     assert unanswered(CREATE, "refused").retryable
+
+
+def test_the_drivers_own_secret_may_still_come():
+    """A broker that was killed between the pod and its Secret makes it when it is back."""
+    for name, hopeless in (("sparkbroker-d1", False), ("lake", True)):
+        text = f'MountVolume.SetUp failed for volume "x" : secret "{name}" not found'
+        found = hindrance_by_events([Event(reason="FailedMount", message=text)])
+        assert found is not None
+        assert found.hopeless is hopeless

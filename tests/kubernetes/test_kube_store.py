@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparkbroker.broker.adapters.kubernetes_provisioner._driver import KnownDriver
 from sparkbroker.broker.adapters.kubernetes_provisioner._logs import Redactor, Tail, last_lines, read_saved, write_saved
-from sparkbroker.broker.adapters.kubernetes_provisioner._pods import POD, Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._pods import BOOKMARK, POD, Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import Hindrance
 from sparkbroker.broker.adapters.kubernetes_provisioner._store import PodStore
 from sparkbroker.broker.adapters.kubernetes_provisioner._throttle import Bucket
 from sparkbroker.broker.adapters.kubernetes_provisioner._verdict import Evidence, observation
@@ -218,3 +220,25 @@ async def test_the_end_of_a_log_is_saved_at_its_own_offset(tmp_path):
     write_saved(path, shorter)
     assert [chunk async for chunk in read_saved(path, 0, 0)] == [(b"hree\nfour\n", 19)]
     assert [chunk async for chunk in read_saved(tmp_path / "none", 0, 0)] == []
+
+
+def test_what_looks_hopeless_for_a_while_is_given_up():
+    """Events, which know nothing of an image, take nothing back."""
+    driver = KnownDriver(ID, "token")
+    stuck = pod("a", status=state("waiting", reason="ErrImageNeverPull"))
+    assert driver.hopeless(stuck, 0.0) == ""
+    driver.told = None
+    assert driver.hopeless(stuck, 10.0) == ""
+    assert "is not on the node" in driver.hopeless(stuck, 15.0)
+    assert driver.hopeless(pod("a", 2, status=RUNNING), 16.0) == ""
+    assert driver.hopeless(stuck, 17.0) == ""
+    driver.told = Hindrance(message="a volume", hopeless=True)
+    creating = pod("a", 3, status=state("waiting", reason="ContainerCreating"))
+    assert driver.hopeless(creating, 31.0) == ""
+    assert driver.hopeless(creating, 32.0) == "a volume"
+
+
+def test_a_bookmark_is_no_pod():
+    """As API servers write it: lists are null."""
+    line = b'{"kind":"Pod","metadata":{"resourceVersion":"5","creationTimestamp":null},"spec":{"containers":null}}'
+    assert BOOKMARK.decode(line).metadata.resource_version == "5"

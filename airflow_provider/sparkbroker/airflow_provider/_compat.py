@@ -21,17 +21,13 @@ if AIRFLOW_3 or TYPE_CHECKING:
         BaseHook,
         BaseOperator,
         BaseOperatorLink,
-        Context,
-        TaskGroup,
         XComArg,
-        get_current_context,
         setup,
         task,
         teardown,
     )
     from airflow.sdk.bases.decorator import (
         DecoratedOperator,
-        KeywordParameters,
         TaskDecorator,
         determine_kwargs,
         task_decorator_factory,
@@ -44,7 +40,6 @@ if AIRFLOW_3 or TYPE_CHECKING:
         AirflowNotFoundException,
         AirflowSkipException,
         AirflowTaskTimeout,
-        TaskDeferred,
     )
     from airflow.sdk.execution_time.xcom import XCom
     from airflow.sdk.log import mask_secret
@@ -58,17 +53,14 @@ else:
         AirflowNotFoundException,
         AirflowSkipException,
         AirflowTaskTimeout,
-        TaskDeferred,
     )
     from airflow.hooks.base import BaseHook
     from airflow.models import DAG, BaseOperator, XCom
     from airflow.models.baseoperatorlink import BaseOperatorLink
     from airflow.models.xcom_arg import XComArg
-    from airflow.operators.python import get_current_context
-    from airflow.utils.context import Context, context_merge
+    from airflow.utils.context import context_merge
     from airflow.utils.log.secrets_masker import mask_secret
-    from airflow.utils.operator_helpers import KeywordParameters, determine_kwargs
-    from airflow.utils.task_group import TaskGroup
+    from airflow.utils.operator_helpers import determine_kwargs
 
 try:
     from airflow.providers.standard.operators.python import PythonOperator
@@ -89,14 +81,10 @@ __all__ = [
     "BaseOperator",
     "BaseOperatorLink",
     "BaseTrigger",
-    "Context",
     "DecoratedOperator",
-    "KeywordParameters",
     "PythonOperator",
     "StartTriggerArgs",
     "TaskDecorator",
-    "TaskDeferred",
-    "TaskGroup",
     "TriggerEvent",
     "XCom",
     "XComArg",
@@ -105,7 +93,6 @@ __all__ = [
     "context_merge",
     "default_deferrable",
     "determine_kwargs",
-    "get_current_context",
     "link_from_xcom",
     "mask_secret",
     "note_assets",

@@ -1,6 +1,7 @@
 """What a task brings into its Spark session, and what differs between a classic session and one of Spark Connect."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,40 @@ def is_connect(spark: Any) -> bool:
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
-def add(spark: Any, options: Options, *, folder: str) -> None:
-    """Add the files to the session. Raise InvalidArgument for one that isn't there."""
-    py_files = resolve(options.py_files, "py_files", folder)
-    files = resolve(options.files, "files", folder)
-    archives = resolve(options.archives, "archives", folder)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifacts:
+    """The files that a task brings into its session: absolute paths on this machine, or URLs."""
+
+    py_files: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.py_files or self.files or self.archives)
+
+
+def find(options: Options, folder: str) -> Artifacts:
+    """Those that the task names; relative ones are looked for as ``resolve`` does. Raise InvalidArgument."""
+    return Artifacts(
+        py_files=resolve(options.py_files, "py_files", folder),
+        files=resolve(options.files, "files", folder),
+        archives=resolve(options.archives, "archives", folder),
+    )
+
+
+def add(spark: Any, brought: Artifacts) -> None:
+    """Add the files to the session. Raises what Spark raises."""
     if is_connect(spark):
-        for paths, kind in ((py_files, "pyfile"), (files, "file"), (archives, "archive")):
+        for paths, kind in ((brought.py_files, "pyfile"), (brought.files, "file"), (brought.archives, "archive")):
             if paths:
                 spark.addArtifacts(*paths, **{kind: True})
         return
     context = spark.sparkContext
-    for path in py_files:
+    for path in brought.py_files:
         context.addPyFile(path)
-    for path in files:
+    for path in brought.files:
         context.addFile(path, recursive=Path(path).is_dir())
-    for path in archives:
+    for path in brought.archives:
         context.addArchive(path)
 
 
@@ -67,12 +86,12 @@ def dag_folder(context: Any) -> str:
     return str(Path(fileloc).parent) if fileloc else ""
 
 
-def resolve(paths: Sequence[str], argument: str, folder: str) -> list[str]:
+def resolve(paths: Sequence[str], argument: str, folder: str) -> tuple[str, ...]:
     """Paths of files: relative ones are looked for beside the DAG, then in the working folder. URLs are left alone.
 
-    A name after ``#`` (of an archive) stays.
+    A name after ``#`` (of an archive) stays. Raise InvalidArgument for one that isn't there.
     """
-    return [path if "://" in path else _found(path, argument, folder) for path in paths]
+    return tuple(path if "://" in path else _found(path, argument, folder) for path in paths)
 
 
 def _found(path: str, argument: str, folder: str) -> str:

@@ -39,11 +39,6 @@ def wanted(function: Callable[..., Any]) -> frozenset[str]:
     return found
 
 
-def check(function: Callable[..., Any]) -> None:
-    """Errors as of ``wanted``."""
-    wanted(function)
-
-
 def without_injected(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function behind a signature without INJECTED; called directly, it is the function itself.
 

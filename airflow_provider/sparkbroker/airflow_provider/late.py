@@ -5,12 +5,12 @@ from datetime import timedelta
 
 
 def has_template(value: object) -> bool:
-    """Whether text in it, at any depth, is a template of Jinja's."""
+    """Whether text in it, at any depth, is a template of Jinja's. Keys of mappings are rendered nowhere."""
     match value:
         case str():
             return "{{" in value or "{%" in value
         case Mapping():
-            return any(has_template(key) or has_template(item) for key, item in value.items())
+            return any(has_template(item) for item in value.values())
         case list() | tuple():
             return any(has_template(item) for item in value)
         case _:

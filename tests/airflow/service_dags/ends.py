@@ -66,6 +66,7 @@ COMMON: dict[str, Any] = {"start_date": datetime(2024, 1, 1, tzinfo=UTC), "catch
 LEASE: dict[str, Any] = {
     "python_callable": compute,
     "deferrable": True,
+    "retry_delay": timedelta(seconds=1),  # a task that is cleared while it runs is up for retry
     "lease_queue": "{{ dag_run.conf.get('queue', 'default') }}",
 }
 

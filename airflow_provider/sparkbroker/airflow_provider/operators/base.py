@@ -120,9 +120,10 @@ class SparkLeaseOperator(AskingOperator):
         if not is_local(lease):
             driver_log.show_tail(self.log, lease.name, lambda: lease.logs(tail_lines=driver_log.TAIL_LINES))
         ti = context["ti"]
-        tries_left = bool(self.retries) and ti.try_number <= ti.max_tries and not failures.is_permanent(error)
-        ours = self.lease is None and self.lease_options().on_retry == "reattach" and lease.attached
-        if tries_left and ours and isinstance(error, Exception):
+        tries_left = bool(self.retries) and ti.try_number <= ti.max_tries
+        if not tries_left or failures.is_permanent(error) or not isinstance(error, Exception):
+            return
+        if self.lease is None and lease.attached and self.lease_options().on_retry == "reattach":
             self.log.info("%s is kept for the next try", lease.name)
             lease.detach()
 
@@ -137,6 +138,7 @@ class SparkLeaseOperator(AskingOperator):
     def session(self, context: Any, lease: "Lease") -> Iterator[Any]:
         """A Spark session on the lease, for the body, with the task's files and OpenLineage's parent in it."""
         options = self.lease_options()
+        brought = artifacts.find(options, artifacts.dag_folder(context))
         name = options.app_name or identity.TaskIdentity.of(context["ti"]).lease_key()
         connection = None if is_local(lease) else lease.connection()
         if connection is not None and self.runs_python:
@@ -144,7 +146,7 @@ class SparkLeaseOperator(AskingOperator):
         with lease.session(api=self.api, app_name=name) as spark:
             self._spark = spark
             try:
-                artifacts.add(spark, options, folder=artifacts.dag_folder(context))
+                artifacts.add(spark, brought)
                 for key, value in openlineage.parent_conf(context).items():
                     spark.conf.set(key, value)
                 self._push_ui_link(context, lease, artifacts.ui_of(spark, connection))

@@ -84,14 +84,14 @@ class SparkScriptOperator(SparkLeaseOperator):
         folder = artifacts.dag_folder(context)
         (script,) = artifacts.resolve([self.script], "script", folder)
         options = request.options(self.lease_arguments())
-        py_files = artifacts.resolve(options.py_files, "py_files", folder)
+        brought = artifacts.find(options, folder)
         command = [self.python or sys.executable, script, *_texts(self.arguments, "arguments")]
         given = _environment(self.env)
         self.log.info("Running %s", shlex.join(command))
-        with self._spark_variables(context, lease, options, command[0]) as variables:
+        with self._spark_variables(context, lease, options.app_name, brought, command[0]) as variables:
             # Without it, a driver of its own would start the first python3 of the PATH for Python functions.
             worker = {"PYSPARK_PYTHON": command[0], **os.environ}
-            environment = _merged(worker, given, variables, py_files)
+            environment = _merged(worker, given, variables, brought.py_files)
             status = run_child(
                 command,
                 environment=environment,
@@ -106,7 +106,7 @@ class SparkScriptOperator(SparkLeaseOperator):
 
     @contextmanager
     def _spark_variables(
-        self, context: Any, lease: "Lease", options: request.Options, python: str
+        self, context: Any, lease: "Lease", app_name: str, brought: artifacts.Artifacts, python: str
     ) -> Iterator[dict[str, str]]:
         """What makes the pyspark of ``python`` open the lease's session; secret."""
         from sparkbroker.client import ConnectConnection  # noqa: PLC0415  parsing a DAG is to load little
@@ -115,17 +115,16 @@ class SparkScriptOperator(SparkLeaseOperator):
         if python == sys.executable:
             check_pyspark()
         connection = lease.connection()
-        dag_folder, conf = artifacts.dag_folder(context), openlineage.parent_conf(context)
+        conf = openlineage.parent_conf(context)
         with tempfile.TemporaryDirectory(prefix="sparkbroker-") as folder:
             if not isinstance(connection, ConnectConnection):
-                settings = {"spark.app.name": options.app_name or lease.name, **conf}
-                yield _local(connection, settings, options, dag_folder, Path(folder))
+                yield _local(connection, {"spark.app.name": app_name or lease.name, **conf}, brought, Path(folder))
                 return
             if connection.python_version:
                 artifacts.check_python(connection.python_version, _version(python))
             self._push_ui_link(context, lease, connection.ui_url)
-            if conf or options.py_files or options.files or options.archives:
-                _prepare_session(connection, conf, options, dag_folder)
+            if conf or brought:
+                _prepare_session(connection, conf, brought)
             yield _connect(connection, Path(folder))
 
 
@@ -198,15 +197,13 @@ def _connect(connection: "ConnectConnection", folder: Path) -> dict[str, str]:
     return variables
 
 
-def _prepare_session(
-    connection: "ConnectConnection", conf: Mapping[str, str], options: request.Options, folder: str
-) -> None:
+def _prepare_session(connection: "ConnectConnection", conf: Mapping[str, str], brought: artifacts.Artifacts) -> None:
     """Give files and conf to the session that the program will have, and leave that session open."""
     from pyspark.sql.connect.session import SparkSession  # noqa: PLC0415  parsing a DAG doesn't load it
 
     spark = SparkSession.builder.remote(connection.url()).create()
     try:
-        artifacts.add(spark, options, folder=folder)
+        artifacts.add(spark, brought)
         for key, value in conf.items():
             spark.conf.set(key, value)
     finally:
@@ -214,18 +211,18 @@ def _prepare_session(
 
 
 def _local(
-    connection: "LocalConnection", more: Mapping[str, str], options: request.Options, dag_folder: str, folder: Path
+    connection: "LocalConnection", more: Mapping[str, str], brought: artifacts.Artifacts, folder: Path
 ) -> dict[str, str]:
     """A file of properties: the command line of a JVM can be read by others."""
     from sparkbroker.client._jvm import packaged_java  # noqa: PLC0415  as above
 
-    brought = {
-        "spark.submit.pyFiles": artifacts.resolve(options.py_files, "py_files", dag_folder),
-        "spark.files": artifacts.resolve(options.files, "files", dag_folder),
-        "spark.archives": artifacts.resolve(options.archives, "archives", dag_folder),
+    lists = {
+        "spark.submit.pyFiles": brought.py_files,
+        "spark.files": brought.files,
+        "spark.archives": brought.archives,
     }
     settings = {**more, **connection.conf, "spark.master": connection.master}
-    settings |= {key: ",".join(paths) for key, paths in brought.items() if paths}
+    settings |= {key: ",".join(paths) for key, paths in lists.items() if paths}
     file = folder / "spark.conf"
     file.touch(mode=0o600)
     file.write_text("".join(f"{_property(key)}={_property(value)}\n" for key, value in settings.items()))

@@ -31,6 +31,8 @@ class LeaseTrigger(BaseTrigger):
     who ends the task ends the lease; that is ``on_kill``, which Airflow has since 3.3.
     """
 
+    template_fields: tuple[str, ...]
+
     def __init__(
         self,
         *,
@@ -76,7 +78,7 @@ class LeaseTrigger(BaseTrigger):
 
         environment = jinja_env or self.get_template_env()
         environment.undefined = StrictUndefined
-        names: tuple[str, ...] = self.template_fields
+        names = self.template_fields
         for name in names:
             self.template_fields = (name,)  # one at a time, to know which is broken
             try:

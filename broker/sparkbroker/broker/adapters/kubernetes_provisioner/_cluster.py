@@ -15,6 +15,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manifest
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import (
     API_STATUS,
+    BOOKMARK,
     EVENTS,
     POD,
     PODS,
@@ -78,7 +79,10 @@ class Cluster:
                     event: WatchEvent = _decode(WATCH_EVENT, line, call)
                     if event.type == "ERROR":
                         _raise(call, bytes(event.object))
-                    yield event.type, _decode(POD, event.object, call)
+                    if event.type == "BOOKMARK":
+                        yield event.type, Pod(metadata=_decode(BOOKMARK, event.object, call).metadata)
+                    else:
+                        yield event.type, _decode(POD, event.object, call)
         except ApiFailed as error:
             if error.code == HTTPStatus.GONE:
                 raise Expired from error

@@ -35,7 +35,8 @@ class KnownDriver:
         self.port_open: WallTime | None = None
         self.ready: WallTime | None = None
         self.trouble = ""
-        self.by_events = ""
+        self.told: Hindrance | None = None
+        """What events told."""
         self.hopeless_since: float | None = None
         self.asked = False
         self.forced = False
@@ -86,24 +87,18 @@ class KnownDriver:
             found = hindrance_by_events(await cluster.events(pod.metadata.namespace, pod.metadata.uid))
         except ApiFailed:
             return False  # a hint that isn't given: what its status says goes on being told
-        before, self.by_events = self.by_events, found.message if found is not None else ""
-        self._judge(found, now)
-        return self.by_events != before
+        before, self.told = self.told, found
+        return self.told != before
 
     def hopeless(self, pod: Pod, now: float) -> str:
         """Why waiting for it is of no use, once that has been so for a while; empty: it may still come."""
-        found = hindrance(pod)
-        if found is not None or not self.by_events:
-            self._judge(found, now)
-        if self.hopeless_since is None or now - self.hopeless_since < BELIEVED_AFTER:
-            return ""
-        return found.message if found is not None else self.by_events
-
-    def _judge(self, found: Hindrance | None, now: float) -> None:
+        found = hindrance(pod) or self.told
         if found is None or not found.hopeless:
             self.hopeless_since = None
-        elif self.hopeless_since is None:
+            return ""
+        if self.hopeless_since is None:
             self.hopeless_since = now
+        return found.message if now - self.hopeless_since >= BELIEVED_AFTER else ""
 
 
 def is_running(pod: Pod) -> bool:

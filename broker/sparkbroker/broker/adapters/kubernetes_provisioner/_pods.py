@@ -210,6 +210,12 @@ class WatchEvent(_Camel, frozen=True, kw_only=True):
     object: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class Bookmark(_Camel, frozen=True, kw_only=True):
+    """The object of an event that only tells a version: a Pod in name alone, with null where a pod has lists."""
+
+    metadata: Metadata
+
+
 class ApiStatus(_Camel, frozen=True, kw_only=True):
     """What the API server says of a failure."""
 
@@ -238,5 +244,6 @@ class EventList(_Camel, frozen=True, kw_only=True):
 POD: Final = msgspec.json.Decoder(Pod)
 PODS: Final = msgspec.json.Decoder(PodList)
 WATCH_EVENT: Final = msgspec.json.Decoder(WatchEvent)
+BOOKMARK: Final = msgspec.json.Decoder(Bookmark)
 API_STATUS: Final = msgspec.json.Decoder(ApiStatus)
 EVENTS: Final = msgspec.json.Decoder(EventList)

@@ -301,7 +301,7 @@ class KubernetesProvisioner:
                 port_open=known.port_open,
                 ready=known.ready,
                 trouble=known.trouble,
-                by_events=known.by_events,
+                by_events=known.told.message if known.told is not None else "",
                 asked=known.asked,
                 executor_failure=watch.store.last_failure(driver_id),
                 log_tail=known.log_tail,

@@ -13,7 +13,7 @@ import msgspec
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import ContainerStatus, Event, Pod, Terminated
 from sparkbroker.broker.domain.driver import DriverExit
-from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER
+from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, NAME_PREFIX
 from sparkbroker.broker.domain.pod_sizing import Role
 
 LONGEST: Final = 400
@@ -32,6 +32,9 @@ _HOPELESS: Final = frozenset({"InvalidImageName", "ErrImageNeverPull", "CreateCo
 _USUAL: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 _NO_CLAIMS: Final = re.compile(r",? ?no new claims to deallocate")
 _MOUNT: Final = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
+_OWN_SECRET: Final = f'secret "{NAME_PREFIX}'
+"""The driver's own is made after its pod, by a broker that was killed in between when it is back; the node, which tries
+again ever more rarely, sees it up to two minutes later."""
 _SANDBOX: Final = frozenset({"FailedCreatePodSandBox", "FailedCreatePodContainer", "NetworkNotReady"})
 
 
@@ -64,7 +67,7 @@ def _of_container(status: ContainerStatus) -> Hindrance | None:
     waiting = status.state.waiting
     if waiting is None or waiting.reason in _USUAL:
         return None
-    hopeless = waiting.reason in _HOPELESS
+    hopeless = waiting.reason in _HOPELESS and _OWN_SECRET not in waiting.message
     if waiting.reason in _PULL:
         what = f"the image of container {status.name} {_PULL[waiting.reason]}"
     elif waiting.reason == "CreateContainerConfigError":
@@ -85,7 +88,8 @@ def hindrance_by_events(events: Iterable[Event]) -> Hindrance | None:
         if event.reason in _MOUNT:
             missing = re.search(r'(secret|configmap|persistentvolumeclaim) "[^"]*" not found', event.message)
             text = missing[0] if missing else event.message
-            found = Hindrance(message=f"a volume can't be mounted: {_short(text)}", hopeless=missing is not None)
+            hopeless = missing is not None and _OWN_SECRET not in text
+            found = Hindrance(message=f"a volume can't be mounted: {_short(text)}", hopeless=hopeless)
         elif event.reason in _SANDBOX:
             found = Hindrance(message=f"its node can't start it: {_short(event.message)}")
         elif event.reason == "FailedScheduling" and found is None:
