@@ -32,7 +32,7 @@ cpu = "{cpu}"
 memory = "16g"
 [queues.default]
 [profiles.default]
-start_timeout = "120s"
+start_timeout = "300s"
 max_attempts = 1
 {profile}
 [profiles.default.driver]

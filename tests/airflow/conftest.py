@@ -135,9 +135,6 @@ def make_broker(core_environment: None, state_folder: Path) -> Iterator[Callable
 
 
 LAST = ("test_slots.py", "test_ends.py")
-"""What needs a whole Airflow, in this order: it is started after all else, which it would slow down."""
-
-
 TIMEOUT = 240
 """Seconds: Airflow's import and its database are the first test's, on a machine whose disk is cold."""
 
@@ -147,7 +144,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in here:
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TIMEOUT))
-    items.sort(key=lambda item: LAST.index(item.path.name) if item in here and item.path.name in LAST else -1)
+    items.sort(key=lambda item: _rank(item) if item in here else 0)
+
+
+def _rank(item: pytest.Item) -> int:
+    """What needs a whole Airflow comes last: that is started after all else, which it would slow down."""
+    if item.path.name in LAST:
+        return 2 + LAST.index(item.path.name)
+    return int("airflow_services" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")

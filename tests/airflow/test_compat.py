@@ -1,7 +1,10 @@
 """The predecessor's arguments: each is in the table, has an effect or a warning, and none of its defects is back."""
 
+import json
+import subprocess
 import warnings
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,7 @@ from sparkbroker.airflow_provider.compat.mapping import lease_arguments, memory_
 from sparkbroker.airflow_provider.compat.resources import JvmUnit, K8sUnit
 from sparkbroker.airflow_provider.request import ask
 
+BROKER_PYTHON = Path(__file__).parents[2] / ".venv" / "bin" / "python"
 CONNECT = SparkBaseConf(deploy_mode=SparkDeployMode.CONNECT)
 
 
@@ -135,13 +139,60 @@ def test_pod_settings_of_driver_and_executors_are_merged_and_kept_apart():
         driver=SparkDriverConf(image="both", pod_labels={"a": "b"}),
         executors=SparkExecutorConf(image="both", pod_labels={"a": "c"}, service_account_name=Sentinel.AUTODETECT),
     )
-    assert found.arguments["pod"] == {"image": "both", "driver_labels": {"a": "b"}, "executor_labels": {"a": "c"}}
+    assert found.arguments["pod"] == {
+        "image": "both",
+        "driver_template": {"metadata": {"labels": {"a": "b"}}},
+        "executor_template": {"metadata": {"labels": {"a": "c"}}},
+    }
+
+
+def test_every_pod_setting_is_one_that_the_broker_knows():
+    """Agreeing and not: a broker's own reader is asked."""
+    secret = {"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+    settings: dict[str, Any] = {
+        "pod_labels": {"a": "b"},
+        "pod_annotations": {"c": "d"},
+        "aws_role_arn": "arn:aws:iam::1:role/r",
+        "tolerations": [{"key": "spark", "operator": "Exists"}],
+        "node_selector": {"disk": "ssd"},
+        "node_affinity": {"preferredDuringSchedulingIgnoredDuringExecution": []},
+        "volumes": [{"name": "v", "emptyDir": {}}],
+        "volume_mounts": [{"name": "v", "mountPath": "/v"}],
+        "environment_variables": [{"name": "A", "value": "1"}, secret],
+        "image": "both:1",
+        "service_account_name": "robot",
+    }
+    agreed = mapped(driver=SparkDriverConf(**settings), executors=SparkExecutorConf(**settings)).arguments["pod"]
+    assert agreed["env"] == {"A": "1", "S": secret["valueFrom"]}
+    assert agreed["executor_service_account"] == "robot"
+    assert not {"driver_template", "executor_template"} & agreed.keys()
+    apart = mapped(driver=SparkDriverConf(**settings), executors=SparkExecutorConf()).arguments["pod"]
+    assert apart["driver_template"]["spec"]["containers"][0] == {
+        "name": "spark-kubernetes-driver",
+        "env": settings["environment_variables"],
+        "volumeMounts": settings["volume_mounts"],
+    }
+    assert "executor_template" not in apart
+    for pod in (agreed, apart):
+        program = (
+            "import json, sys\nfrom sparkbroker.broker.domain.pod_settings import parse_pod\n"
+            "parse_pod(json.load(sys.stdin), 'pod')"
+        )
+        command = [str(BROKER_PYTHON), "-c", program]
+        read = subprocess.run(command, input=json.dumps(pod), text=True, capture_output=True, check=False)
+        assert read.returncode == 0, read.stderr
+
+
+def test_two_images_are_not_kept_apart():
+    found = mapped(driver=SparkDriverConf(image="one"), executors=SparkExecutorConf(image="other"))
+    assert found.arguments["pod"] == {"image": "one"}
+    assert any("SparkExecutorConf.image has no effect here" in sentence for sentence in found.warnings)
 
 
 def test_pod_settings_without_pods_warn():
     found = mapped(SparkBaseConf(), SparkDriverConf(image="mine"))
     assert "pod" not in found.arguments
-    assert "the settings of pods (driver_image) has no effect" in found.warnings[0]
+    assert "the settings of pods (image) has no effect" in found.warnings[0]
     assert "executor_config" in found.warnings[0]
 
 

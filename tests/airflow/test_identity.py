@@ -73,8 +73,8 @@ def test_the_id_after_an_ended_lease_is_always_the_same():
         ({}, 2, "REPLACE"),
         ({"on_retry": "reattach"}, 1, "REATTACH"),
         ({"lease_key": "mine"}, 1, "FAIL"),
-        ({"lease_key": "mine"}, 2, "REPLACE"),
-        ({"lease_key": "mine", "on_retry": "reattach"}, 1, "REATTACH"),
+        ({"lease_key": "mine"}, 2, "FAIL"),
+        ({"lease_key": "mine", "on_retry": "reattach"}, 1, "FAIL"),
     ],
 )
 def test_an_earlier_lease_of_the_key(options, try_number, expected):
@@ -82,6 +82,25 @@ def test_an_earlier_lease_of_the_key(options, try_number, expected):
     asked = complete(who, **options)
     assert asked["on_existing"] == expected
     assert asked["key"] == options.get("lease_key", who.lease_key())
+
+
+@pytest.mark.parametrize(("on_retry", "expected"), [("replace", "REPLACE"), ("reattach", "REATTACH")])
+def test_a_live_lease_of_the_users_key_is_another_runs_or_an_earlier_trys(on_retry, expected):
+    first = complete(WHO, lease_key="mine", on_retry=on_retry)
+    assert identity.after_conflict(first, {"airflow_dag_id": "other"}) is None
+    assert identity.after_conflict(first, WHO.labels() | {"airflow_run_id": "another"}) is None
+    second = identity.after_conflict(first, WHO.labels() | {"team": "x"})
+    assert second["on_existing"] == expected
+    assert second == identity.after_conflict(first, WHO.labels()), "the same, however often it is asked for"
+    assert second["request_id"] != first["request_id"]
+
+
+def test_a_lease_of_another_spec_is_replaced_instead_of_reattached_to():
+    first = complete(WHO, on_retry="reattach")
+    assert first["on_existing"] == "REATTACH"
+    second = identity.after_conflict(first, WHO.labels())
+    assert second["on_existing"] == "REPLACE"
+    assert identity.after_conflict(second, WHO.labels()) is None
 
 
 def test_the_users_labels_win():

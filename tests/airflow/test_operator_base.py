@@ -99,6 +99,46 @@ def test_a_retry_replaces_the_lease_or_reattaches_to_it(small_broker, run_dag):
     assert state_of(small_broker.client.get(first)) == "RELEASED"
 
 
+def test_a_key_of_ones_own_that_another_has_is_left_to_it_by_every_try(small_broker, run_dag):
+    other = small_broker.client.acquire(key="mine", labels={"airflow_run_id": "another"})
+    other.wait_ready()
+    run = run_dag(f"""
+        {IMPORTS}
+        from datetime import timedelta
+        def compute(lease):
+            return lease.name
+        with DAG("own_key", schedule=None) as dag:
+            Session(
+                task_id="t", python_callable=compute, lease_key="mine", deferrable=False, retries=1,
+                retry_delay=timedelta(0),
+            )
+            Session(
+                task_id="in_trigger", python_callable=compute, lease_key="mine", deferrable=True, retries=1,
+                retry_delay=timedelta(0), on_retry="reattach",
+            )
+    """)  # fmt: skip
+    assert run.states == {"t": "failed", "in_trigger": "failed"}
+    assert f"lease_key: lease {other.name} of this key is live" in run.log
+    assert state_of(small_broker.client.get(other.name)) == "READY"
+    other.release()
+
+
+def test_a_shared_lease_that_was_not_acquired_is_no_wish_for_another(small_broker, run_dag):
+    run = run_dag(f"""
+        {IMPORTS}
+        @task
+        def nothing():
+            return None
+        def compute(lease):
+            return lease.name
+        with DAG("not_acquired", schedule=None) as dag:
+            Session(task_id="t", python_callable=compute, lease=nothing())
+    """)  # fmt: skip
+    assert run.states["t"] == "failed"
+    assert "lease: the task that acquires it has given none" in run.log
+    assert small_broker.lease_of("/t/") is None
+
+
 def test_a_task_attaches_to_a_shared_lease_and_leaves_it(small_broker, run_dag):
     shared = small_broker.client.acquire(key="shared", sharing="SHARED")
     shared.wait_ready()

@@ -203,6 +203,16 @@ def test_bad_values_name_the_argument(call, message):
         call()
 
 
+def test_the_version_is_that_of_the_python_that_runs_the_program(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 3.2\n")
+    python.chmod(0o755)
+    assert script_module._version(str(python)) == "3.2"
+    assert script_module._version(sys.executable) == f"{sys.version_info.major}.{sys.version_info.minor}"
+    with pytest.raises(InvalidArgument, match=r"python: '/nowhere/python' can't be run \(.*\); give a Python"):
+        script_module._version("/nowhere/python")
+
+
 # With Airflow.
 
 PROGRAM = """

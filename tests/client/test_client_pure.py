@@ -172,7 +172,15 @@ def test_a_program_may_name_its_request() -> None:
 
 
 def test_no_executors_is_not_the_same_as_unsaid() -> None:
-    assert acquire_request(client.Ask(executors=0), "id").spec.HasField("executors")
+    for ask in (client.Ask(executors=0), client.Ask(executors=(0, 0), executor_memory="2g")):
+        spec = acquire_request(ask, "id").spec
+        assert spec.HasField("executors")
+        assert spec.executors == pb.ExecutorSpec()
+
+
+def test_a_size_of_executors_alone_leaves_their_number_to_the_profile() -> None:
+    spec = acquire_request(client.Ask(executor_memory="2g"), "id").spec
+    assert spec.executors == pb.ExecutorSpec(size=pb.ContainerSize(memory="2g"))
     assert not acquire_request(client.Ask(), "id").spec.HasField("executors")
 
 

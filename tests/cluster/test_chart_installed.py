@@ -9,7 +9,7 @@ import os
 import select
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -70,6 +70,13 @@ def helm(tool, namespace, kubectl) -> Iterator[Callable[..., subprocess.Complete
     )  # fmt: skip
 
 
+@pytest.fixture
+def ends() -> Iterator[ExitStack]:
+    """What a failed test leaves open would keep the interpreter from ending."""
+    with ExitStack() as stack:
+        yield stack
+
+
 def state_of(kubectl, namespace) -> str:
     """What a reader of a failure wants to see."""
     words = (("get", "pods", "-o", "wide"), ("get", "events"), ("logs", f"deployment/{namespace}", "--tail=40"))
@@ -127,13 +134,13 @@ def test_installed_it_answers_and_its_pod_has_no_rights_on_its_node(helm, kubect
     assert "Read-only file system" in refused
 
 
-def test_a_session_survives_an_upgrade_and_an_uninstall_ends_it(helm, kubectl, tool, namespace, values, tmp_path):
+def test_a_session_survives_an_upgrade_and_an_uninstall_ends_it(helm, kubectl, tool, namespace, values, tmp_path, ends):
     helm("install", "r", str(CHART), "--wait", "--timeout=180s", values=values)
     token = secret(kubectl, namespace, f"{namespace}-operator", "token")
     authority = Path(tmp_path, "ca.crt")
     authority.write_text(secret(kubectl, namespace, f"{namespace}-tls", "tls.crt"))
     with forwarded(tool, namespace, f"service/{namespace}", 7077) as port:
-        broker = Broker(f"grpcs://localhost:{port}", token=token, ca_file=authority)
+        broker = ends.enter_context(Broker(f"grpcs://localhost:{port}", token=token, ca_file=authority))
         lease = broker.acquire(ttl=300, unattended_ttl=600, keep_when_holder_lost=True)
         lease.wait_ready(timeout=240)
         lease.attach("the test")
@@ -142,11 +149,11 @@ def test_a_session_survives_an_upgrade_and_an_uninstall_ends_it(helm, kubectl, t
     [(pod, uid)] = drivers(kubectl, namespace)
     with forwarded(tool, namespace, f"pod/{pod}", urlsplit(connection.endpoint).port) as spark_port:
         spark = remote_session(dataclasses.replace(connection, endpoint=f"sc://127.0.0.1:{spark_port}"))
+        ends.callback(spark.client.close)
         spark.sql("SELECT 42 AS answer").createTempView("kept")
         values["config"] += "\n[queues.another]\n"
         helm("upgrade", "r", str(CHART), "--wait", "--timeout=180s", values=values)
         assert spark.table("kept").first()[0] == 42
-        spark.client.close()
     assert secret(kubectl, namespace, f"{namespace}-operator", "token") == token
     # The same client, the same attachment: it connects anew by itself.
     with forwarded(tool, namespace, f"service/{namespace}", 7077, local=port):
@@ -156,7 +163,6 @@ def test_a_session_survives_an_upgrade_and_an_uninstall_ends_it(helm, kubectl, t
         assert lease.attached
         assert drivers(kubectl, namespace) == [(pod, uid)]
         helm("uninstall", "r", "--wait", "--timeout=180s")
-    broker.close()
     assert names_of(kubectl, namespace) == set()
     kinds = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
     left = kubectl("get", kinds, "-o", "name").stdout.split()

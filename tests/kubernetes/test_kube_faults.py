@@ -73,7 +73,8 @@ async def test_a_secret_that_does_not_exist(space, tmp_path):
 async def test_a_volume_that_does_not_exist(space, tmp_path):
     async with broker(tmp_path, space) as running:
         volumes = [{"name": "v", "configMap": {"name": "none"}}]
-        lease = await fails(running, space, executors=0, pod={"volumes": volumes})
+        mounts = [{"name": "v", "mountPath": "/v"}]
+        lease = await fails(running, space, executors=0, pod={"volumes": volumes, "volume_mounts": mounts})
     assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
     assert 'configmap "none" not found' in lease.message
 

@@ -12,6 +12,7 @@ from sparkbroker.airflow_provider.request import Options
 _LONGEST_KEY: Final = 256
 _LONGEST_LABEL: Final = 256
 _DIGEST: Final = 32
+_OWN_LABELS: Final = "airflow_"
 _NAMESPACE: Final = uuid.UUID("1e69a861-2b05-549b-a14a-69277592e4f0")
 
 
@@ -93,27 +94,43 @@ def complete_ask(
     """``ask`` as this try of this task sends it: with its key and labels (the user's own win), and with what becomes of an
     earlier lease of that key.
 
-    A key of the user's own is in no earlier try's hands at the first one: only a retry replaces its lease. A lease to which
-    a retry reattaches outlives a lost holder for ``retry_window`` seconds, what Airflow waits between two tries and more;
+    A key of the user's own may have a lease of another run or of somebody else, which isn't touched: see
+    ``after_conflict``. A lease to which a retry reattaches outlives a lost holder for ``retry_window`` seconds, what Airflow waits between two tries and more;
     0: there is no other try.
     """
     reattach = options.on_retry == "reattach"
-    on_existing = "REATTACH" if reattach else "REPLACE"
-    if options.lease_key and who.try_number <= 1 and not reattach:
-        on_existing = "FAIL"
+    on_own = "REATTACH" if reattach else "REPLACE"
     found = {
         **ask,
         "key": options.lease_key or who.lease_key(),
         "labels": who.labels() | dict(ask.get("labels", {})),
-        "on_existing": on_existing,
+        "on_existing": "FAIL" if options.lease_key else on_own,
         "request_id": request_id,
     }
+    if options.lease_key:
+        found["on_own"] = on_own
     if sharing is not None:
         found["sharing"] = sharing
     if reattach and retry_window:
         found["unattended_ttl"] = max(float(ask.get("unattended_ttl", 0.0)), retry_window)
         found["keep_when_holder_lost"] = True
     return found
+
+
+def after_conflict(ask: Mapping[str, Any], existing: Mapping[str, str]) -> dict[str, Any] | None:
+    """What to ask instead when the key has a live lease that ``ask`` doesn't allow for; None if that one is another's.
+
+    ``existing`` are that lease's labels. One of this task instance is replaced, or reattached to; if it is of another spec
+    than this try's it is replaced.
+    """
+    own = {key: value for key, value in ask["labels"].items() if key.startswith(_OWN_LABELS)}
+    if ask["on_existing"] == "REATTACH":
+        on_existing = "REPLACE"
+    elif "on_own" in ask and own.items() <= existing.items():
+        on_existing = ask["on_own"]
+    else:
+        return None
+    return {**ask, "on_existing": on_existing, "request_id": next_request_id(ask["request_id"], on_existing)}
 
 
 def longest_retry_delay(*, delay: float, retries: int, exponential: bool | float, most: float | None) -> float:

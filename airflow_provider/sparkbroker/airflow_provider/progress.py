@@ -12,8 +12,17 @@ class Teller:
 
     def tell(self, progress: Any) -> None:
         """A line, unless it would say nothing new."""
-        # Two that are equal in this need no second line: the message's numbers alone are none.
-        news = (progress.state, progress.reason, progress.position, progress.attempt, progress.broker_unreachable)
+        # Two that are equal in this need no second line. While it is queued the message's numbers alone are no news;
+        # while it starts the message is the phase: the process runs, the port is open, an image is pulled.
+        phase = progress.message if progress.state == "PROVISIONING" else ""
+        news = (
+            progress.state,
+            progress.reason,
+            progress.position,
+            progress.attempt,
+            progress.broker_unreachable,
+            phase,
+        )
         if news != self._told:
             self._told = news
             self._log.info("%s", sentence(progress))

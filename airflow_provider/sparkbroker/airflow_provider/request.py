@@ -119,9 +119,11 @@ def options(arguments: Mapping[str, Any]) -> Options:
 
 
 def client_ask(ask: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as keyword arguments of the client: a pair is a tuple there, and JSON has only lists."""
+    """The same as keyword arguments of the client: a pair is a tuple there, and JSON has only lists. ``on_own`` is for
+    ``identity.after_conflict``."""
     pair = ask.get("executors")
-    return dict(ask) | ({"executors": tuple(pair)} if isinstance(pair, list | tuple) else {})
+    given = {name: value for name, value in ask.items() if name != "on_own"}
+    return given | ({"executors": tuple(pair)} if isinstance(pair, list | tuple) else {})
 
 
 def _check_names(arguments: Mapping[str, Any]) -> None:

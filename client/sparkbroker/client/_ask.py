@@ -18,10 +18,11 @@ class Ask(TypedDict, total=False):
     """The arguments of ``acquire``, ``lease`` and ``session``. What is left out takes the profile's default.
 
     ``cores`` and ``memory`` are the driver's ("2g": Spark's notation); ``executors`` is how many, or the pair of
-    fewest and most. Durations are seconds or timedelta. ``key`` is the caller's own name for the lease, and
-    ``on_existing`` what happens when it has a live one. In ``conf``, None goes without a key that the profile sets by
-    default. ``pod`` are settings of its pods. ``request_id`` (a UUID; unset: a new one) makes the same request of a
-    program that was started anew the same lease. The rest is documented at LeaseSpec in broker.proto.
+    fewest and most: 0 is none, and unset the profile's number, of the size that is asked for. Durations are seconds or
+    timedelta. ``key`` is the caller's own name for the lease, and ``on_existing`` what happens when it has a live one.
+    In ``conf``, None goes without a key that the profile sets by default. ``pod`` are settings of its pods.
+    ``request_id`` (a UUID; unset: a new one) makes the same request of a program that was started anew the same lease.
+    The rest is documented at LeaseSpec in broker.proto.
     """
 
     profile: str
@@ -106,15 +107,17 @@ def _size(given: Mapping[str, Any], cores: str, memory: str, overhead: str) -> p
 
 def _executors(given: Mapping[str, Any]) -> pb.ExecutorSpec | None:
     size = _size(given, "executor_cores", "executor_memory", "executor_memory_overhead")
-    if "executors" not in given and size is None:
-        return None
-    value = given.get("executors", 1)
+    if "executors" not in given:
+        return None if size is None else pb.ExecutorSpec(size=size)  # how many is the profile's to say
+    value = given["executors"]
     pair = value if isinstance(value, tuple) else (value, value)
     if len(pair) != 2:
         raise InvalidRequest(f"executors: {value!r} is neither a number nor a pair (fewest, most)", field="executors")
     fewest, most = (_whole({"executors": number}, "executors", lowest=0) for number in pair)
     if fewest > most:
         raise InvalidRequest(f"executors: fewest is {fewest} and most is {most}; fewest first", field="executors")
+    if not most:
+        return pb.ExecutorSpec()  # with a size it would mean: the profile's number of them
     return pb.ExecutorSpec(size=size, min_count=fewest, max_count=most)
 
 

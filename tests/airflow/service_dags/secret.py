@@ -21,5 +21,10 @@ def tell(lease: Any) -> str:
 
 with DAG("secret", schedule=None, start_date=datetime(2024, 1, 1, tzinfo=UTC), catchup=False):
     SparkSessionOperator(
-        task_id="tell", python_callable=tell, conn_id="guarded", mode="LOCAL", deferrable=True, labels={"a": "{{ run_id }}"}
+        task_id="tell",
+        python_callable=tell,
+        conn_id="guarded",
+        mode="LOCAL",
+        deferrable=True,
+        labels={"a": "{{ run_id }}"},
     )

@@ -35,8 +35,6 @@ def _base() -> tuple[Argument, ...]:
 
 def _pod(name: str, of: str, *, conf: str) -> tuple[Argument, ...]:
     settings = (
-        ("image", "image"),
-        ("service_account_name", "service_account"),
         ("aws_role_arn", "annotations"),
         ("tolerations", "tolerations"),
         ("node_selector", "node_selector"),
@@ -60,9 +58,11 @@ def _pod(name: str, of: str, *, conf: str) -> tuple[Argument, ...]:
             note="the factor times the memory, at least 384 MiB; it was multiplied wrongly",
         ),
         *(
-            Argument(old=name + old, new="pod", note=f"`{new}`; `{conf}_{new}` where driver and executors differ")
+            Argument(old=name + old, new="pod", note=f"`{new}`; in `{conf}_template` where driver and executors differ")
             for old, new in settings
         ),
+        Argument(old=name + "image", new="pod", note="`image`, one for driver and executors"),
+        Argument(old=name + "service_account_name", new="pod", note=f"`{of}service_account`"),
         Argument(old=name + "container_name", new="", note="the broker names the containers"),
         Argument(old=name + "containers", new="", note="use the other settings, or a pod template in the profile"),
         Argument(old=name + "extra_java_options", new="conf", note=f"`spark.{conf}.extraJavaOptions`"),

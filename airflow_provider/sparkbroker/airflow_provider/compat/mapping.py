@@ -27,6 +27,14 @@ _AFFINITIES: Final = {
     "pod_affinity": "podAffinity",
     "pod_anti_affinity": "podAntiAffinity",
 }
+_OF_SPEC: Final = {
+    "tolerations": "tolerations",
+    "node_selector": "nodeSelector",
+    "affinity": "affinity",
+    "volumes": "volumes",
+}
+_OF_CONTAINER: Final = {"env": "env", "volume_mounts": "volumeMounts"}
+"""Pod settings by what they are called in a Pod's spec and in its container."""
 _ROLE: Final = "eks.amazonaws.com/role-arn"
 _NO_POD: Final = (
     "in client and local mode the driver is the task's own process, which Airflow shapes (executor_config); "
@@ -68,7 +76,7 @@ def lease_arguments(
         _count(mapped, executors)
     mapped.give("packages", _texts(base.jars))
     conf = _conf(base, driver, executors)
-    pod = _pod(base, driver, executors)
+    pod = _pod(mapped, base, driver, executors)
     if mode is SparkDeployMode.CONNECT:
         mapped.give("pod", pod)
     elif pod:
@@ -158,30 +166,33 @@ def _extra(mapped: Mapped, conf: dict[str, Any], extra: Mapping[str, Any]) -> No
             conf[key] = value
 
 
-def _pod(base: SparkBaseConf, driver: SparkDriverConf, executors: SparkExecutorConf) -> dict[str, Any]:
-    """One setting for both where they agree, ``driver_…`` and ``executor_…`` where they don't."""
+def _pod(mapped: Mapped, base: SparkBaseConf, driver: SparkDriverConf, executors: SparkExecutorConf) -> dict[str, Any]:
+    """The settings of both where they agree; where they don't, each one's template."""
     pod: dict[str, Any] = {
-        "namespace": None if base.kubernetes_namespace is Sentinel.AUTODETECT else base.kubernetes_namespace,
+        "image": driver.image or executors.image,
         "image_pull_policy": base.image_pull_policy,
         "image_pull_secrets": _texts(base.image_pull_secrets),
+        "namespace": _named(base.kubernetes_namespace),
+        "service_account": _named(driver.service_account_name),
+        "executor_service_account": _named(executors.service_account_name),
     }
+    if executors.image not in (None, pod["image"]):
+        mapped.warn("SparkExecutorConf.image", "a lease's driver and executors run one image, that of SparkDriverConf")
     ours, theirs = _pod_of(driver), _pod_of(executors)
-    for name in {**ours, **theirs}:
-        if ours.get(name) == theirs.get(name):
-            pod[name] = ours[name]
-        else:
-            pod[f"driver_{name}"] = ours.get(name)
-            pod[f"executor_{name}"] = theirs.get(name)
+    agreed = {name: value for name, value in ours.items() if theirs.get(name) == value}
+    pod |= agreed
+    if "env" in agreed:
+        pod["env"] = _environment(agreed["env"])
+    for of, settings in (("driver", ours), ("executor", theirs)):
+        pod[f"{of}_template"] = _template(of, {name: settings[name] for name in settings if name not in agreed})
     return {name: value for name, value in pod.items() if value not in (None, [], {})}
 
 
 def _pod_of(conf: SparkDriverConf | SparkExecutorConf) -> dict[str, Any]:
+    """By the names of pod settings, in Kubernetes' words."""
     role = None if conf.aws_role_arn in (None, Sentinel.AUTODETECT) else conf.aws_role_arn
-    account = None if conf.service_account_name is Sentinel.AUTODETECT else conf.service_account_name
     affinity = {new: plain(getattr(conf, old)) for old, new in _AFFINITIES.items() if getattr(conf, old) is not None}
     found = {
-        "image": conf.image,
-        "service_account": account,
         "annotations": {**(conf.pod_annotations or {}), **({_ROLE: role} if role else {})},
         "tolerations": conf.tolerations,
         "node_selector": conf.node_selector,
@@ -192,6 +203,27 @@ def _pod_of(conf: SparkDriverConf | SparkExecutorConf) -> dict[str, Any]:
         "labels": conf.pod_labels,
     }
     return {name: plain(value) for name, value in found.items() if value not in (None, [], {})}
+
+
+def _template(of: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of a Pod with these settings."""
+    metadata = {name: settings[name] for name in ("labels", "annotations") if name in settings}
+    spec = {written: settings[name] for name, written in _OF_SPEC.items() if name in settings}
+    container = {written: settings[name] for name, written in _OF_CONTAINER.items() if name in settings}
+    if container:
+        spec["containers"] = [{"name": f"spark-kubernetes-{of}", **container}]
+    return {name: part for name, part in (("metadata", metadata), ("spec", spec)) if part}
+
+
+def _environment(variables: Any) -> Any:
+    """As a pod setting: each name with its text, or with where its value comes from."""
+    if not isinstance(variables, list):
+        return variables
+    return {variable["name"]: variable.get("valueFrom", variable.get("value", "")) for variable in variables}
+
+
+def _named(value: Any) -> Any:
+    return None if value is Sentinel.AUTODETECT else value
 
 
 def plain(value: Any) -> Any:

@@ -64,6 +64,7 @@ class AskingOperator(BaseOperator):
         super().__init__(**kwargs)
         self.conn_id = conn_id
         self.lease = lease
+        self.lease_given = lease is not None  # rendered, it may be None, and that is no wish for a lease of its own
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         if api not in ("classic", "connect"):
             raise request.InvalidArgument("api", f"{api!r} is unknown", "give 'classic' or 'connect'")
@@ -131,8 +132,10 @@ class AskingOperator(BaseOperator):
     def _start_from_trigger_if_possible(self) -> None:
         """Airflow does as told here for tasks that aren't mapped, outside of ``dag.test``; ``execute`` does for the rest."""
         arguments = self.lease_arguments()
-        if not (START_FROM_TRIGGER and self.deferrable and self.lease is None):
+        if not (START_FROM_TRIGGER and self.deferrable) or self.lease_given:
             return
+        if self.execution_timeout is not None:
+            return  # which for Airflow would include the time in the queue
         if not (isinstance(self.conn_id, str) and late.is_plain(arguments)):
             return  # an XCom's value is known in the worker only
         if late.has_template([self.conn_id, arguments]) and _templates_in_its_own_way(self.get_dag()):

@@ -59,7 +59,7 @@ class SparkLeaseOperator(AskingOperator):
 
     def execute(self, context: Any) -> Any:
         """Acquire (deferred, or blocking) or attach; then compute."""
-        if self.lease is not None:
+        if self.lease_given:
             self._warn_of_idle_arguments()
             return self._hold_named(context, self.lease)
         try:
@@ -123,7 +123,7 @@ class SparkLeaseOperator(AskingOperator):
         tries_left = bool(self.retries) and ti.try_number <= ti.max_tries
         if not tries_left or failures.is_permanent(error) or not isinstance(error, Exception):
             return
-        if self.lease is None and lease.attached and self.lease_options().on_retry == "reattach":
+        if not self.lease_given and lease.attached and self.lease_options().on_retry == "reattach":
             self.log.info("%s is kept for the next try", lease.name)
             lease.detach()
 
@@ -161,7 +161,7 @@ class SparkLeaseOperator(AskingOperator):
             yield
             return
         # Of a shared lease others have had their part of the log.
-        tail = 0 if self.lease is None else 1
+        tail = 1 if self.lease_given else 0
         live = driver_log.LiveLog(lambda: lease.logs(follow=True, tail_lines=tail), level, self.log)
         try:
             yield
@@ -213,7 +213,7 @@ class SparkLeaseOperator(AskingOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """See BaseOperator. A trigger that was ended by a timeout or failed leaves its lease: it is given back here."""
-        if next_method == "__fail__" and self.lease is None:
+        if next_method == "__fail__" and not self.lease_given:
             self._give_back_waiting(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
@@ -249,6 +249,9 @@ def is_local(lease: "Lease") -> bool:
 
 def lease_name(value: Any) -> str:
     """The name of a lease, of the XCom of a task that has acquired it. Raise InvalidArgument."""
+    if value is None:
+        problem = "the task that acquires it has given none: it was skipped, or marked as a success"
+        raise request.InvalidArgument("lease", problem, "run that task, then this one")
     name = value.get("lease") if isinstance(value, Mapping) else value
     if not isinstance(name, str) or not name.startswith("leases/"):
         raise request.InvalidArgument("lease", f"{value!r} is no lease's name", "give one such as 'leases/abc'")
@@ -256,11 +259,11 @@ def lease_name(value: Any) -> str:
 
 
 def acquire(broker: Broker, ask: Mapping[str, Any]) -> "Lease":
-    """A lease for ``ask``; one of an earlier try that has become another is replaced. Errors as of the client."""
-    given = request.client_ask(ask)
+    """A lease for ``ask``; an earlier try's is replaced or reattached to. Errors as of the client."""
     try:
-        return broker.acquire(**given)
-    except LeaseKeyInUse:
-        if given["on_existing"] != "REATTACH":
+        return broker.acquire(**request.client_ask(ask))
+    except LeaseKeyInUse as error:
+        another = identity.after_conflict(ask, broker.get(error.metadata["lease"]).spec.labels)
+        if another is None:
             raise
-        return broker.acquire(**given | {"on_existing": "REPLACE", "request_id": identity.new_request_id()})
+    return acquire(broker, another)

@@ -201,7 +201,10 @@ def _prepare_session(connection: "ConnectConnection", conf: Mapping[str, str], b
     """Give files and conf to the session that the program will have, and leave that session open."""
     from pyspark.sql.connect.session import SparkSession  # noqa: PLC0415  parsing a DAG doesn't load it
 
-    spark = SparkSession.builder.remote(connection.url()).create()
+    from sparkbroker.client._connect_session import LeaseChannelBuilder  # noqa: PLC0415  likewise
+
+    # A URL can't carry the certificates to trust, nor keep a proxy away from the loopback interface.
+    spark = SparkSession.builder.channelBuilder(LeaseChannelBuilder(connection)).create()
     try:
         artifacts.add(spark, brought)
         for key, value in conf.items():

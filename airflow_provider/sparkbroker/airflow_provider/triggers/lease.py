@@ -122,20 +122,21 @@ class LeaseTrigger(BaseTrigger):
         """The one that exists, or the one that is this try's, however often it is asked for."""
         if self.lease is not None:
             return await broker.open(self.lease)
-        ask = request.client_ask(self._ask())
+        ask = self._ask()
         for _ in range(_MOST_ASKS):
             try:
-                lease = await broker.acquire(**ask)
-            except LeaseKeyInUse:
-                if ask["on_existing"] != "REATTACH":
+                lease = await broker.acquire(**request.client_ask(ask))
+            except LeaseKeyInUse as error:
+                existing = await broker.get(error.metadata["lease"])
+                another = identity.after_conflict(ask, existing.spec.labels)
+                if another is None:
                     raise
-                # The task has another spec than at its last try.
-                ask |= {"on_existing": "REPLACE", "request_id": identity.next_request_id(ask["request_id"], "replace")}
+                ask = another
                 continue
             if lease.state in ("QUEUED", "PROVISIONING", "READY"):
                 break
             # The answer of long ago, before the triggerer was away for too long, or the task was cleared.
-            ask["request_id"] = identity.next_request_id(ask["request_id"], lease.name)
+            ask = {**ask, "request_id": identity.next_request_id(ask["request_id"], lease.name)}
         return lease
 
     def _ask(self) -> dict[str, Any]:

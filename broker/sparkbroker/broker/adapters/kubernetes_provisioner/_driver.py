@@ -38,6 +38,7 @@ class KnownDriver:
         self.told: Hindrance | None = None
         """What events told."""
         self.hopeless_since: float | None = None
+        self.given_up = False
         self.asked = False
         self.forced = False
         self.asked_at = float("-inf")

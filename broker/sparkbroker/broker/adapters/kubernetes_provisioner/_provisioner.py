@@ -258,7 +258,9 @@ class KubernetesProvisioner:
         return seen
 
     def _give_up_if_hopeless(self, known: KnownDriver, pod: Pod) -> None:
-        if why := known.hopeless(pod, self._clock.monotonic()):
+        """Said once: after that it is looked at to be ended."""
+        if not known.given_up and (why := known.hopeless(pod, self._clock.monotonic())):
+            known.given_up = True
             raise ProvisionerFailed(why, retryable=False, misconfigured=True)
 
     def _place(self, known: KnownDriver, handle: Handle, profile: Profile | None) -> None:
