@@ -64,6 +64,8 @@ def environment(home: Path) -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+        # Its provider is there for what a session gets of it, and is to send nothing.
+        "AIRFLOW__OPENLINEAGE__DISABLED": "True",
     }
 
 

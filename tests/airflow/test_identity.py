@@ -90,6 +90,7 @@ def test_a_live_lease_of_the_users_key_is_another_runs_or_an_earlier_trys(on_ret
     assert identity.after_conflict(first, {"airflow_dag_id": "other"}) is None
     assert identity.after_conflict(first, WHO.labels() | {"airflow_run_id": "another"}) is None
     second = identity.after_conflict(first, WHO.labels() | {"team": "x"})
+    assert second is not None
     assert second["on_existing"] == expected
     assert second == identity.after_conflict(first, WHO.labels()), "the same, however often it is asked for"
     assert second["request_id"] != first["request_id"]
@@ -99,6 +100,7 @@ def test_a_lease_of_another_spec_is_replaced_instead_of_reattached_to():
     first = complete(WHO, on_retry="reattach")
     assert first["on_existing"] == "REATTACH"
     second = identity.after_conflict(first, WHO.labels())
+    assert second is not None
     assert second["on_existing"] == "REPLACE"
     assert identity.after_conflict(second, WHO.labels()) is None
 

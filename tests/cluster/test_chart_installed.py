@@ -169,6 +169,34 @@ def test_a_session_survives_an_upgrade_and_an_uninstall_ends_it(helm, kubectl, t
     assert [name for name in left if namespace in name] == []
 
 
+def test_code_in_a_driver_gets_nothing_from_its_credential(helm, kubectl, tool, namespace, values, tmp_path):
+    helm("install", "r", str(CHART), "--wait", "--timeout=180s", values=values)
+    token = secret(kubectl, namespace, f"{namespace}-operator", "token")
+    authority = Path(tmp_path, "ca.crt")
+    authority.write_text(secret(kubectl, namespace, f"{namespace}-tls", "tls.crt"))
+    with (
+        forwarded(tool, namespace, f"service/{namespace}", 7077) as port,
+        Broker(f"grpcs://localhost:{port}", token=token, ca_file=authority) as broker,
+    ):
+        lease = broker.acquire(unattended_ttl=300)
+        lease.wait_ready(timeout=240)
+        [(pod, uid)] = drivers(kubectl, namespace)
+        program = (HERE / "attacker.py").read_text()
+        done = kubectl("-n", namespace, "exec", pod, "--", "python3", "-c", program)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == {
+            "see pods": 200,
+            "read secrets": 403,
+            "read its own secret": 403,
+            "delete all pods": 422,
+            "delete its own pod": 422,
+            "make a pod": 422,
+            "make a token": 403,
+        }
+        assert drivers(kubectl, namespace) == [(pod, uid)]
+        broker.release(lease.name)
+
+
 def remote_session(connection):
     """A Spark session on that endpoint, as any Connect client opens one."""
     from pyspark.sql.connect.session import SparkSession

@@ -59,7 +59,7 @@ def test_a_profile_with_pods(load):
     ("old", "new", "sentence"),
     [
         ('image = "registry/spark:1"', "", 'profiles.pods: provisioner is "kubernetes" and pod names no image'),
-        ('namespace = "spark"', 'namspace = "spark"', "profiles.pods.pod.namspace: there is no such pod setting; known"),
+        ('namespace = "spark"', 'name_space = "spark"', "profiles.pods.pod.name_space: there is no such pod setting; known"),
         ('namespace = "spark"', 'namespace = "Spark"', "profiles.pods.pod.namespace: 'Spark' is not valid; write"),
         ('A = "1"', '"1A" = "1"', "profiles.pods.pod.env['1A']: is not the name of a variable; use"),
         ('A = "1"', "A = 1", "profiles.pods.pod.env[...]"),

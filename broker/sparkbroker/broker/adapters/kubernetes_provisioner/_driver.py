@@ -112,3 +112,9 @@ def has_begun(pod: Pod) -> bool:
     """Whether there is a log of it."""
     main = pod.container(DRIVER_CONTAINER)
     return main is not None and (main.running is not None or main.terminated is not None)
+
+
+def has_ended(pod: Pod) -> bool:
+    """Whether the driver itself has ended, also where its pod hasn't yet: a sidecar may go on."""
+    main = pod.container(DRIVER_CONTAINER)
+    return main is not None and main.terminated is not None

@@ -21,6 +21,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._driver import (
     USER_ID,
     KnownDriver,
     has_begun,
+    has_ended,
     is_running,
 )
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
@@ -246,7 +247,7 @@ class KubernetesProvisioner:
         self._place(known, handle, profile)
         await self._catch_up(known, profile)
         own = self._watch(known.namespace).store.driver_pod(driver_id) if known.namespace else None
-        if own is not None and own.ended:
+        if own is not None and has_ended(own):
             await self._save_log(known, own)  # its last lines tell how it ended
         seen = self._look(driver_id)
         if seen.phase in (Phase.ABSENT, Phase.EXITED):
