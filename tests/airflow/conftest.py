@@ -84,7 +84,11 @@ def session_folder(run_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def spark_broker_process(core_environment: None, session_folder: Path) -> Iterator["RealBroker"]:
     broker = RealBroker(
-        session_folder / "b", spark=True, cpu=8, profile='allowed_pod = ["*"]', extra="[queues.full]\ncpu = 1"
+        session_folder / "b",
+        spark=True,
+        cpu=8,
+        profile='ui = true\nallowed_pod = ["*"]',
+        extra="[queues.full]\ncpu = 1",
     ).start()
     yield broker
     broker.close()

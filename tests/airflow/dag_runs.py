@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
@@ -70,9 +71,14 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def load(source: str | Path, folder: Path) -> ModuleType:
-    """The module of a DAG file; ``source`` is its text (imports of DAG_IMPORTS are there), or a file to take as it is."""
+    """The module of a DAG file; ``source`` is its text (imports of DAG_IMPORTS are there), or a file to take as it is.
+
+    Airflow 3 runs no DAG that isn't in its folder: a file goes there, with what is beside it.
+    """
     if isinstance(source, Path):
-        path = source
+        path = folder / source.parent.name / source.name
+        if not path.exists():
+            shutil.copytree(source.parent, path.parent, ignore=shutil.ignore_patterns("__pycache__"))
     else:
         path = folder / f"dag_{next(_numbers)}.py"
         path.write_text(DAG_IMPORTS + textwrap.dedent(source))

@@ -47,6 +47,7 @@ def test_a_class_archive_is_there_or_why_not(examined, cache):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert examined(what)["found"].startswith("being made")
     files.archive.write_bytes(b"\0" * (2 << 20))
+    files.size.write_text(str(2 << 20))
     if files.base is not None:
         files.base.touch()
     there = examined(what)

@@ -2,7 +2,8 @@
 
 An archive belongs to one build of the JVM and one class path. It is made once, in the background, by a process of the
 lowest priority (``_train``) that starts a driver, runs a few queries and ends it; two brokers with one cache make one.
-A missing, stale or broken archive only makes the start slower: the JVM checks it and says so in its log.
+A missing, stale or broken archive only makes the start slower: the JVM checks its header and says so in its log. One that
+is shorter than it was made, of which a JVM 17 dies, isn't used, and is made anew.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ KEPT: Final = 4
 """Archives in a cache, about 200 MB each: those used last."""
 _RETRY_AFTER: Final = 24 * 3600.0
 _BUILD_TIMEOUT: Final = 1800.0
+_END_TIMEOUT: Final = 10.0
 _TRAINER: Final = "sparkbroker.broker.adapters.local_provisioner._train"
 
 log = structlog.get_logger()
@@ -31,10 +33,19 @@ class ArchiveFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The paths of one toolchain's archive. ``base`` is of the JDK's own classes, where the JDK brings none."""
 
     archive: Path
+    size: Path
     base: Path | None
     failed: Path
     log: Path
     aot: bool
+
+    def there(self) -> bool:
+        """Whether it can be used: it is there, and as long as it was made."""
+        try:
+            whole = self.archive.stat().st_size == int(self.size.read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        return whole and (self.base is None or self.base.exists())
 
     def use(self) -> tuple[str, ...]:
         """The JVM's options to start with it."""
@@ -63,6 +74,7 @@ def archive_files(cache: Path, tools: Toolchain) -> ArchiveFiles:
     brings_base = (Path(tools.java.home) / "lib" / "server" / "classes.jsa").exists()
     return ArchiveFiles(
         archive=folder / f"{name}.{'aot' if aot else 'jsa'}",
+        size=folder / f"{name}.size",
         base=None if aot or brings_base else folder / f"{name}.base",
         failed=folder / f"{name}.failed",
         log=folder / f"{name}.log",
@@ -81,7 +93,7 @@ class Archives:
     def options(self, tools: Toolchain, now: float) -> tuple[str, ...]:
         """The JVM's options to start with the archive: none while it is missing, which is then noted as wanted."""
         files = archive_files(self._cache, tools)
-        if files.archive.exists() and (files.base is None or files.base.exists()):
+        if files.there():
             os.utime(files.archive)
             if self._wanted == tools:
                 self._wanted = None  # missed while it was being built
@@ -128,10 +140,20 @@ class Archives:
         finally:
             if process.stdin is not None:
                 process.stdin.close()
+            if process.returncode is None:
+                await self._see_off(process)
         if status:
             log.warning("archive.failed", java=tools.java.version, spark=tools.spark.version, log=str(files.log))
         else:
             log.info("archive.ready", path=str(files.archive))
+
+    async def _see_off(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            async with asyncio.timeout(_END_TIMEOUT):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
     async def close(self) -> None:
         """A build that isn't done ends, and begins anew at the next need."""

@@ -33,7 +33,7 @@ def class_archive(cache: Path, tools: Toolchain) -> ClassArchive:
     """That of these tools in this cache. Errors: OSError, if a jar of Spark or the cache can't be read."""
     files = archive_files(cache, tools)
     log = files.log if files.log.exists() else None
-    if files.archive.exists() and (files.base is None or files.base.exists()):
+    if files.there():
         return ClassArchive(path=files.archive, state=ArchiveState.THERE, size=files.archive.stat().st_size, log=log)
     if _is_locked(files.archive.with_name("lock")):
         return ClassArchive(path=files.archive, state=ArchiveState.BUILDING, log=log)

@@ -86,7 +86,7 @@ def main() -> int:
         except BlockingIOError:
             _say("another process is making an archive")
             return 0
-        if files.archive.exists():
+        if files.there():
             return 0
         return _build_all(cache, tools, files)
 
@@ -157,6 +157,7 @@ async def _make_archive(cache: Path, tools: Toolchain, files: ArchiveFiles, fold
         await provisioner.close()
     if not new.exists():
         raise RuntimeError(f"the JVM wrote no archive: {tools.java.home}")
+    files.size.write_text(str(new.stat().st_size))
     _publish(new, files.archive)
 
 
