@@ -22,7 +22,7 @@ from tests.airflow.ends_table import WRITE, EndsTable, Row
 from tests.airflow.processes import until
 from tests.airflow.services import Place
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.services, pytest.mark.spark, pytest.mark.timeout(900)]
 AT_ONCE = 1 if os.environ.get(WRITE) else 4
 SLOTS = 6
 START = 300.0

@@ -9,7 +9,7 @@ import pytest
 from tests.airflow.services import Place
 
 TOKEN = "the-token-that-nobody-may-ever-see-anywhere"
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.spark, pytest.mark.timeout(600)]
 
 
 def holders(folder):

@@ -8,7 +8,7 @@ from tests.airflow.brokers import state_of
 from tests.airflow.processes import until
 from tests.airflow.services import AIRFLOW_3, LOOK, Place
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.services, pytest.mark.spark, pytest.mark.timeout(1200)]
 TASKS = 20
 LONG = 300.0
 

@@ -150,3 +150,12 @@ def test_endpoints_are_lent_once_unless_shared(small):
     assert choose(profile, ["sc://a", "sc://b"]) is None
     shared = msgspec.structs.replace(profile, shared_endpoints=True)
     assert choose(shared, ["sc://a", "sc://b", "sc://a"]) == endpoints[1]
+
+
+def test_the_ui_is_where_spark_says(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("26/11/21 18:23:21 INFO JettyUtils: Start Jetty 127.0.0.1:0 for SparkUI\n")
+    assert _logfile.find_ui(str(log)) == ""
+    with log.open("a") as file:
+        file.write("26/11/21 18:23:22 INFO Utils: Successfully started service 'SparkUI' on port 37221.\n")
+    assert _logfile.find_ui(str(log)) == "127.0.0.1:37221"

@@ -95,9 +95,12 @@ def _nth_newline_from_end(block: bytes, count: int) -> int:
 def find_ui(path: str) -> str:
     """Where Spark says that its UI is, as host:port; empty if it doesn't, near the beginning of its log."""
     data, _ = read(path, 0, 1 << 18)
+    host = port = b""
     for line in data.splitlines():
-        _, found, rest = line.partition(b"SparkUI")
-        _, at, url = rest.partition(b"started at http://")
-        if found and at:
-            return url.strip().decode(errors="replace")
-    return ""
+        _, jetty, place = line.partition(b" Start Jetty ")
+        if jetty and place.endswith(b" for SparkUI"):
+            host = place.partition(b" ")[0].rpartition(b":")[0]
+        _, started, rest = line.partition(b" Successfully started service 'SparkUI' on port ")
+        if started:
+            port = rest.strip(b". \r")
+    return f"{host.decode(errors='replace')}:{port.decode(errors='replace')}" if host and port else ""
