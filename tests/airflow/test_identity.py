@@ -105,6 +105,10 @@ def test_a_lease_of_another_spec_is_replaced_instead_of_reattached_to():
     assert identity.after_conflict(second, WHO.labels()) is None
 
 
+def test_a_key_is_quoted_where_it_is_looked_for():
+    assert identity.live_of_key('a"b\\c') == r'key="a\"b\\c" AND live=true'
+
+
 def test_the_users_labels_win():
     asked = complete(asked={"labels": {"airflow_dag_id": "mine", "team": "x"}, "cores": 2})
     assert asked["labels"] == WHO.labels() | {"airflow_dag_id": "mine", "team": "x"}

@@ -82,6 +82,12 @@ def next_request_id(request_id: str, ended: str) -> str:
     return str(uuid.uuid5(uuid.UUID(request_id), ended))
 
 
+def live_of_key(key: str) -> str:
+    """The filter that lists the live leases of a key."""
+    quoted = key.replace("\\", "\\\\").replace('"', '\\"')
+    return f'key="{quoted}" AND live=true'
+
+
 def complete_ask(
     ask: Mapping[str, Any],
     who: TaskIdentity,

@@ -232,7 +232,7 @@ class SparkLeaseOperator(AskingOperator):
         key = self.lease_key or who.lease_key()
         try:
             with SparkBrokerHook(self.conn_id).client() as broker:
-                for lease in broker.list(f'key="{key}" AND live=true'):
+                for lease in broker.list(identity.live_of_key(key)):
                     if dict(lease.spec.labels).items() >= who.labels().items():
                         broker.release(lease.name, "its task has stopped waiting")
                         self.log.info("%s is released: nobody waits for it any more", lease.name)

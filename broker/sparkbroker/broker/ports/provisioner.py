@@ -30,7 +30,7 @@ class DriverRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectEndpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """How to connect to a READY driver. ``headers`` are secret."""
+    """How to connect to a READY driver. ``headers`` are secret; ``ui_url`` is host:port of the Spark UI, empty: none."""
 
     endpoint: str
     headers: dict[str, str]

@@ -356,7 +356,7 @@ class KubernetesProvisioner:
             endpoint=f"sc://{known.address(known.ip, CONNECT_PORT)}/",
             headers=server.headers,
             user_id=USER_ID,
-            ui_url=f"http://{known.address(known.ip, UI_PORT)}" if profile.ui else "",
+            ui_url=known.address(known.ip, UI_PORT) if profile.ui else "",
             python_version=pod.python_version if pod is not None else "",
         )
 
