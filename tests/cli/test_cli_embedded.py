@@ -3,6 +3,8 @@
 import os
 import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,28 @@ def test_a_module_in_the_working_directory_is_not_the_brokers(shell, tmp_path):
     process = shell.start(*LOCAL, "--", "true", cwd=tmp_path)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
+
+
+KILLED_BEFORE_IT_WATCHES = """
+import asyncio, os, signal, sys
+from sparkbroker.broker.cli import child
+
+def killed(pid):
+    print(pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    child.start(["touch", sys.argv[1]], dict(os.environ), killed)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.promise(6)
+def test_a_command_that_nothing_watches_over_yet_does_not_begin(shell, tmp_path):
+    begun = tmp_path / "begun"
+    command = [sys.executable, "-P", "-c", KILLED_BEFORE_IT_WATCHES, str(begun)]
+    result = subprocess.run(command, env=shell.env, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert all_end(shell)
+    assert not begun.exists()

@@ -61,8 +61,8 @@ def _family(leader: int) -> "set[int]":
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat") as file:
-                    fields = file.read().rpartition(")")[2].split()
+                with open(f"/proc/{name}/stat", "rb") as file:  # a process's name may be any bytes
+                    fields = file.read().rpartition(b")")[2].split()
             except OSError:  # it has ended meanwhile
                 continue
             parents[int(name)], groups[int(name)] = int(fields[1]), int(fields[2])

@@ -1,4 +1,4 @@
-"""The command that ``run`` starts: spawned, signalled, waited for.
+"""The command that ``run`` starts: spawned, watched over, signalled, waited for.
 
 With a controlling terminal it stays in our process group, so that the terminal's foreground group, Ctrl-C, Ctrl-Z and
 ``fg`` mean what they would without us. Without one it gets a group of its own, and signals go to all of it.
@@ -6,19 +6,26 @@ With a controlling terminal it stays in our process group, so that the terminal'
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import signal
-from collections.abc import Mapping, Sequence
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
+from sparkbroker.broker.cli import _gate
 from sparkbroker.broker.cli.exit_codes import CANNOT_EXECUTE, COMMAND_NOT_FOUND, SIGNAL_BASE, Exit
 from sparkbroker.broker.cli.signals import Received
 
 KILL_GRACE: Final = 10.0
 """Seconds between SIGTERM and SIGKILL."""
-# Python ignores these two; a program expects them as they are by default.
-_RESET: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+GATE_TIMEOUT: Final = 30.0
+"""Seconds that the command's process may take until it is the command."""
+_GATE: Final = str(Path(_gate.__file__).absolute())
+_LONGEST_ERRNO: Final = 16
 
 
 def has_terminal() -> bool:
@@ -85,14 +92,39 @@ class Child:
             return await self.wait()
 
 
-def start(command: Sequence[str], environment: Mapping[str, str]) -> Child:
-    """Start the command. Raise Exit with 127 if there is none of this name, 126 if it can't be executed."""
+def start(command: Sequence[str], environment: Mapping[str, str], watch: Callable[[int], None]) -> Child:
+    """Start the command, once ``watch`` has been called with its pid.
+
+    Raise Exit with 127 if there is none of this name, 126 if it can't be executed.
+    """
     own_group = not has_terminal()
-    spawn = functools.partial(os.posix_spawnp, command[0], list(command), dict(environment), setsigmask=())
+    gate, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with gate:
+        with other:
+            pid = _spawn(other, command, environment, own_group=own_group)
+        child = Child(pid, own_group=own_group)
+        watch(pid)
+        gate.settimeout(GATE_TIMEOUT)
+        try:
+            gate.send(b"1")
+            number = gate.recv(_LONGEST_ERRNO)
+        except OSError as error:
+            child.send(signal.SIGKILL)
+            raise Exit(CANNOT_EXECUTE, f"{command[0]}: it did not start: {error}") from error
+    if not number:
+        return child
+    if int(number) == errno.ENOENT:
+        raise Exit(COMMAND_NOT_FOUND, f"{command[0]}: there is no such command")
+    raise Exit(CANNOT_EXECUTE, f"{command[0]}: it can't be executed: {os.strerror(int(number))}")
+
+
+def _spawn(gate: socket.socket, command: Sequence[str], environment: Mapping[str, str], *, own_group: bool) -> int:
+    # The child's end gets a number that nothing else in the child has.
+    number = os.dup(gate.fileno())
+    os.set_inheritable(number, True)
+    arguments = [sys.executable, "-I", "-S", _GATE, str(number), *command]
+    spawn = functools.partial(os.posix_spawn, sys.executable, arguments, dict(environment), setsigmask=())
     try:
-        pid = spawn(setsigdef=_RESET, setpgroup=0) if own_group else spawn(setsigdef=_RESET)
-    except FileNotFoundError as error:
-        raise Exit(COMMAND_NOT_FOUND, f"{command[0]}: there is no such command") from error
-    except OSError as error:
-        raise Exit(CANNOT_EXECUTE, f"{command[0]}: it can't be executed: {error.strerror}") from error
-    return Child(pid, own_group=own_group)
+        return spawn(setpgroup=0) if own_group else spawn()
+    finally:
+        os.close(number)

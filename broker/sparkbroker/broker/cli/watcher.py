@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from sparkbroker.broker.cli import _watcher
-from sparkbroker.broker.cli.child import KILL_GRACE, Child
+from sparkbroker.broker.cli.child import KILL_GRACE
 
 _PROGRAM: Final = str(Path(_watcher.__file__).absolute())
 
@@ -43,13 +43,13 @@ class Watcher:
             )
         return self
 
-    def watch(self, child: Child) -> None:
-        """From now on this command is ended with us."""
+    def watch(self, pid: int) -> None:
+        """From now on the command that this child is, or becomes, is ended with us."""
         if self._socket is None:
             raise RuntimeError("a watcher is entered before it watches")
-        descriptor = os.pidfd_open(child.pid)
+        descriptor = os.pidfd_open(pid)
         try:
-            socket.send_fds(self._socket, [str(child.pid).encode()], [descriptor])
+            socket.send_fds(self._socket, [str(pid).encode()], [descriptor])
         except BrokenPipeError:
             return  # somebody has killed it: the command does without
         finally:
