@@ -8,6 +8,8 @@ MAKEFLAGS += --no-builtin-rules
 BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
 PYTEST_ARGS ?=
+# Two processes, each a file at a time: half of the time goes by in waiting for processes, sockets and JVMs.
+PARALLEL ?= --numprocesses 2 --dist loadfile
 TORTURE_ROUNDS ?= 1000
 BENCHMARKS ?= throughput start recovery memory admission watches imports store airflow
 BENCH_ARGS ?=
@@ -66,7 +68,7 @@ test: test-core test-airflow ## Everything that this machine can run
 
 .PHONY: test-core
 test-core: .venv/.installed ## All tests but those of Airflow, Kubernetes and torture
-	$(BIN)/python -m pytest -m "not slow and not kubernetes" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not kubernetes" $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-fast
 test-fast: .venv/.installed ## Those that start no Spark

@@ -33,14 +33,16 @@ class Machine:
         self.folder = folder
         self.ids: dict[DriverId, Profile] = {}
         self.provisioners: list[LocalProvisioner] = []
+        self.keys = {own_key(folder)}
 
     async def provisioner(
         self, launcher: Launcher | None = None, *, embedded: bool = False, key: bytes = b"", grace: float = 5.0
     ) -> LocalProvisioner:
+        self.keys.add(key := key or own_key(self.folder))
         made = LocalProvisioner(
             folder=self.folder / "drivers",
             cache=self.folder / "cache",
-            key=key or own_key(self.folder),
+            key=key,
             embedded=embedded,
             clock=SystemClock(),
             scratch=self.folder / "scratch",
@@ -84,15 +86,19 @@ class Machine:
         return list((self.folder / "scratch").glob("*/*"))
 
     def processes(self, driver_id: str) -> set[int]:
-        """Found in another way than the code under test does: by the raw environment only."""
+        """Found in another way than the code under test does: by the raw environment only.
+
+        The owner's mark keeps those of other runs out, whose drivers may have the same ids.
+        """
         mark = f"SPARKBROKER_DRIVER_ID={driver_id}".encode()
+        owners = {b"SPARKBROKER_OWNER=" + sha256(b"owner\0" + key).hexdigest()[:16].encode() for key in self.keys}
         found = set()
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 environment = (path / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if mark in environment:
+            if mark in environment and not owners.isdisjoint(environment):
                 found.add(int(path.name))
         return found
 
