@@ -120,6 +120,10 @@ cluster-down: ## Stop it; binaries and images are kept
 test-kubernetes: .venv/.installed ## The tests that need a cluster: KUBECONFIG's, else that of `make cluster`
 	KUBECONFIG=$${KUBECONFIG:-$$($(CLUSTER) kubeconfig || true)} $(BIN)/python -m pytest -m "kubernetes and not slow" $(PYTEST_ARGS)
 
+.PHONY: kubernetes-faults
+kubernetes-faults: .venv/.installed ## Measure docs/reference/kubernetes-faults.md anew, on the cluster of `make cluster`
+	SPARKBROKER_WRITE_FAULTS=1 KUBECONFIG=$$($(CLUSTER) kubeconfig) $(BIN)/python -m pytest tests/kubernetes/test_kube_faults.py tests/kubernetes/test_kube_dead_node.py $(PYTEST_ARGS)
+
 .PHONY: torture
 torture: .venv/.installed ## The kill -9 loop, long (TORTURE_ROUNDS=1000)
 	$(BIN)/python tests/torture/kill_loop.py --rounds $(TORTURE_ROUNDS)

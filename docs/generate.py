@@ -109,10 +109,10 @@ def api_page() -> str:
                 takes, gives = _stream(method.client_streaming), _stream(method.server_streaming)
                 signature = f"{takes}{_type_link(method.input_type)} → {gives}{_type_link(method.output_type)}"
                 parts += ["", f"### {method.name}", "", signature, "", comments.get((6, i, 2, j), "")]
-        parts += ["", "## Messages"]
+        parts += ["", f"## Messages of {Path(file.name).stem}"]
         for i, message in enumerate(file.message_type):
             parts += ["", f"### {message.name}", "", comments.get((4, i), ""), *_fields(message, comments, (4, i))]
-        parts += ["", "## Enums"]
+        parts += ["", f"## Enums of {Path(file.name).stem}"] if file.enum_type else []
         for i, enumeration in enumerate(file.enum_type):
             rows = [
                 [f"`{v.name}`", str(v.number), comments.get((5, i, 2, j), "")] for j, v in enumerate(enumeration.value)

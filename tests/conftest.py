@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import select
 import signal
 import tempfile
@@ -77,7 +78,8 @@ def no_leftovers(run_folder: Path) -> Iterator[None]:
 
 def _started_by(folder: Path) -> dict[int, str]:
     """Pid -> command line of live processes that carry ``folder``, but for this one and those above it."""
-    needle = os.fsencode(folder)
+    # As a whole name: another run's folder may begin with this one's.
+    needle = re.compile(re.escape(os.fsencode(folder)) + rb"(?![\w.-])")
     spared = _ancestors()
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
@@ -89,7 +91,7 @@ def _started_by(folder: Path) -> dict[int, str]:
             traces.append(bytes((entry / "cwd").readlink()))
         except OSError:  # It has ended, is a zombie, or isn't ours to read.
             continue
-        if any(needle in trace for trace in traces):
+        if any(needle.search(trace) for trace in traces):
             found[pid] = traces[0].replace(b"\0", b" ").decode(errors="replace")[:200]
     return found
 

@@ -144,6 +144,12 @@ class WatchedProvisioner(FakeProvisioner):
         await self._call("endpoint", driver_id)
         return await super().endpoint(driver_id, handle, profile)
 
+    async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
+        await self._call("abandon", driver_id)
+        if driver_id in self._harness.unabandonable:
+            raise self._harness.unabandonable[driver_id]
+        return await super().abandon(driver_id, handle)
+
     async def forget(self, driver_id: DriverId) -> None:
         await self._call("forget", driver_id)
         self._harness.check_forget(driver_id)
@@ -173,6 +179,7 @@ class World:
         self.doubtful: dict[DriverId, Exception] = {}
         self.stubborn: set[DriverId] = set()
         self.unforgettable: dict[DriverId, Exception] = {}
+        self.unabandonable: dict[DriverId, Exception] = {}
         self.inventory_failures: list[Exception] = []
         self.wrong: list[str] = []
         """What must never happen and did."""

@@ -2,12 +2,14 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from sparkbroker.broker.domain.driver import DriverExit, DriverState
 from sparkbroker.broker.domain.errors import LeaseEnded, ProvisionerFailed
+from sparkbroker.broker.domain.filter import parse_filter
 from sparkbroker.broker.domain.lease import LeaseReason, LeaseState
-from sparkbroker.broker.domain.observation import Phase
+from sparkbroker.broker.domain.observation import Executors, Phase
 from sparkbroker.broker.domain.resources import Resources
 
 DOUBT = ProvisionerFailed("it can't be seen now", retryable=True)
@@ -407,3 +409,23 @@ async def test_phase_timings_are_kept(broker):
     await broker.state(lease_id, LeaseState.READY)
     timings = broker.stored(lease_id).timings
     assert timings.queued <= timings.admitted <= timings.process_started < timings.port_open <= timings.ready
+
+
+async def test_executors_are_read_with_a_ready_lease_and_change_nothing_that_is_stored(broker):
+    lease_id = await broker.ready()
+    driver = broker.driver(lease_id)
+    assert (await broker.core.leases.get(broker.ann, lease_id)).executors is None
+    before = broker.stored(lease_id), broker.stored_events(lease_id), broker.core.authority.commits.revision
+    for running in (0, 1, 2, 1, 0, 1):
+        pending = 2 - running
+        seen = Executors(wanted=2, running=running, pending=pending, message="unschedulable" if pending else "")
+        broker.machine.add(msgspec.structs.replace(broker.machine.drivers[driver.id], executors=seen))
+        await broker.until(lambda seen=seen: broker.core.authority.executors.get(driver.id) == seen)
+        assert (await broker.core.leases.get(broker.ann, lease_id)).executors == seen
+    page = await broker.core.leases.list(broker.ann, parse_filter(""), descending=False, after=None, limit=10)
+    assert [view.executors for view in page.views] == [seen]
+    assert (broker.stored(lease_id), broker.stored_events(lease_id), broker.core.authority.commits.revision) == before
+    await broker.release(lease_id)
+    await broker.state(lease_id, LeaseState.RELEASED)
+    assert (await broker.core.leases.get(broker.ann, lease_id)).executors is None
+    assert not broker.core.authority.executors

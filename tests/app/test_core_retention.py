@@ -210,3 +210,11 @@ async def test_logs_of_each_attempt(broker):
         )
     ]
     assert b"".join(chunks).endswith(b"hello\n")
+    broker.machine.executor_logs[driver.id] = {"exec-1": b"one\ntwo\n", "exec-2": b"three\n"}
+    everyone = [
+        (chunk.source, chunk.data)
+        async for chunk in broker.core.leases.logs(
+            broker.ann, lease_id, offset=8, tail_lines=0, follow=False, attempt=0, executors={"exec-1": 4, "exec-2": 6}
+        )
+    ]
+    assert everyone == [("exec-1", b"two\n"), ("", b"hello\n")]

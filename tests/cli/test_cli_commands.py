@@ -127,6 +127,16 @@ def test_a_watch_tells_a_leases_life_one_object_a_line(shell, broker):
     assert snapshot["snapshot"]["state"] == "LEASE_STATE_RELEASED"
 
 
+def test_a_lease_that_has_ended_can_be_read_and_forced_in_vain(shell, broker):
+    name = shell("run", "--mode", "local", "--", "sh", "-c", "echo $SPARKBROKER_LEASE").stdout.strip()
+    logs = shell("lease", "logs", "--executors", name)
+    assert (logs.returncode, logs.stdout) == (0, ""), logs.stderr
+    forced = shell("lease", "release", "--force", "--message", "burnt", name)
+    assert forced.returncode == 0, forced.stderr
+    assert forced.stdout.strip() == f"{name} RELEASED it had ended already: nothing was done"
+    assert json.loads(shell("lease", "release", "--force", name, "-o", "json").stdout)["lease"]["name"] == name
+
+
 def test_what_does_not_exist_is_refused(shell, broker):
     for arguments in (
         ("lease", "get", "nope"),

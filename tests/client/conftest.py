@@ -372,6 +372,10 @@ class FakeBroker(BrokerServiceServicer):
     async def StreamLogs(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         fault = await self._enter("StreamLogs", request, context)
         text = b"one\ntwo\nthree\n"
+        if request.executors:
+            for piece in (b"a\n", b"b\n")[request.executor_offsets["e1"] // 2 :]:
+                request.executor_offsets["e1"] += 2
+                yield pb.StreamLogsResponse(data=piece, next_offset=request.executor_offsets["e1"], source="e1")
         for offset in range(request.offset, len(text), 5):
             piece = text[offset : offset + 5]
             yield pb.StreamLogsResponse(data=piece, next_offset=offset + len(piece))

@@ -429,6 +429,16 @@ async def test_logs_resume_at_the_byte(broker: Any, fault: Any) -> None:
         assert b"".join([piece async for piece in b.logs(lease.name)]) == b"one\ntwo\nthree\n"
 
 
+async def test_logs_of_a_driver_and_its_executors_resume_each_at_its_byte(broker: Any, fault: Any) -> None:
+    broker.faults["StreamLogs"] = [fault(UNAVAILABLE)]
+    async with AsyncBroker(broker.url) as b:
+        name = (await b.acquire()).name
+        found: dict[str, bytes] = {}
+        async for piece in b.all_logs(name, tail_lines=10):
+            found[piece.source] = found.get(piece.source, b"") + piece.data
+        assert found == {"": b"one\ntwo\nthree\n", "e1": b"a\nb\n"}
+
+
 async def test_the_token_goes_with_every_call_and_into_no_log(broker: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     broker.ttl = 0.3

@@ -243,6 +243,10 @@ async def test_logs_resume_and_follow_to_the_end(setup):
         tail = setup.provisioner.logs(setup.id, seen.handle, offset=0, tail_lines=1, follow=False)
         assert b"".join([chunk.data async for chunk in tail]).rstrip(b"\n").count(b"\n") <= 1
 
+    everyone = setup.provisioner.logs(setup.id, seen.handle, offset=0, tail_lines=0, follow=False, executors={})
+    own = b"".join([chunk.data async for chunk in everyone if not chunk.source])
+    assert own.startswith(whole)
+
     async def follow() -> bytes:
         chunks = setup.provisioner.logs(setup.id, seen.handle, offset=0, tail_lines=0, follow=True)
         return b"".join([chunk.data async for chunk in chunks])

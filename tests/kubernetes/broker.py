@@ -64,7 +64,7 @@ class KubeBroker:
         given = {"start_timeout": 280, "max_attempts": 1, "cpu": "8"} | settings
         self._config.write_text(CONFIG.format(state=self.state, pod=_inline(pod), **given))
         self._process: subprocess.Popen[bytes] | None = None
-        self._env = {
+        self.env = {
             "PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "KUBECONFIG": str(folder / "kubeconfig"),
         }  # fmt: skip
 
@@ -76,12 +76,12 @@ class KubeBroker:
         command = [sys.executable, "-P", "-m", "sparkbroker.broker", "serve", "--config", str(self._config)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
     async def serving(self) -> None:
         """Wait until it answers."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 assert self.running, self.log.read_text()
                 with contextlib.suppress(SparkbrokerError):
@@ -152,7 +152,7 @@ class KubeBroker:
         queues = await self.ask(lambda broker: broker.queues())
         return {name: amount for queue in queues for name, amount in queue.used.items() if amount}
 
-    async def until_free(self, space: Space, seconds: float = 60.0) -> None:
+    async def until_free(self, space: Space, seconds: float = 180.0) -> None:
         """Nothing is charged, and when that is so nothing exists."""
         async with asyncio.timeout(seconds):
             while await self.used():

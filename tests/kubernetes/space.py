@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from sparkbroker.broker.adapters.kubernetes_provisioner import _examine
 from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed, Call
@@ -23,12 +24,7 @@ from sparkbroker.broker.adapters.system_clock import SystemClock
 
 IMAGE = os.environ.get("SPARKBROKER_TEST_IMAGE", "sparkbroker.test/spark:1")
 RIGHTS: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "broker": {
-        "pods": ["create", "get", "list", "watch", "deletecollection"],
-        "pods/log": ["get"],
-        "secrets": ["create", "delete"],
-        "events": ["list"],
-    },
+    "broker": _examine.RIGHTS,
     "driver": {"pods": ["create", "get", "list", "watch", "delete", "deletecollection"]},
 }
 """What the broker's and a driver's account may do, and no more."""
@@ -109,7 +105,7 @@ class Space:
         for account in ("broker", "driver", "executor"):
             await self.post(f"{self.path}/serviceaccounts", {"metadata": {"name": account}})
             rules = [
-                {"apiGroups": [""], "resources": [name], "verbs": verbs}
+                {"apiGroups": [""], "resources": [name], "verbs": list(verbs)}
                 for name, verbs in RIGHTS.get(account, {}).items()
             ]
             await self.post(f"{self._rbac}/roles", {"metadata": {"name": account}, "rules": rules})

@@ -1,6 +1,7 @@
 """What goes wrong on a cluster ends in a state, a reason that needs no kubectl, and freed capacity."""
 
 import asyncio
+import time
 from http import HTTPStatus
 
 import pytest
@@ -39,74 +40,82 @@ async def driver_pod(space):
 # -- before it runs
 
 
-async def test_unschedulable(space, tmp_path):
+async def test_unschedulable(space, tmp_path, faults):
     async with broker(tmp_path, space, start_timeout=5, cpu="1000") as running:
         lease = await fails(running, space, executors=0, pod={"driver_cpu_request": "64"})
+    faults.add("unschedulable: more CPU than any node has", lease)
     assert lease.reason == pb.LEASE_REASON_START_FAILED
     assert "unschedulable: 0/" in lease.message
     assert "Insufficient cpu" in lease.message
 
 
-async def test_an_image_that_does_not_exist(space, tmp_path):
+async def test_an_image_that_does_not_exist(space, tmp_path, faults):
     async with broker(tmp_path, space, start_timeout=20) as running:
         lease = await fails(running, space, executors=0, pod={"image": "registry.invalid/none:1"})
+    faults.add("an image that does not exist", lease)
     assert lease.reason == pb.LEASE_REASON_START_FAILED
     assert "the image of container spark-kubernetes-driver can't be pulled" in lease.message
 
 
-async def test_an_image_that_may_not_be_pulled(space, tmp_path):
+async def test_an_image_that_may_not_be_pulled(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
         pod = {"image": "registry.invalid/none:1", "image_pull_policy": "Never"}
         lease = await fails(running, space, executors=0, pod=pod)
+    faults.add("an image that may not be pulled (policy Never)", lease)
     assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
     assert "is not on the node" in lease.message
 
 
-async def test_a_secret_that_does_not_exist(space, tmp_path):
+async def test_a_secret_that_does_not_exist(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
         env = {"PASSWORD": {"secretKeyRef": {"name": "none", "key": "k"}}}
         lease = await fails(running, space, executors=0, pod={"env": env})
+    faults.add("a Secret that does not exist", lease)
     assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
     assert 'secret "none" not found' in lease.message
 
 
-async def test_a_volume_that_does_not_exist(space, tmp_path):
+async def test_a_volume_that_does_not_exist(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
         volumes = [{"name": "v", "configMap": {"name": "none"}}]
         mounts = [{"name": "v", "mountPath": "/v"}]
         lease = await fails(running, space, executors=0, pod={"volumes": volumes, "volume_mounts": mounts})
+    faults.add("a volume that does not exist", lease)
     assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
     assert 'configmap "none" not found' in lease.message
 
 
-async def test_a_quota_that_is_full(space, tmp_path):
+async def test_a_quota_that_is_full(space, tmp_path, faults):
     quota = {"metadata": {"name": "small"}, "spec": {"hard": {"requests.memory": "100Mi"}}}
     await space.post(f"{space.path}/resourcequotas", quota)
     async with broker(tmp_path, space, start_timeout=5) as running:
         lease = await fails(running, space, executors=0)
+    faults.add("a quota that is full", lease)
     assert lease.reason == pb.LEASE_REASON_START_FAILED
     assert "the quota 'small' of namespace" in lease.message
     assert "is full" in lease.message
 
 
-async def test_admission_denied(space, tmp_path):
+async def test_admission_denied(space, tmp_path, faults):
     """The namespace enforces the Pod Security standard restricted."""
     async with broker(tmp_path, space, pod={"driver_template": {"spec": {"hostNetwork": True}}}) as running:
         lease = await fails(running, space, executors=0)
+    faults.add("admission denied", lease)
     assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
     assert "admission denied" in lease.message
     assert "hostNetwork" in lease.message
 
 
-async def test_a_service_account_that_does_not_exist(space, tmp_path):
+async def test_a_service_account_that_does_not_exist(space, tmp_path, faults):
     async with broker(tmp_path, space, pod={"service_account": "nobody"}) as running:
         lease = await fails(running, space, executors=0)
+    faults.add("a service account that does not exist", lease)
     assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
     assert "the service account" in lease.message
     assert "nobody does not exist" in lease.message
 
 
-async def test_rights_that_the_broker_lacks(space, tmp_path):
+async def test_rights_that_the_broker_lacks(space, tmp_path, faults):
     """It can't even see that nothing exists: the lease says why, and ends when it can."""
     await space.unbind("broker")
     async with broker(tmp_path, space) as running:
@@ -118,14 +127,17 @@ async def test_rights_that_the_broker_lacks(space, tmp_path):
         assert "may not list pods in namespace" in profiles[0].unusable_message
         assert await running.used()
         await space.bind("broker")
-        assert (await running.until_ended(name)).state == pb.LEASE_STATE_FAILED
+        lease = await running.until_ended(name)
+        assert lease.state == pb.LEASE_STATE_FAILED
         await running.until_free(space)
+    faults.add("rights that the broker lacks, until it has them", lease)
 
 
-async def test_a_namespace_that_does_not_exist(space, tmp_path):
+async def test_a_namespace_that_does_not_exist(space, tmp_path, faults):
     async with broker(tmp_path, space, admin=True, pod={"namespace": "no-such-namespace"}) as running:
         lease = await running.until_ended(await running.acquire(executors=0))
         assert await running.used() == {}
+    faults.add("a namespace that does not exist", lease)
     assert lease.reason == pb.LEASE_REASON_MISCONFIGURED
     assert "namespace 'no-such-namespace' does not exist" in lease.message
 
@@ -134,17 +146,19 @@ async def test_a_namespace_that_does_not_exist(space, tmp_path):
 
 
 @pytest.mark.promise(9)
-async def test_a_driver_pod_that_somebody_deletes(space, tmp_path):
+async def test_a_driver_pod_that_somebody_deletes(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
         name = await ready(running)
-        await space.delete(f"{space.path}/pods/{(await driver_pod(space)).metadata.name}")
+        pod, began = await driver_pod(space), time.time()
+        await space.delete(f"{space.path}/pods/{pod.metadata.name}")
         lease = await running.until_ended(name)
         await running.until_free(space)
+    faults.add("somebody deletes the driver's pod", lease, began)
     assert (lease.state, lease.reason) == (pb.LEASE_STATE_FAILED, pb.LEASE_REASON_DRIVER_LOST)
     assert "its pod was deleted by somebody else" in lease.message
 
 
-async def test_a_driver_without_memory(space, tmp_path):
+async def test_a_driver_without_memory(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
         name = await ready(running, executors=0)
 
@@ -154,15 +168,17 @@ async def test_a_driver_without_memory(space, tmp_path):
                 with lease.session(api="connect") as spark:
                     spark.sql("SELECT size(sequence(1, 400000000))").collect()
 
+        began = time.time()
         with pytest.raises(Exception, match=r"\S"):
             await running.ask(use)
         lease = await running.until_ended(name)
         await running.until_free(space)
+    faults.add("a query for which the driver lacks memory", lease, began)
     assert lease.reason == pb.LEASE_REASON_OUT_OF_MEMORY, lease
     assert lease.exit.exit_code == 3
 
 
-async def test_an_executor_that_is_evicted_is_replaced(space, tmp_path):
+async def test_an_executor_that_is_evicted_is_replaced(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
         name = await ready(running, executors=1)
         async with asyncio.timeout(120):
@@ -184,6 +200,10 @@ async def test_an_executor_that_is_evicted_is_replaced(space, tmp_path):
                 with lease.session(api="connect") as spark:
                     return spark.range(100).count()
 
+        async with asyncio.timeout(120):
+            while "evicted" not in (lease := await running.get(name)).message:
+                await asyncio.sleep(0.2)
+        faults.goes_on("an executor is evicted", lease)
         assert await running.ask(use) == 100
         await running.until_ended(name)
         await running.until_free(space)

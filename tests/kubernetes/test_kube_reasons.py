@@ -1,16 +1,21 @@
 """From what a cluster says to what a lease says."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import Call, failure, unanswered
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import POD, Event, Pod
 from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import (
+    OVERDUE,
+    abandoned,
     disruption,
     driver_exit,
     executor_failure,
     hindrance,
     hindrance_by_events,
     node_trouble,
+    unconfirmable,
     unschedulable,
 )
 from sparkbroker.broker.domain.driver import DriverExit
@@ -148,6 +153,25 @@ def test_a_node_that_is_silent():
     assert "its node node1 does not answer" in node_trouble(pod(status))
     assert node_trouble(pod("")) == ""
     assert node_trouble(pod(status.replace("True", "False"))) == ""
+
+
+def test_what_an_operator_may_give_up():
+    """A node that is silent, or that should have ended the pod a while ago; not one that is still at it."""
+    well = (
+        '"phase":"Running","conditions":[{"type":"Ready","status":"True"},{"type":"ContainersReady","status":"True"}]'
+    )
+    silent = well.replace('"Ready","status":"True"', '"Ready","status":"False"', 1)
+    due = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    leaving = pod(well, metadata=',"deletionTimestamp":"2026-01-01T00:00:00Z"')
+    assert not unconfirmable(pod(well), due)
+    assert unconfirmable(pod(silent), due)
+    assert not unconfirmable(leaving, due + OVERDUE - 1)
+    assert unconfirmable(leaving, due + OVERDUE + 1)
+    assert abandoned([], []) == "nothing of it was left"
+    told = abandoned([pod(silent)] * 7, [pod(well, node="")])
+    assert told.startswith("removed from the cluster's record without a word of their nodes: p (node1), p (node1)")
+    assert "and 2 more; what runs there may go on" in told
+    assert told.endswith("asked to end, since their nodes answer: p (no node); ask again if they don't")
 
 
 def test_which_container_of_which_executor_failed():

@@ -41,6 +41,8 @@ async def test_a_python_udf_on_two_executors_and_nothing_left(space, running, tm
     pods = await space.pods()
     executors = {pod.metadata.name for pod in pods if not pod.is_driver}
     assert len(executors) == 2
+    seen = (await running.get(name)).executors
+    assert (seen.wanted, seen.running, seen.pending, seen.message) == (2, 2, 0, "")
     # What is charged is what the pods take, to the byte.
     assert sum(pod.takes["cpu"] for pod in pods) == lease.charge["cpu"]
     assert sum(pod.takes["memory"] for pod in pods) == lease.charge["memory"]
@@ -85,6 +87,11 @@ async def test_executors_that_find_no_place_are_told(space, running):
             lease = await running.get(name)
     assert "0 of 2 executors run" in lease.message
     assert "Insufficient cpu" in lease.message
+    seen = lease.executors
+    assert (seen.wanted, seen.running, seen.pending) == (2, 0, 2)
+    assert "Insufficient cpu" in seen.message
+    listed = await running.ask(lambda client: client.list())
+    assert [each.executors for each in listed] == [seen]
     await running.release(name)
     await running.until_ended(name)
     await running.until_free(space)

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._driver import KnownDriver
@@ -14,6 +14,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import Hindranc
 from sparkbroker.broker.adapters.kubernetes_provisioner._store import PodStore
 from sparkbroker.broker.adapters.kubernetes_provisioner._throttle import Bucket
 from sparkbroker.broker.adapters.kubernetes_provisioner._verdict import Evidence, observation
+from sparkbroker.broker.domain.observation import Executors
 from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId, WallTime
@@ -56,6 +57,7 @@ DIED = state("terminated", exitCode=137, reason="OOMKilled")
 events = st.lists(st.tuples(st.sampled_from(["put", "remove"]), st.sampled_from("abc")), max_size=20)
 
 
+@settings(deadline=None)
 @given(events, st.data())
 def test_events_in_any_repetition_end_as_the_list_does(sequence, data):
     """Versions grow with the sequence; each event may come again later, and changes nothing then."""
@@ -111,6 +113,7 @@ def test_the_last_of_a_driver_and_its_executors_failures_are_remembered():
     assert store.last(ID) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=60), st.integers(1, 20), st.integers(1, 10))
 def test_no_more_calls_than_the_bucket_holds(pauses, rate, burst):
     bucket, now, calls = Bucket(rate, burst), 100.0, []
@@ -191,8 +194,21 @@ def test_executors_are_told_while_it_is_ready():
     )
     assert look(own, one, pod("e3", role="executor", status=RUNNING), **ready).message == ""
     assert look(own, **ready).message == "0 of 2 executors run"
+    shown = look(own, one, stuck, **ready).executors
+    assert shown == Executors(
+        wanted=2, running=1, pending=1,
+        message="1 of them unschedulable: 0/3 nodes are available: 3 Insufficient cpu.",
+    )  # fmt: skip
+    more = look(own, one, pod("e3", role="executor", status=RUNNING), stuck, **ready, executor_failure="executor e4: x")
+    assert more.executors == Executors(
+        wanted=3, running=2, pending=1,
+        message="1 of them unschedulable: 0/3 nodes are available: 3 Insufficient cpu.; last failure: executor e4: x",
+    )  # fmt: skip
+    assert look(pod("a", status=RUNNING, executors="0"), **ready).executors is None
+    assert look(own, one, port_open=WallTime(2e9)).executors is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=8)), st.sampled_from(["secret", "aab", "xx"]))
 def test_a_secret_is_starred_out_wherever_the_stream_is_cut(pieces, secret):
     redactor = Redactor(secret)

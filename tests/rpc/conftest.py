@@ -18,6 +18,7 @@ from sparkbroker.broker.app.views import (
     Attached,
     Connection,
     EventType,
+    Forced,
     LeaseEvent,
     LeasePage,
     LeaseView,
@@ -26,7 +27,7 @@ from sparkbroker.broker.app.views import (
     Renewed,
     WatchUpdate,
 )
-from sparkbroker.broker.domain.errors import NotFound, StaleGeneration
+from sparkbroker.broker.domain.errors import Forbidden, NotFound, StaleGeneration
 from sparkbroker.broker.domain.lease import (
     Attachment,
     ContainerSize,
@@ -182,6 +183,12 @@ class MemoryLeases:
             endpoint="sc://127.0.0.1:1/", headers={"authorization": "Bearer secret"}, user_id="ann"
         )
         return Connection(connect=endpoint, session_id="s", python_version="3.11")
+
+    async def force_release(self, caller: Caller, lease_id: LeaseId, message: str) -> Forced:
+        lease = self._lease(caller, lease_id)
+        if not caller.operator:
+            raise Forbidden("only an operator")
+        return Forced(LeaseView(lease), f"freed: {message}")
 
     async def logs(self, caller: Caller, lease_id: LeaseId, **where: Any) -> AsyncIterator[LogChunk]:
         self._lease(caller, lease_id)

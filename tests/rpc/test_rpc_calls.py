@@ -10,6 +10,7 @@ import pytest
 from sparkbroker.broker.app.views import OnExisting
 from sparkbroker.broker.domain import errors
 from sparkbroker.broker.rpc.limits import Limits
+from sparkbroker.v1 import admin_pb2, admin_pb2_grpc
 from sparkbroker.v1 import broker_pb2 as pb
 
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
@@ -30,18 +31,29 @@ async def refused(call, error_of):
 async def test_every_method_of_the_protocol_is_answered(serve):
     served = await serve()
     channel = await served.channel()
-    for method in pb.DESCRIPTOR.services_by_name["BrokerService"].methods:
+    services = pb.DESCRIPTOR.services_by_name["BrokerService"], admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
+    for method in (method for service in services for method in service.methods):
         make = getattr(
             channel,
             f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}",
         )
-        call = make(PATH + method.name)
+        call = make(f"/{method.containing_service.full_name}/{method.name}")
         begun = call(iter([])) if method.client_streaming else call(b"", timeout=5)
         code = await begun.code() if not method.client_streaming else await _code_of_stream(begun)
         assert code is not grpc.StatusCode.UNIMPLEMENTED, method.name
         assert code is not grpc.StatusCode.UNKNOWN, method.name
         assert code is not grpc.StatusCode.INTERNAL, method.name
         begun.cancel()
+
+
+async def test_what_operators_do(serve, error_of):
+    served = await serve()
+    lease = await acquire(await served.stub())
+    stub = admin_pb2_grpc.AdminServiceStub(await served.channel())
+    answer = await stub.ForceRelease(admin_pb2.ForceReleaseRequest(name=lease.name, message="burnt"))
+    assert (answer.lease.name, answer.done) == (lease.name, "freed: burnt")
+    error = await refused(stub.ForceRelease(admin_pb2.ForceReleaseRequest(name="nope")), error_of)
+    assert error.code == "INVALID_ARGUMENT"
 
 
 async def _code_of_stream(call):
@@ -254,6 +266,12 @@ BAD_STREAMS = [
     ("StreamLogs", pb.StreamLogsRequest(name="leases/l1", offset=-1), "offset"),
     ("StreamLogs", pb.StreamLogsRequest(name="leases/l1", tail_lines=10_001), "tail_lines"),
     ("StreamLogs", pb.StreamLogsRequest(name="leases/l1", tail_lines=1, offset=1), "tail_lines"),
+    ("StreamLogs", pb.StreamLogsRequest(name="leases/l1", executor_offsets={"e": 1}), "executor_offsets"),
+    (
+        "StreamLogs",
+        pb.StreamLogsRequest(name="leases/l1", executors=True, executor_offsets={"e": -1}),
+        "executor_offsets['e']",
+    ),
     ("StreamLogs", pb.StreamLogsRequest(name="leases/l1", attempt=-1), "attempt"),
 ]
 

@@ -22,6 +22,7 @@ from sparkbroker.broker.domain.lease import (
     LeaseState,
     Timings,
 )
+from sparkbroker.broker.domain.observation import Executors
 from sparkbroker.broker.domain.request import ExecutorRequest, SizeRequest, SpecRequest
 from sparkbroker.broker.domain.resources import MIB, Resources, parse_memory
 from sparkbroker.broker.rpc import convert, parse
@@ -79,7 +80,8 @@ leases = st.builds(
 progresses = st.builds(
     Progress, position=counts, queue_length=counts, reason=st.sampled_from(LeaseReason), message=text
 )
-views = st.builds(LeaseView, lease=leases, progress=maybe(progresses))
+seen = st.builds(Executors, wanted=counts, running=counts, pending=counts, message=text)
+views = st.builds(LeaseView, lease=leases, progress=maybe(progresses), executors=maybe(seen))
 
 
 def over_the_wire(message):
@@ -139,6 +141,10 @@ def test_a_lease_is_told_in_full(view):
         if wall is not None:
             assert math.isclose(getattr(told.timings, field).ToNanoseconds() / 1e9, wall, abs_tol=1e-6)
     assert told.HasField("progress") == (view.progress is not None)
+    assert told.HasField("executors") == (view.executors is not None)
+    if view.executors is not None:
+        shown = told.executors
+        assert (shown.wanted, shown.running, shown.pending, shown.message) == msgspec.structs.astuple(view.executors)
     assert told.HasField("exit") == (value.exit is not None)
     if value.exit is not None:
         assert told.exit.HasField("exit_code") == (value.exit.exit_code is not None)

@@ -70,6 +70,10 @@ REPEATABLE = {
 }
 ITS_OWN = {pb.LEASE_REASON_RELEASED_BY_HOLDER, pb.LEASE_REASON_REPLACED}
 CALL = 5.0
+START = 120.0
+"""Seconds for the start of a broker; the machine may be busy."""
+TELL_EACH = 100
+"""Rounds between lines of progress."""
 
 
 class World:
@@ -106,7 +110,7 @@ class World:
     async def serving(self) -> None:
         """Wait until it accepts connections, or has ended."""
         assert self.broker is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(START):
             while self.broker.returncode is None:
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_unix_connection(str(self.socket))
@@ -468,6 +472,8 @@ async def kill_again_and_again(world: World, rounds: int) -> None:
             return world.fault("died", f"the broker ended by itself with {world.broker.returncode} in round {number}")
         await world.kill()
         await world.start()
+        if (number + 1) % TELL_EACH == 0:
+            print(f"{number + 1} rounds, {world.counts['acquired']} leases, faults: {len(world.faults)}", flush=True)
     return None
 
 

@@ -190,6 +190,17 @@ class AsyncBroker:
         request = pb.ReleaseLeaseRequest(name=name, message=message)
         return (await self._context().rpc.call("ReleaseLease", request, pb.ReleaseLeaseResponse)).lease
 
+    async def force_release(self, name: str, message: str = "") -> tuple[pb.Lease, str]:
+        """For operators: end a lease, and stop waiting for what can't be confirmed gone, such as pods on a dead node.
+
+        Returns the lease and what was done, for people. Its capacity is free once nothing of it is on record.
+        """
+        from sparkbroker.v1 import admin_pb2  # noqa: PLC0415  operators only
+
+        request = admin_pb2.ForceReleaseRequest(name=name, message=message)
+        answer = await self._context().rpc.call("ForceRelease", request, admin_pb2.ForceReleaseResponse)
+        return answer.lease, answer.done
+
     async def queues(self) -> Sequence[pb.Queue]:
         """The queues that the caller may use."""
         found: list[pb.Queue] = []
@@ -221,6 +232,15 @@ class AsyncBroker:
         request = pb.StreamLogsRequest(name=name, offset=offset, tail_lines=tail_lines, follow=follow, attempt=attempt)
         async for chunk in self._context().rpc.logs(request):
             yield chunk.data
+
+    async def all_logs(
+        self, name: str, *, tail_lines: int = 0, follow: bool = False, attempt: int = 0
+    ) -> AsyncIterator[pb.StreamLogsResponse]:
+        """The logs of a driver and of its executors, in pieces that say whose they are: ``source`` is the executor's pod,
+        or empty."""
+        request = pb.StreamLogsRequest(name=name, tail_lines=tail_lines, follow=follow, attempt=attempt, executors=True)
+        async for chunk in self._context().rpc.logs(request):
+            yield chunk
 
     async def close(self) -> None:
         """Release what is attached, within a bound, and disconnect. Idempotent."""

@@ -78,14 +78,19 @@ class Rpc:
                     yield update
 
     async def logs(self, request: pb.StreamLogsRequest) -> AsyncIterator[pb.StreamLogsResponse]:
-        """A driver's log, across broken connections, which it resumes by offset; errors as of ``watch``."""
+        """A driver's log, and its executors' if asked for, across broken connections, which it resumes by offset; errors
+        as of ``watch``."""
         resumed = pb.StreamLogsRequest()
         resumed.CopyFrom(request)
         async with aclosing(self._follow("StreamLogs", resumed, pb.StreamLogsResponse, again=False)) as chunks:
             async for chunk in chunks:
                 if not isinstance(chunk, BrokerUnreachable):
-                    resumed.offset = chunk.next_offset
-                    resumed.tail_lines = 0  # it says where to begin, as the offset now does
+                    if chunk.source:
+                        resumed.executor_offsets[chunk.source] = chunk.next_offset
+                    else:
+                        resumed.offset = chunk.next_offset
+                    if not resumed.executors:
+                        resumed.tail_lines = 0  # it says where to begin, as the offset now does
                     yield chunk
 
     async def _follow(

@@ -140,6 +140,10 @@ class Broker:
         """Release a lease, whoever is attached to it."""
         return self._opened().call(lambda core: core.release(name, message))
 
+    def force_release(self, name: str, message: str = "") -> "tuple[pb.Lease, str]":
+        """For operators; see AsyncBroker.force_release."""
+        return self._opened().call(lambda core: core.force_release(name, message))
+
     def queues(self) -> "Sequence[pb.Queue]":
         """The queues that the caller may use."""
         return self._opened().call(lambda core: core.queues())
@@ -154,6 +158,14 @@ class Broker:
         """A driver's log, also of a lease that has ended, in pieces of any size."""
         return self._opened().iterate(
             lambda core: core.logs(name, offset=offset, tail_lines=tail_lines, follow=follow, attempt=attempt)
+        )
+
+    def all_logs(
+        self, name: str, *, tail_lines: int = 0, follow: bool = False, attempt: int = 0
+    ) -> "Iterator[pb.StreamLogsResponse]":
+        """The logs of a driver and of its executors; see AsyncBroker.all_logs."""
+        return self._opened().iterate(
+            lambda core: core.all_logs(name, tail_lines=tail_lines, follow=follow, attempt=attempt)
         )
 
     def close(self) -> None:

@@ -21,6 +21,8 @@ from sparkbroker.v1.broker_pb2_grpc import BrokerServiceStub
 
 SHORTEST_TRUST: Final = 5.0
 """Seconds before a new connection can be distrusted in its turn."""
+ADMIN: Final = frozenset({"ForceRelease"})
+"""Methods of AdminService; the others are BrokerService's."""
 MOST_OLD_CHANNELS: Final = 3
 SETTLE_TIMEOUT: Final = 0.25
 """Seconds that exchanges under way get to come to their end before a fork."""
@@ -143,6 +145,10 @@ class ChannelTransport(ABC):
             raise ClientClosed("the client is closed")
         if not self._channels:
             self._connect()
+        if name in ADMIN:
+            from sparkbroker.v1.admin_pb2_grpc import AdminServiceStub  # noqa: PLC0415  operators only
+
+            return getattr(AdminServiceStub(self._channels[-1]), name)
         return getattr(self._stub, name)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:

@@ -74,6 +74,7 @@ class LeaseEventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEASE_EVENT_TYPE_ATTACHED: _ClassVar[LeaseEventType]
     LEASE_EVENT_TYPE_DETACHED: _ClassVar[LeaseEventType]
     LEASE_EVENT_TYPE_NOTICE: _ClassVar[LeaseEventType]
+    LEASE_EVENT_TYPE_FORCED: _ClassVar[LeaseEventType]
 LEASE_STATE_UNSPECIFIED: LeaseState
 LEASE_STATE_QUEUED: LeaseState
 LEASE_STATE_PROVISIONING: LeaseState
@@ -119,6 +120,7 @@ LEASE_EVENT_TYPE_STATE: LeaseEventType
 LEASE_EVENT_TYPE_ATTACHED: LeaseEventType
 LEASE_EVENT_TYPE_DETACHED: LeaseEventType
 LEASE_EVENT_TYPE_NOTICE: LeaseEventType
+LEASE_EVENT_TYPE_FORCED: LeaseEventType
 
 class ContainerSize(_message.Message):
     __slots__ = ("cores", "memory", "memory_overhead")
@@ -197,7 +199,7 @@ class LeaseSpec(_message.Message):
     def __init__(self, profile: _Optional[str] = ..., queue: _Optional[str] = ..., mode: _Optional[_Union[LeaseMode, str]] = ..., sharing: _Optional[_Union[LeaseSharing, str]] = ..., driver: _Optional[_Union[ContainerSize, _Mapping]] = ..., executors: _Optional[_Union[ExecutorSpec, _Mapping]] = ..., conf: _Optional[_Mapping[str, str]] = ..., packages: _Optional[_Iterable[str]] = ..., jars: _Optional[_Iterable[str]] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., wait_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., unattended_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., acquire_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keep_when_holder_lost: bool = ..., unset_conf: _Optional[_Iterable[str]] = ..., pod: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("name", "key", "principal", "spec", "state", "reason", "message", "outcome", "attempt", "driver", "charge", "attachments", "generation", "timings", "revision", "progress", "exit", "notice", "etag")
+    __slots__ = ("name", "key", "principal", "spec", "state", "reason", "message", "outcome", "attempt", "driver", "charge", "attachments", "generation", "timings", "revision", "progress", "exit", "notice", "etag", "executors")
     class ChargeEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -224,6 +226,7 @@ class Lease(_message.Message):
     EXIT_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    EXECUTORS_FIELD_NUMBER: _ClassVar[int]
     name: str
     key: str
     principal: str
@@ -243,7 +246,20 @@ class Lease(_message.Message):
     exit: DriverExit
     notice: str
     etag: str
-    def __init__(self, name: _Optional[str] = ..., key: _Optional[str] = ..., principal: _Optional[str] = ..., spec: _Optional[_Union[LeaseSpec, _Mapping]] = ..., state: _Optional[_Union[LeaseState, str]] = ..., reason: _Optional[_Union[LeaseReason, str]] = ..., message: _Optional[str] = ..., outcome: _Optional[_Union[LeaseState, str]] = ..., attempt: _Optional[int] = ..., driver: _Optional[str] = ..., charge: _Optional[_Mapping[str, int]] = ..., attachments: _Optional[_Iterable[_Union[Attachment, _Mapping]]] = ..., generation: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., revision: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., exit: _Optional[_Union[DriverExit, _Mapping]] = ..., notice: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
+    executors: Executors
+    def __init__(self, name: _Optional[str] = ..., key: _Optional[str] = ..., principal: _Optional[str] = ..., spec: _Optional[_Union[LeaseSpec, _Mapping]] = ..., state: _Optional[_Union[LeaseState, str]] = ..., reason: _Optional[_Union[LeaseReason, str]] = ..., message: _Optional[str] = ..., outcome: _Optional[_Union[LeaseState, str]] = ..., attempt: _Optional[int] = ..., driver: _Optional[str] = ..., charge: _Optional[_Mapping[str, int]] = ..., attachments: _Optional[_Iterable[_Union[Attachment, _Mapping]]] = ..., generation: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., revision: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., exit: _Optional[_Union[DriverExit, _Mapping]] = ..., notice: _Optional[str] = ..., etag: _Optional[str] = ..., executors: _Optional[_Union[Executors, _Mapping]] = ...) -> None: ...
+
+class Executors(_message.Message):
+    __slots__ = ("wanted", "running", "pending", "message")
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    wanted: int
+    running: int
+    pending: int
+    message: str
+    def __init__(self, wanted: _Optional[int] = ..., running: _Optional[int] = ..., pending: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Attachment(_message.Message):
     __slots__ = ("id", "generation", "attach_time", "holder")
@@ -566,26 +582,39 @@ class LocalConnection(_message.Message):
     def __init__(self, master: _Optional[str] = ..., conf: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class StreamLogsRequest(_message.Message):
-    __slots__ = ("name", "offset", "tail_lines", "follow", "attempt")
+    __slots__ = ("name", "offset", "tail_lines", "follow", "attempt", "executors", "executor_offsets")
+    class ExecutorOffsetsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     TAIL_LINES_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    EXECUTORS_FIELD_NUMBER: _ClassVar[int]
+    EXECUTOR_OFFSETS_FIELD_NUMBER: _ClassVar[int]
     name: str
     offset: int
     tail_lines: int
     follow: bool
     attempt: int
-    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., tail_lines: _Optional[int] = ..., follow: bool = ..., attempt: _Optional[int] = ...) -> None: ...
+    executors: bool
+    executor_offsets: _containers.ScalarMap[str, int]
+    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., tail_lines: _Optional[int] = ..., follow: bool = ..., attempt: _Optional[int] = ..., executors: bool = ..., executor_offsets: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class StreamLogsResponse(_message.Message):
-    __slots__ = ("data", "next_offset")
+    __slots__ = ("data", "next_offset", "source")
     DATA_FIELD_NUMBER: _ClassVar[int]
     NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     next_offset: int
-    def __init__(self, data: _Optional[bytes] = ..., next_offset: _Optional[int] = ...) -> None: ...
+    source: str
+    def __init__(self, data: _Optional[bytes] = ..., next_offset: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
 
 class Queue(_message.Message):
     __slots__ = ("name", "nominal", "used", "queued", "admitted", "priority_step", "blocking_message")

@@ -193,8 +193,9 @@ class BrokerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamLogs(self, request, context):
-        """Streams the driver's log, also of a lease that has ended, until its
-        retention is over.
+        """Streams the driver's log, and its executors' where asked for; also of a
+        lease that has ended, until its retention is over: the ends that were
+        saved.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -4,7 +4,7 @@ The world outlives provisioners as machines outlive brokers: make a new provisio
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -33,7 +33,8 @@ class FakeWorld:
     """What exists. ``automatic``: drivers become READY, and end when asked, at once; else by ``step`` and ``set``.
 
     ``created`` counts real creations by id: more than 1 is a second driver. ``failures`` are raised by the next creates,
-    ``doubts`` by the next observations; ``ended_sessions`` are recorded; ``logs`` hold what ``write_log`` wrote.
+    ``doubts`` by the next observations; ``ended_sessions`` are recorded; ``logs`` hold what ``write_log`` wrote, and
+    ``executor_logs`` those of executors, by name.
     """
 
     def __init__(self, *, automatic: bool = True, capacity: Resources = MACHINE) -> None:
@@ -45,6 +46,7 @@ class FakeWorld:
         self.doubts: list[ProvisionerFailed] = []
         self.ended_sessions: list[tuple[DriverId, str]] = []
         self.logs: dict[DriverId, bytes] = {}
+        self.executor_logs: dict[DriverId, dict[str, bytes]] = {}
         self.listeners: list[Callable[[DriverId], None]] = []
 
     def __repr__(self) -> str:
@@ -155,6 +157,13 @@ class FakeProvisioner:
             end_now = self._world.automatic or force
             self._world.set(driver_id, Phase.ABSENT if end_now else Phase.STOPPING)
 
+    async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
+        await asyncio.sleep(0)
+        if driver_id not in self._world.living():
+            return "nothing of it was left"
+        self._world.set(driver_id, Phase.ABSENT)
+        return f"forgot {driver_id}"
+
     async def forget(self, driver_id: DriverId) -> None:
         await asyncio.sleep(0)
         if driver_id in self._world.living():
@@ -178,9 +187,21 @@ class FakeProvisioner:
             self._world.ended_sessions.append((driver_id, session_id))
 
     async def logs(
-        self, driver_id: DriverId, handle: Handle, *, offset: int, tail_lines: int, follow: bool
+        self,
+        driver_id: DriverId,
+        handle: Handle,
+        *,
+        offset: int,
+        tail_lines: int,
+        follow: bool,
+        executors: Mapping[str, int] | None = None,
     ) -> AsyncIterator[LogChunk]:
-        if tail_lines:
+        said = self._world.executor_logs.get(driver_id, {}) if executors is not None else {}
+        for source, log in said.items():
+            begin = executors.get(source, 0) if executors else 0
+            if log[begin:]:
+                yield LogChunk(log[begin:], len(log), source)
+        if tail_lines and not offset:
             lines = self._world.logs.get(driver_id, b"").splitlines(keepends=True)
             offset = sum(map(len, lines[:-tail_lines]))
         while True:

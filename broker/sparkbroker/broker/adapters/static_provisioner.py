@@ -10,7 +10,7 @@ Not promised: that nobody else uses these servers, nor that a session's files an
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -235,6 +235,12 @@ class StaticProvisioner:
         await self.forget(driver_id)
         self._note(driver_id)
 
+    async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
+        raise ProvisionerFailed(
+            f"driver {driver_id} is an endpoint of the configuration, which is given back without a confirmation",
+            retryable=False,
+        )
+
     async def forget(self, driver_id: DriverId) -> None:
         loan = self._loans.get(driver_id)
         if loan is None:
@@ -286,7 +292,14 @@ class StaticProvisioner:
             ) from error
 
     async def logs(
-        self, driver_id: DriverId, handle: Handle, *, offset: int, tail_lines: int, follow: bool
+        self,
+        driver_id: DriverId,
+        handle: Handle,
+        *,
+        offset: int,
+        tail_lines: int,
+        follow: bool,
+        executors: Mapping[str, int] | None = None,
     ) -> AsyncIterator[LogChunk]:
         """Not ours to read: empty."""
         nothing: tuple[LogChunk, ...] = ()

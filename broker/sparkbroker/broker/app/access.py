@@ -34,7 +34,8 @@ class Access:
         """A lease as it is now, once that is committed."""
         lease = self._authority.leases.get(lease.id, lease)
         await self._authority.commits.settle(lease.revision)
-        return LeaseView(lease, self._admitter.progress(lease) if lease.state is LeaseState.QUEUED else None)
+        progress = self._admitter.progress(lease) if lease.state is LeaseState.QUEUED else None
+        return LeaseView(lease, progress, self._authority.executors_of(lease))
 
 
 class Answers:

@@ -20,8 +20,9 @@ from sparkbroker.broker.app.serving import ServingClock
 from sparkbroker.broker.app.views import EventType, LeaseEvent
 from sparkbroker.broker.domain.driver import Driver, DriverState
 from sparkbroker.broker.domain.errors import Unavailable
-from sparkbroker.broker.domain.lease import CHARGED, Lease, LeaseMode, recover
+from sparkbroker.broker.domain.lease import CHARGED, Lease, LeaseMode, LeaseState, recover
 from sparkbroker.broker.domain.ledger import Ledger
+from sparkbroker.broker.domain.observation import Executors
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.units import (
     DriverId,
@@ -67,6 +68,8 @@ class Authority:
         self.requests: dict[tuple[str, str], RequestResult] = {}
         self.ended: deque[LeaseId] = deque()
         """Terminal leases, in the order in which they ended."""
+        self.executors: dict[DriverId, Executors] = {}
+        """As last seen. Neither stored nor versioned: pods come and go far more often than leases change."""
         self.on_lease: Callable[[Lease], None] = lambda _: None
         self._loaded: Loaded | None = None
         self._began: Mapping[Epoch, ServingTime] = {}
@@ -199,11 +202,23 @@ class Authority:
         if before is None and driver.lease_id is not None:
             self.drivers_of[driver.lease_id] = (*self.drivers_of.get(driver.lease_id, ()), driver.id)
         if driver.state is DriverState.GONE:
+            self.executors.pop(driver.id, None)
             self.ledger.release(driver.id)
         elif not self.ledger.resize(driver.id, driver.charge):
             # Not charged by admission: it was found running.
             self.ledger.charge(driver.id, driver.queue, driver.pool, driver.charge, force=True)
         return driver
+
+    def note_executors(self, driver_id: DriverId, seen: Executors | None) -> None:
+        """What a driver's last observation told of its executors; None: nothing."""
+        if seen is None:
+            self.executors.pop(driver_id, None)
+        else:
+            self.executors[driver_id] = seen
+
+    def executors_of(self, lease: Lease) -> Executors | None:
+        """Of a READY lease, as last seen."""
+        return self.executors.get(lease.driver_id) if lease.driver_id and lease.state is LeaseState.READY else None
 
     def put_profile(self, profile: Profile, fingerprint: str) -> str:
         """Keep a resolved profile as long as a lease refers to it; return its fingerprint."""

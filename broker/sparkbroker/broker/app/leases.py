@@ -14,6 +14,7 @@ from sparkbroker.broker.app.attaching import Attaching
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.ending import Ending
+from sparkbroker.broker.app.forcing import Forcing
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.app.views import LeasePage, LeaseView, ProfileView, QueueView, WatchUpdate
@@ -72,11 +73,13 @@ class Leases:
             ids=ids,
             clock=clock,
         )
+        forcing = Forcing(authority, self._access, ending, reconciler, provisioners)
         self.acquire = acquiring.acquire
         self.attach = attaching.attach
         self.renew = attaching.renew
         self.release = attaching.release
         self.connection = attaching.connection
+        self.force_release = forcing.force_release
 
     async def get(self, caller: Caller, lease_id: LeaseId) -> LeaseView:
         """One lease."""
@@ -99,7 +102,9 @@ class Leases:
             found = [lease for lease in found if (_sort_key(lease) < after if descending else _sort_key(lease) > after)]
         page = found[:limit]
         await self._authority.commits.settle(revision)
-        views = [LeaseView(lease, self._admitter.progress(lease)) for lease in page]
+        views = [
+            LeaseView(lease, self._admitter.progress(lease), self._authority.executors_of(lease)) for lease in page
+        ]
         return LeasePage(views, _sort_key(page[-1]) if len(found) > limit else None, revision)
 
     def watch(self, caller: Caller, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]:
@@ -114,9 +119,17 @@ class Leases:
         )
 
     async def logs(
-        self, caller: Caller, lease_id: LeaseId, *, offset: int, tail_lines: int, follow: bool, attempt: int
+        self,
+        caller: Caller,
+        lease_id: LeaseId,
+        *,
+        offset: int,
+        tail_lines: int,
+        follow: bool,
+        attempt: int,
+        executors: Mapping[str, int] | None = None,
     ) -> AsyncIterator[LogChunk]:
-        """The log of the driver of one attempt (0: the newest)."""
+        """The log of the driver of one attempt (0: the newest); ``executors`` not None: also theirs, as in the port."""
         await self._authority.complete()
         lease = self._access.lease(caller, lease_id)
         drivers = [self._authority.drivers[d] for d in self._authority.drivers_of.get(lease.id, ())]
@@ -129,7 +142,7 @@ class Leases:
         driver = max(drivers, key=lambda each: each.attempt)
         provisioner = self._provisioners[driver.provisioner]
         async for chunk in provisioner.logs(
-            driver.id, driver.handle, offset=offset, tail_lines=tail_lines, follow=follow
+            driver.id, driver.handle, offset=offset, tail_lines=tail_lines, follow=follow, executors=executors
         ):
             yield chunk
 

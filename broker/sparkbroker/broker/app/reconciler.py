@@ -213,6 +213,7 @@ class Reconciler:
         driver = self._authority.drivers.get(driver_id)
         if driver is None:
             return None
+        self._authority.note_executors(driver_id, seen.executors)
         handle = seen.handle or driver.handle
         if handle != driver.handle or not seen.resources.fits(driver.charge):
             driver = self._authority.put_driver(msgspec.structs.replace(driver, handle=handle, observed=seen.resources))

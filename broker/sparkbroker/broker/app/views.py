@@ -5,6 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseReason, LeaseState
+from sparkbroker.broker.domain.observation import Executors
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision, Seconds, WallTime
@@ -29,10 +30,12 @@ class Progress(msgspec.Struct, frozen=True, gc=False):
 
 
 class LeaseView(msgspec.Struct, frozen=True, gc=False):
-    """A lease as read; ``progress`` while it is QUEUED; ``spec`` and charge are in the lease."""
+    """A lease as read; ``progress`` while it is QUEUED, ``executors`` while it is READY, as last seen; ``spec`` and charge
+    are in the lease."""
 
     lease: Lease
     progress: Progress | None = None
+    executors: Executors | None = None
 
 
 class EventType(StrEnum):
@@ -42,6 +45,7 @@ class EventType(StrEnum):
     ATTACHED = "ATTACHED"
     DETACHED = "DETACHED"
     NOTICE = "NOTICE"
+    FORCED = "FORCED"
 
 
 class LeaseEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -77,6 +81,13 @@ class Attached(msgspec.Struct, frozen=True, gc=False):
     view: LeaseView
     attachment: Attachment
     ttl: Seconds
+
+
+class Forced(msgspec.Struct, frozen=True, gc=False):
+    """Result of ``force_release``; ``done`` says for people what was done."""
+
+    view: LeaseView
+    done: str
 
 
 class Renewed(msgspec.Struct, frozen=True, gc=False):

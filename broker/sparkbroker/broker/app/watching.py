@@ -90,7 +90,7 @@ class Watching:
         while lease.revision > self._authority.commits.durable:
             await self._authority.commits.settle(lease.revision)
             lease = self._authority.leases.get(lease.id, lease)
-        return LeaseView(lease, self._admitter.progress(lease))
+        return LeaseView(lease, self._admitter.progress(lease), self._authority.executors_of(lease))
 
     def _wanted(self, lease_id: LeaseId, *, begins: bool) -> Lease | None:
         """Who watches a lease that waits wants it: ``wait_ttl`` begins anew with a watch, and again at its end.

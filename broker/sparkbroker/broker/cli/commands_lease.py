@@ -63,11 +63,15 @@ def lease_logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the driver has ended.")] = False,
     tail: Annotated[int, typer.Option(min=0, max=10_000, help="Begin so many lines before the end. 0: all.")] = 0,
     attempt: Annotated[int, typer.Option(min=0, help="The driver of this attempt. 0: the newest.")] = 0,
+    executors: Annotated[
+        bool, typer.Option("--executors", help="Also its executors' logs; each line begins with whose it is.")
+    ] = False,
 ) -> None:
     """Print a driver's log, also of a lease that has ended."""
     from sparkbroker.broker.cli import following
 
-    asyncio.run(following.logs(globals_of(context), name, follow=follow, tail=tail, attempt=attempt))
+    work = following.all_logs if executors else following.logs
+    asyncio.run(work(globals_of(context), name, follow=follow, tail=tail, attempt=attempt))
 
 
 @lease_app.command("release")
@@ -75,9 +79,18 @@ def lease_release(
     context: typer.Context,
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="leases/ID, or the ID.")],
     message: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="For operators: don't wait for what can't be confirmed gone, such as pods on a dead node. What runs there "
+            "may go on: end the node first.",
+        ),
+    ] = False,
     output: OutputOption = None,
 ) -> None:
     """Give leases back, whoever is attached to them. A lease that has ended already is no error."""
     from sparkbroker.broker.cli import listing
 
-    asyncio.run(listing.release(globals_of(context, output), names, message))
+    work = listing.force_release if force else listing.release
+    asyncio.run(work(globals_of(context, output), names, message))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sparkbroker.broker.bootstrap import read_tokens
+from sparkbroker.broker.cli.doctor_cluster import of_cluster
 from sparkbroker.broker.cli.doctor_finding import Finding, Status
 from sparkbroker.broker.cli.doctor_machine import LOCAL_EXTRA, of_machine, of_profiles
 from sparkbroker.broker.cli.embedded import answers
@@ -34,6 +35,7 @@ def examine(config_path: Path | None, env: Mapping[str, str], url: str | None) -
     if config is not None:
         findings += of_profiles(config, default_cache_folder(env))
         findings += of_machine(config)
+        findings += of_cluster(config)
     findings.append(_broker(url))
     return findings
 

@@ -1,12 +1,17 @@
 """Commands that go on printing: watches and logs. Messages of a stream are one JSON object a line."""
 
 import sys
+from collections.abc import Iterable
 from contextlib import aclosing
+from typing import Final
 
 from sparkbroker.broker.cli import output
 from sparkbroker.broker.cli.context import Globals
 from sparkbroker.broker.cli.listing import connect, full_name
 from sparkbroker.v1 import broker_pb2 as pb
+
+_LONGEST_LINE: Final = 1 << 20
+"""Bytes of a line that are waited for: a longer one is shown as several."""
 
 
 async def one_lease(options: Globals, name: str) -> None:
@@ -53,3 +58,25 @@ async def logs(options: Globals, name: str, *, follow: bool, tail: int, attempt:
             async for piece in opened:
                 sys.stdout.buffer.write(piece)
                 sys.stdout.buffer.flush()
+
+
+async def all_logs(options: Globals, name: str, *, follow: bool, tail: int, attempt: int) -> None:
+    """``lease logs --executors``: line by line, each after the name of who said it."""
+    begun: dict[str, bytes] = {}
+    async with connect(options) as broker:
+        pieces = broker.all_logs(full_name(name), tail_lines=tail, follow=follow, attempt=attempt)
+        async with aclosing(pieces) as opened:  # type: ignore[type-var]
+            async for piece in opened:
+                *lines, rest = (begun.get(piece.source, b"") + piece.data).split(b"\n")
+                if len(rest) > _LONGEST_LINE:
+                    lines, rest = [*lines, rest], b""
+                begun[piece.source] = rest
+                _say(piece.source, lines)
+    for source, rest in begun.items():
+        _say(source, [rest] if rest else [])
+
+
+def _say(source: str, lines: Iterable[bytes]) -> None:
+    who = source.encode() or b"driver"
+    sys.stdout.buffer.write(b"".join(b"%b | %b\n" % (who, line) for line in lines))
+    sys.stdout.buffer.flush()

@@ -9,6 +9,7 @@ from sparkbroker.broker.cli import output
 from sparkbroker.broker.cli.context import Globals
 from sparkbroker.broker.cli.locate import find
 from sparkbroker.client import AsyncBroker, BrokerUnreachable, resolve_address
+from sparkbroker.v1 import admin_pb2
 from sparkbroker.v1 import broker_pb2 as pb
 
 PATIENCE: Final = 10.0
@@ -65,6 +66,17 @@ async def release(options: Globals, names: Sequence[str], message: str) -> None:
                 output.print_json(released, line=True)
             else:
                 output.console().print(released.name, output.state(released.state))
+
+
+async def force_release(options: Globals, names: Sequence[str], message: str) -> None:
+    """``lease release --force``: as ``release``, and what was done."""
+    async with connect(options) as broker:
+        for name in names:
+            released, done = await broker.force_release(full_name(name), message)
+            if options.json:
+                output.print_json(admin_pb2.ForceReleaseResponse(lease=released, done=done), line=True)
+            else:
+                output.console().print(released.name, output.state(released.state), done, markup=False)
 
 
 async def queues(options: Globals) -> None:

@@ -123,6 +123,16 @@ def why(lease: pb.Lease) -> str:
     return enum_name(pb.LeaseReason, lease.reason, "LEASE_REASON_")
 
 
+def executors(lease: pb.Lease) -> str:
+    """How many run of those it is to have, and why not all; empty: it has none."""
+    if not lease.HasField("executors"):
+        return ""
+    seen = lease.executors
+    pending = f", {seen.pending} pending" if seen.pending else ""
+    why = f": {seen.message}" if seen.message else ""
+    return f"{seen.running} of {seen.wanted} run{pending}{why}"
+
+
 def lease_details(lease: pb.Lease) -> Table:
     """For ``lease get``: what is set, one thing a line."""
     spec = lease.spec
@@ -140,6 +150,7 @@ def lease_details(lease: pb.Lease) -> Table:
         ("mode", enum_name(pb.LeaseMode, spec.mode, "LEASE_MODE_")),
         ("priority", str(spec.priority) if spec.priority else ""),
         ("asks" if holds(lease) == "-" else "holds", quantities(dict(lease.charge))),
+        ("executors", executors(lease)),
         ("attempt", str(lease.attempt)),
         ("driver", lease.driver),
         *((f"attached ({item.generation})", item.holder or item.id) for item in lease.attachments),

@@ -30,6 +30,28 @@ class Phase(StrEnum):
     """It has ended by itself and nothing of it runs; its exit is known as far as it can be."""
 
 
+class Executors(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Those of a driver that are processes of their own. ``pending``: they exist and don't run yet.
+
+    ``wanted`` is what it is to have at least, or what exists if that is more. ``message`` says why some don't run, and how
+    the last one failed; empty: all that are wanted run.
+    """
+
+    wanted: int
+    running: int
+    pending: int
+    message: str = ""
+
+    def describe(self) -> str:
+        """For people; empty: all that are wanted run."""
+        if self.running >= self.wanted and not self.pending and not self.message:
+            return ""
+        text = f"{self.running} of {self.wanted} executors run"
+        if self.pending:
+            text += f", {self.pending} {'is' if self.pending == 1 else 'are'} pending"
+        return f"{text} ({self.message})" if self.message else text
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """What is seen of one driver now. Times are None until they have happened."""
 
@@ -43,5 +65,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     process_started: WallTime | None = None
     port_open: WallTime | None = None
     ready: WallTime | None = None
+    executors: Executors | None = None
+    """Of a READY driver that has them."""
     exit: DriverExit | None = None
     message: str = ""

@@ -4,7 +4,7 @@ Identity: everything a provisioner makes is named after the driver's id. A provi
 prove to be this broker's.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -43,10 +43,11 @@ class ConnectEndpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogChunk(msgspec.Struct, frozen=True):
-    """Bytes of a log, and the offset of the byte after them."""
+    """Bytes of a log, and the offset of the byte after them. ``source``: the executor whose it is; empty: the driver."""
 
     data: bytes
     next_offset: int
+    source: str = ""
 
 
 class Provisioner(Protocol):
@@ -83,6 +84,11 @@ class Provisioner(Protocol):
         """Ask it to end; with ``force`` at once and without mercy. Returns when asked, not when gone."""
         ...
 
+    async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
+        """On an operator's word: remove what of it can't be confirmed gone from what ``observe`` looks at, and ask the rest
+        to end. Return what was done, for people. Raise ProvisionerFailed where there is no such thing, or it fails."""
+        ...
+
     async def forget(self, driver_id: DriverId) -> None:
         """Remove its logs and records. Only of a driver that is gone."""
         ...
@@ -96,10 +102,21 @@ class Provisioner(Protocol):
         ...
 
     def logs(
-        self, driver_id: DriverId, handle: Handle, *, offset: int, tail_lines: int, follow: bool
+        self,
+        driver_id: DriverId,
+        handle: Handle,
+        *,
+        offset: int,
+        tail_lines: int,
+        follow: bool,
+        executors: Mapping[str, int] | None = None,
     ) -> AsyncIterator[LogChunk]:
-        """The driver's log from ``offset``, or from ``tail_lines`` lines before its end; with ``follow`` until it has
-        ended. A log that is gone or not ours to read is empty."""
+        """The driver's log from ``offset``, or (offset 0) from ``tail_lines`` lines before its end; with ``follow`` until
+        it has ended. A log that is gone or not ours to read is empty.
+
+        ``executors`` not None: also those of its executors, where these are processes of their own, in any order among
+        each other; it says from which offset on, by source, what isn't in it begins as the driver's would.
+        """
         ...
 
     async def wait_for_change(self) -> set[DriverId]:

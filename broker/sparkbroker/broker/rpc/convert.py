@@ -34,6 +34,7 @@ from sparkbroker.broker.domain.lease import (
     LeaseState,
     Timings,
 )
+from sparkbroker.broker.domain.observation import Executors
 from sparkbroker.broker.domain.profile import Limits
 from sparkbroker.broker.domain.resources import format_memory
 from sparkbroker.broker.ports.provisioner import LogChunk
@@ -154,6 +155,11 @@ def driver_exit(value: DriverExit) -> pb.DriverExit:
     )
 
 
+def executors(value: Executors) -> pb.Executors:
+    """The executors of a READY lease."""
+    return pb.Executors(wanted=value.wanted, running=value.running, pending=value.pending, message=value.message)
+
+
 def progress(value: Progress) -> pb.Progress:
     """Why a lease waits."""
     return pb.Progress(
@@ -217,6 +223,8 @@ def lease(view: LeaseView) -> pb.Lease:
         message.attachments.extend(map(attachment, value.attachments))
     if view.progress is not None:
         message.progress.CopyFrom(progress(view.progress))
+    if view.executors is not None:
+        message.executors.CopyFrom(executors(view.executors))
     if value.exit is not None:
         message.exit.CopyFrom(driver_exit(value.exit))
     return message
@@ -323,4 +331,4 @@ def _limits(value: Limits) -> dict[str, str]:
 
 def log_chunk(chunk: LogChunk) -> pb.StreamLogsResponse:
     """A piece of a log."""
-    return pb.StreamLogsResponse(data=chunk.data, next_offset=chunk.next_offset)
+    return pb.StreamLogsResponse(data=chunk.data, next_offset=chunk.next_offset, source=chunk.source)

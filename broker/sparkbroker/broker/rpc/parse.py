@@ -23,6 +23,7 @@ from sparkbroker.v1 import broker_pb2 as pb
 MAX_DURATION_SECONDS: Final = 315_576_000_000
 """Of google.protobuf.Duration: 10,000 years."""
 MAX_TAIL_LINES: Final = 10_000
+MAX_OFFSETS: Final = 1000
 MAX_PARSED: Final = 256
 MAX_PARSED_BYTES: Final = 16 << 10
 """Specs that are remembered, and the largest of them."""
@@ -73,9 +74,21 @@ def log_range(request: pb.StreamLogsRequest) -> tuple[int, int, int]:
     tail_lines = _not_negative("tail_lines", request.tail_lines)
     if tail_lines > MAX_TAIL_LINES:
         raise InvalidField("tail_lines", f"{tail_lines} is out of range", f"it may be at most {MAX_TAIL_LINES}")
-    if offset and tail_lines:
+    if offset and tail_lines and not request.executors:
         raise InvalidField("tail_lines", "is set, and so is offset", "a log begins at one of them: leave the other 0")
     return offset, tail_lines, _not_negative("attempt", request.attempt)
+
+
+def executor_offsets(request: pb.StreamLogsRequest) -> dict[str, int] | None:
+    """Where executors' logs begin, by source; None: they aren't asked for."""
+    offsets = dict(request.executor_offsets)
+    if offsets and not request.executors:
+        raise InvalidField("executor_offsets", "is set, and executors is not", "set executors, or leave it empty")
+    if len(offsets) > MAX_OFFSETS:
+        raise InvalidField("executor_offsets", f"has {len(offsets)} entries", f"it may have at most {MAX_OFFSETS}")
+    for source, offset in offsets.items():
+        _not_negative(f"executor_offsets[{source!r}]", offset)
+    return offsets if request.executors else None
 
 
 def watch_filter(text: str) -> LeaseFilter:

@@ -10,6 +10,7 @@ import structlog
 from sparkbroker.broker.app.leases import Leases
 from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.rpc import services
+from sparkbroker.broker.rpc.admin import AdminServicer
 from sparkbroker.broker.rpc.handlers import Handlers
 from sparkbroker.broker.rpc.health import Health
 from sparkbroker.broker.rpc.limits import Limits
@@ -106,6 +107,7 @@ class BrokerServer:
         server.add_generic_rpc_handlers(
             (
                 services.broker(named, BrokerServicer(self._leases, self._pages)),
+                services.admin(named, AdminServicer(self._leases)),
                 services.health_service(anyone, self._health),
                 *services.reflection_services(anyone),
             )

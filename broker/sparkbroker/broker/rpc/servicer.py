@@ -124,7 +124,13 @@ class BrokerServicer:
         lease_id = parse.lease_id(request.name)
         offset, tail_lines, attempt = parse.log_range(request)
         return self._leases.logs(
-            caller, lease_id, offset=offset, tail_lines=tail_lines, follow=request.follow, attempt=attempt
+            caller,
+            lease_id,
+            offset=offset,
+            tail_lines=tail_lines,
+            follow=request.follow,
+            attempt=attempt,
+            executors=parse.executor_offsets(request),
         )
 
     async def list_queues(self, caller: Caller, request: pb.ListQueuesRequest) -> pb.ListQueuesResponse:

@@ -10,12 +10,15 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.rpc import convert, health
+from sparkbroker.broker.rpc.admin import AdminServicer
 from sparkbroker.broker.rpc.handlers import Handlers
 from sparkbroker.broker.rpc.servicer import BrokerServicer
+from sparkbroker.v1 import admin_pb2
 from sparkbroker.v1 import broker_pb2 as pb
 
+ADMIN: Final = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 BROKER: Final = pb.DESCRIPTOR.services_by_name["BrokerService"].full_name
-SERVED: Final = (BROKER, health.SERVICE, "grpc.reflection.v1alpha.ServerReflection")
+SERVED: Final = (ADMIN, BROKER, health.SERVICE, "grpc.reflection.v1alpha.ServerReflection")
 REFLECTION: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 """v1 has the same messages under another name. It is served, and not listed: there is no descriptor of it to show."""
 
@@ -51,6 +54,12 @@ def broker(handlers: Handlers, servicer: BrokerServicer) -> "grpc.GenericRpcHand
     methods |= {name: handlers.watch(name, *row) for name, row in watches.items()}  # type: ignore[arg-type]
     methods["KeepAlive"] = handlers.dialogue("KeepAlive", pb.KeepAliveRequest, servicer.keep_alive)
     return grpc.method_handlers_generic_handler(BROKER, methods)
+
+
+def admin(handlers: Handlers, servicer: AdminServicer) -> "grpc.GenericRpcHandler[Any, Any]":
+    """sparkbroker.v1.AdminService."""
+    method = handlers.unary("ForceRelease", admin_pb2.ForceReleaseRequest, servicer.force_release)
+    return grpc.method_handlers_generic_handler(ADMIN, {"ForceRelease": method})
 
 
 def health_service(handlers: Handlers, state: health.Health) -> "grpc.GenericRpcHandler[Any, Any]":

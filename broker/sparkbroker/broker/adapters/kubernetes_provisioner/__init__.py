@@ -10,6 +10,7 @@ Not promised: protection from code that runs in a driver, beyond what the cluste
 account. That a pod which somebody deleted with ``--force`` has really ended: only its node knew.
 """
 
+from sparkbroker.broker.adapters.kubernetes_provisioner._examine import Refusal, examine
 from sparkbroker.broker.adapters.kubernetes_provisioner._provisioner import KubernetesProvisioner
 
-__all__ = ["KubernetesProvisioner"]
+__all__ = ["KubernetesProvisioner", "Refusal", "examine"]

@@ -1,6 +1,6 @@
 """The few calls that are made of a cluster, typed. Their rights are these verbs, in each of the Spark namespaces:
 
-pods: create, get, list, watch, deletecollection; pods/log: get; secrets: create, delete; events: list.
+pods: create, get, list, watch, delete, deletecollection; pods/log: get; secrets: create, delete; events: list.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -95,9 +95,10 @@ class Cluster:
         return pod
 
     async def create_pod(self, namespace: str, pod: Manifest, *, dry_run: bool = False) -> Pod:
-        """Make it. A code of 409: one of its name exists."""
+        """Make it. A code of 409: one of its name exists. ``dry_run``: only say whether it would be accepted, each of its
+        fields."""
         call = Call(verb="create", resource="pods", namespace=namespace)
-        query = [("dryRun", "All")] if dry_run else []
+        query = [("dryRun", "All"), ("fieldValidation", "Strict")] if dry_run else []
         made: Pod = _decode(POD, await self.api.call(call, "POST", _pods(namespace), body=pod, query=query), call)
         return made
 
@@ -118,6 +119,23 @@ class Cluster:
             options["gracePeriodSeconds"] = grace
         query = [("labelSelector", selector)]
         await self.api.call(call, "DELETE", _pods(namespace), query=query, body=options)
+
+    async def remove_pod(self, pod: Pod) -> None:
+        """Take it from the API server at once, whatever its node says; this very pod, and none of its name."""
+        where = pod.metadata
+        call = Call(verb="delete", resource="pods", namespace=where.namespace)
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "gracePeriodSeconds": 0,
+            "preconditions": {"uid": where.uid},
+        }
+        try:
+            await self.api.call(call, "DELETE", f"{_pods(where.namespace)}/{where.name}", body=options)
+        except ApiFailed as error:
+            # Gone already, or another one of its name.
+            if error.code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                raise
 
     async def delete_secret(self, namespace: str, name: str) -> None:
         """Remove it; it may be gone already."""

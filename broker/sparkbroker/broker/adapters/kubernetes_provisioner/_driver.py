@@ -7,9 +7,9 @@ from sparkbroker.broker.adapters import spark_connect
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._conf import CONNECT_PORT
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
-from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._pods import ContainerState, Pod
 from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import Hindrance, hindrance, hindrance_by_events
-from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER
+from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
 from sparkbroker.broker.domain.units import DriverId, WallTime
 from sparkbroker.broker.ports.clock import Clock
 
@@ -44,6 +44,8 @@ class KnownDriver:
         self.asked_at = float("-inf")
         self.log_saved = False
         self.log_tail: tuple[str, ...] = ()
+        self.logs_saved: set[str] = set()
+        """Names of executors' pods."""
         self.changed = asyncio.Event()
         self._events_at = float("-inf")
 
@@ -109,12 +111,16 @@ def is_running(pod: Pod) -> bool:
 
 
 def has_begun(pod: Pod) -> bool:
-    """Whether there is a log of it."""
-    main = pod.container(DRIVER_CONTAINER)
+    """Whether there is a log of its Spark container."""
+    main = _main(pod)
     return main is not None and (main.running is not None or main.terminated is not None)
 
 
 def has_ended(pod: Pod) -> bool:
-    """Whether the driver itself has ended, also where its pod hasn't yet: a sidecar may go on."""
-    main = pod.container(DRIVER_CONTAINER)
+    """Whether its Spark container has ended, also where its pod hasn't yet: a sidecar may go on."""
+    main = _main(pod)
     return main is not None and main.terminated is not None
+
+
+def _main(pod: Pod) -> ContainerState | None:
+    return pod.container(DRIVER_CONTAINER if pod.is_driver else EXECUTOR_CONTAINER)

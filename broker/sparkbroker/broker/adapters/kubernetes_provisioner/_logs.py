@@ -1,4 +1,4 @@
-"""A driver's log: read from its node while its pod exists, and from a saved end afterwards.
+"""A pod's log, of Spark's own container: read from its node while it exists, and from a saved end afterwards.
 
 An offset means the same byte in both: the saved file says where it begins. What a node has thrown away
 (it rotates logs, at 10 MiB by default) shifts the offsets of what it still has. The driver's token is starred out.
@@ -14,7 +14,7 @@ import structlog
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
-from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER
+from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
 
 log = structlog.get_logger()
 
@@ -73,10 +73,10 @@ class Tail:
 
 
 async def stream(cluster: Cluster, pod: Pod, token: str, *, follow: bool) -> AsyncIterator[bytes]:
-    """A driver's log from its beginning, redacted. Raise ApiFailed."""
+    """A log from its beginning, redacted. Raise ApiFailed."""
     redactor = Redactor(token)
-    where = pod.metadata
-    async with cluster.log(where.namespace, where.name, DRIVER_CONTAINER, follow=follow) as reader:
+    where, container = pod.metadata, DRIVER_CONTAINER if pod.is_driver else EXECUTOR_CONTAINER
+    async with cluster.log(where.namespace, where.name, container, follow=follow) as reader:
         while data := await reader.read(CHUNK):
             if told := redactor.feed(data):
                 yield told
@@ -116,16 +116,17 @@ async def live(
         log.info("driver.log_cut", pod=pod.metadata.name, message=error.message)
 
 
-async def save(cluster: Cluster, pod: Pod, token: str, path: Path) -> tuple[str, ...]:
-    """Keep the end of a driver's log, as far as that can be had in a few seconds: an end that can't be told delays no
+async def save(cluster: Cluster, pod: Pod, token: str, path: Path, keep: int = KEEP) -> tuple[str, ...]:
+    """Keep the end of a log, ``keep`` bytes of it, as far as that can be had in a few seconds: an end that can't be told delays no
     release. Return its last lines."""
     try:
         async with asyncio.timeout(SAVE_TIMEOUT):
-            tail = await measure(cluster, pod, token, KEEP)
+            tail = await measure(cluster, pod, token, keep)
         await asyncio.to_thread(write_saved, path, tail)
         return await asyncio.to_thread(last_lines, path)
     except (ApiFailed, OSError, TimeoutError) as error:
-        log.warning("driver.log_not_saved", pod=pod.metadata.name, message=str(error) or "took too long")
+        tell = log.warning if pod.is_driver else log.info
+        tell("driver.log_not_saved", pod=pod.metadata.name, message=str(error) or "took too long")
         return ()
 
 

@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import hmac
 import shutil
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 import structlog
 
 from sparkbroker.broker.adapters import spark_connect
-from sparkbroker.broker.adapters.kubernetes_provisioner import _logs
+from sparkbroker.broker.adapters.kubernetes_provisioner import _executor_logs, _logs
 from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api, missing_extra
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._conf import CONNECT_PORT, UI_PORT
@@ -35,6 +36,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
     owned,
 )
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import abandoned, unconfirmable
 from sparkbroker.broker.adapters.kubernetes_provisioner._tasks import Tasks
 from sparkbroker.broker.adapters.kubernetes_provisioner._verdict import Evidence, observation
 from sparkbroker.broker.adapters.kubernetes_provisioner._watch import PodWatch
@@ -58,6 +60,8 @@ SESSION_CALL_TIMEOUT: Final = 5.0
 FORCED_GRACE: Final = 1
 """Seconds. Not 0, which would remove the pod from the API server before its node has ended it (promise 5)."""
 ASK_AGAIN: Final = 20.0
+LAST_WORDS: Final = 10.0
+"""Seconds for which executors' logs are followed after their driver's has ended."""
 IDLE_LOOK: Final = 2.0
 EMBEDDED: Final = (
     "the provisioner kubernetes isn't for a broker that ends with its program: nobody would be left to remove its pods; "
@@ -249,6 +253,7 @@ class KubernetesProvisioner:
         own = self._watch(known.namespace).store.driver_pod(driver_id) if known.namespace else None
         if own is not None and has_ended(own):
             await self._save_log(known, own)  # its last lines tell how it ended
+        self._save_ended_executors(known)
         seen = self._look(driver_id)
         if seen.phase in (Phase.ABSENT, Phase.EXITED):
             self._drivers.pop(driver_id, None)
@@ -321,9 +326,7 @@ class KubernetesProvisioner:
         asked_for_all = known.asked and all(pod.leaving for pod in pods) and (known.forced or not force)
         if asked_for_all and now - known.asked_at < ASK_AGAIN:
             return
-        own = next((pod for pod in pods if pod.is_driver), None)
-        if own is not None:
-            await self._save_log(known, own)
+        await self._save_logs(known, pods)
         known.asked, known.forced, known.asked_at = True, known.forced or force, now
         for namespace in places:
             grace = FORCED_GRACE if force else None
@@ -331,10 +334,50 @@ class KubernetesProvisioner:
             await self._cluster.delete_secret(namespace, object_name(driver_id))
         self._note([driver_id])
 
+    async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
+        await self._connect()
+        known = self._driver(driver_id)
+        self._place(known, handle, None)
+        removed: list[Pod] = []
+        asked: list[Pod] = []
+        for namespace in [known.namespace] if known.namespace else list(self._watches):
+            pods, _ = await self._cluster.list_pods(namespace, of_driver(self._owner, driver_id))
+            lost = [pod for pod in pods if unconfirmable(pod, self._clock.wall())]
+            for pod in lost:
+                await self._cluster.remove_pod(pod)
+            removed += lost
+            asked += [pod for pod in pods if pod not in lost]
+        if asked:
+            await self.delete(driver_id, handle, force=True)
+        self._note([driver_id])
+        return abandoned(removed, asked)
+
     async def _save_log(self, known: KnownDriver, own: Pod) -> None:
         if has_begun(own) and not known.log_saved:
             known.log_saved = True
             known.log_tail = await _logs.save(self._cluster, own, known.token, self._log_path(known.id))
+
+    async def _save_logs(self, known: KnownDriver, pods: Iterable[Pod]) -> None:
+        """Of all that are about to be deleted, at the same time."""
+        begun = [pod for pod in pods if has_begun(pod) and pod.metadata.name not in known.logs_saved]
+        executors = [pod for pod in begun if not pod.is_driver]
+        await asyncio.gather(
+            *(self._save_log(known, pod) for pod in begun if pod.is_driver), self._save_executors(known, executors)
+        )
+
+    async def _save_executors(self, known: KnownDriver, pods: Sequence[Pod]) -> None:
+        known.logs_saved |= {pod.metadata.name for pod in pods}
+        if pods:
+            await _executor_logs.save(self._cluster, pods, known.token, self._log_path(known.id).parent)
+
+    def _save_ended_executors(self, known: KnownDriver) -> None:
+        """In the background, at once: Spark deletes their pods."""
+        store = self._watch(known.namespace).store if known.namespace else None
+        pods = store.of(known.id) if store is not None else ()
+        ended = [p for p in pods if not p.is_driver and has_ended(p) and p.metadata.name not in known.logs_saved]
+        if ended and not known.asked:
+            known.logs_saved |= {pod.metadata.name for pod in ended}
+            self._tasks.start(f"logs {ended[0].metadata.name}", self._save_executors(known, ended))
 
     async def forget(self, driver_id: DriverId) -> None:
         check_driver_id(driver_id)
@@ -374,19 +417,76 @@ class KubernetesProvisioner:
                 ) from error
 
     async def logs(
-        self, driver_id: DriverId, handle: Handle, *, offset: int, tail_lines: int, follow: bool
+        self,
+        driver_id: DriverId,
+        handle: Handle,
+        *,
+        offset: int,
+        tail_lines: int,
+        follow: bool,
+        executors: Mapping[str, int] | None = None,
     ) -> AsyncIterator[LogChunk]:
         await self._connect()
         known = self._driver(driver_id)
         self._place(known, handle, None)
+        own = self._driver_log(known, offset, 0 if offset else tail_lines, follow=follow)
+        chunks = own if executors is None else self._merged(known, own, executors, tail_lines, follow=follow)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    async def _driver_log(
+        self, known: KnownDriver, offset: int, tail_lines: int, *, follow: bool
+    ) -> AsyncGenerator[LogChunk, None]:
         pod = await self._pod_with_log(known, follow=follow)
+        async for chunk in self._log(known, pod, self._log_path(known.id), offset, tail_lines, follow=follow):
+            yield chunk
+
+    async def _log(
+        self, known: KnownDriver, pod: Pod | None, path: Path, offset: int, tail_lines: int, *, follow: bool
+    ) -> AsyncIterator[LogChunk]:
+        """Of a pod while it exists, and what was saved of it."""
+        source = "" if path == self._log_path(known.id) else path.name
         if pod is not None:
             async for data, after in _logs.live(self._cluster, pod, known.token, offset, tail_lines, follow=follow):
                 offset, tail_lines = after, 0
-                yield LogChunk(data, after)
+                yield LogChunk(data, after, source)
         if pod is None or follow:
-            async for data, after in _logs.read_saved(self._log_path(driver_id), offset, tail_lines):
-                yield LogChunk(data, after)
+            async for data, after in _logs.read_saved(path, offset, tail_lines):
+                yield LogChunk(data, after, source)
+
+    async def _merged(
+        self,
+        known: KnownDriver,
+        own: AsyncIterator[LogChunk],
+        offsets: Mapping[str, int],
+        tail_lines: int,
+        *,
+        follow: bool,
+    ) -> AsyncGenerator[LogChunk, None]:
+        """The driver's and its executors', also of those that come later; until the driver's has ended, and theirs."""
+        folder, merge = self._log_path(known.id).parent, _executor_logs.Merge()
+        merge.add("", own)
+        over: float | None = None
+        try:
+            while True:
+                live, kept = self._executors_with_logs(known), await asyncio.to_thread(_executor_logs.saved, folder)
+                for name in (name for name in (*kept, *live) if name not in merge):
+                    path, offset = _executor_logs.path_of(folder, name), offsets.get(name, 0)
+                    tail = 0 if offset else tail_lines
+                    merge.add(name, self._log(known, live.get(name), path, offset, tail, follow=follow))
+                while (chunk := await merge.next(IDLE_LOOK)) is not None:
+                    yield chunk
+                now = self._clock.monotonic()
+                over = now if over is None and not merge.running("") else over
+                if over is not None and (not merge.busy or now - over > LAST_WORDS):
+                    return
+        finally:
+            await merge.close()
+
+    def _executors_with_logs(self, known: KnownDriver) -> dict[str, Pod]:
+        pods = self._watch(known.namespace).store.of(known.id) if known.namespace else ()
+        return {pod.metadata.name: pod for pod in pods if not pod.is_driver and has_begun(pod)}
 
     async def _pod_with_log(self, known: KnownDriver, *, follow: bool) -> Pod | None:
         """Its pod, once it has a log; with ``follow`` that is waited for. None: there is none any more."""

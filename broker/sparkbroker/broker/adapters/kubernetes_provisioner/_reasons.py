@@ -6,7 +6,7 @@ cured within seconds (a Secret that is made at the same time), so the caller wai
 
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -17,6 +17,9 @@ from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, NAME_PREFIX
 from sparkbroker.broker.domain.pod_sizing import Role
 
 LONGEST: Final = 400
+OVERDUE: Final = 10.0
+"""Seconds after the end of its grace period for which a pod may still exist while its node is well."""
+NAMED: Final = 5
 EXIT_ON_OUT_OF_MEMORY: Final = 3
 """The status with which -XX:+ExitOnOutOfMemoryError ends a JVM."""
 
@@ -179,6 +182,35 @@ def node_trouble(pod: Pod) -> str:
     if pod.status.reason == "NodeLost":
         return f"its node {pod.spec.node_name} is lost"
     return ""
+
+
+def unconfirmable(pod: Pod, wall: float) -> bool:
+    """Whether waiting for its node's word is of no use: that doesn't answer, or should have ended it a while ago."""
+    if node_trouble(pod):
+        return True
+    due = pod.metadata.deletion_timestamp  # the end of its grace period
+    return due is not None and wall > due.timestamp() + OVERDUE
+
+
+def abandoned(removed: Sequence[Pod], asked: Sequence[Pod]) -> str:
+    """What was done with a driver's pods that an operator gives up, for people."""
+    if not removed and not asked:
+        return "nothing of it was left"
+    parts = []
+    if removed:
+        parts.append(
+            f"removed from the cluster's record without a word of their nodes: {_named(removed)}; what runs there may go on "
+            "until the node is ended or back"
+        )
+    if asked:
+        parts.append(f"asked to end, since their nodes answer: {_named(asked)}; ask again if they don't")
+    return "; ".join(parts)
+
+
+def _named(pods: Sequence[Pod]) -> str:
+    names = [f"{pod.metadata.name} ({pod.spec.node_name or 'no node'})" for pod in pods]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def describe_role(pod: Pod) -> str:

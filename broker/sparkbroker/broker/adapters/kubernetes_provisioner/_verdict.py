@@ -5,6 +5,7 @@ stays so until nothing of the driver exists. Only then it is EXITED (it ended by
 """
 
 from collections import Counter
+from typing import Final
 
 import msgspec
 
@@ -16,10 +17,13 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import (
     node_trouble,
 )
 from sparkbroker.broker.domain.driver import DriverExit
-from sparkbroker.broker.domain.observation import Handle, Observation, Phase
+from sparkbroker.broker.domain.observation import Executors, Handle, Observation, Phase
 from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId, WallTime
+
+REASONS: Final = 2
+"""Of executors that don't run: the most frequent ones are told."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +61,7 @@ def observation(driver_id: DriverId, evidence: Evidence) -> Observation:
         process_started=started,
         port_open=_not_before(started, evidence.port_open) if usable else None,
         ready=_not_before(started, evidence.ready) if phase is Phase.READY else None,
+        executors=executors(evidence) if phase is Phase.READY else None,
         exit=exit,
         message=message,
     )
@@ -82,7 +87,8 @@ def _phase(own: Pod | None, evidence: Evidence) -> tuple[Phase, str, DriverExit 
         message = found.message if found is not None else evidence.by_events
         return Phase.STARTING, message or _usual(own), None
     if evidence.ready is not None:
-        return Phase.READY, _joined(node_trouble(own), executors(evidence)), None
+        seen = executors(evidence)
+        return Phase.READY, _joined(node_trouble(own), seen.describe() if seen is not None else ""), None
     if evidence.port_open is not None:
         return Phase.PORT_OPEN, _joined(evidence.trouble, node_trouble(own)), None
     return Phase.STARTING, _joined(evidence.trouble, node_trouble(own)), None
@@ -104,20 +110,17 @@ def _lost(evidence: Evidence) -> DriverExit:
     return ended[0] if ended is not None else DriverExit(log_tail=evidence.log_tail)
 
 
-def executors(evidence: Evidence) -> str:
-    """How many executors there are, and why others aren't; empty: all that are wanted run."""
+def executors(evidence: Evidence) -> Executors | None:
+    """How many executors there are, and why others aren't. None: none is wanted, and none exists."""
     own = [pod for pod in evidence.pods if not pod.is_driver and not pod.ended and not pod.leaving]
-    running = sum(pod.status.phase == "Running" for pod in own)
-    pending = len(own) - running
-    wanted = next((pod.wanted for pod in evidence.pods if pod.is_driver), None)
-    if not pending and not evidence.executor_failure and (wanted is None or running >= wanted):
-        return ""
-    text = f"{running} of {wanted} executors run" if wanted is not None else f"{running} executors run"
-    if pending:
-        reasons = Counter(found.message for pod in own if (found := hindrance(pod)) is not None)
-        why = "; ".join(f"{count} of them {reason}" for reason, count in reasons.most_common(2))
-        text += f", {pending} {'is' if pending == 1 else 'are'} pending" + (f" ({why})" if why else "")
-    return _joined(text, evidence.executor_failure and f"last failure: {evidence.executor_failure}")
+    least = next((pod.wanted or 0 for pod in evidence.pods if pod.is_driver), 0)
+    wanted, running = max(least, len(own)), sum(pod.status.phase == "Running" for pod in own)
+    if not wanted:
+        return None
+    reasons = Counter(found.message for pod in own if (found := hindrance(pod)) is not None)
+    why = (f"{count} of them {reason}" for reason, count in reasons.most_common(REASONS))
+    failed = f"last failure: {evidence.executor_failure}" if evidence.executor_failure else ""
+    return Executors(wanted=wanted, running=running, pending=len(own) - running, message=_joined(*why, failed))
 
 
 def _usual(pod: Pod) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -227,6 +227,13 @@ class LocalProvisioner:
         self._attend(driver)
         self._note(driver_id)
 
+    async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
+        raise ProvisionerFailed(
+            f"driver {driver_id} runs on the broker's own machine, which always knows whether its processes have ended; "
+            "end them there",
+            retryable=False,
+        )
+
     async def forget(self, driver_id: DriverId) -> None:
         driver = self._driver(driver_id)
         if driver.evidence(thorough=True).alive:
@@ -265,11 +272,18 @@ class LocalProvisioner:
                 ) from error
 
     async def logs(
-        self, driver_id: DriverId, handle: Handle, *, offset: int, tail_lines: int, follow: bool
+        self,
+        driver_id: DriverId,
+        handle: Handle,
+        *,
+        offset: int,
+        tail_lines: int,
+        follow: bool,
+        executors: Mapping[str, int] | None = None,
     ) -> AsyncIterator[LogChunk]:
         driver = self._driver(driver_id)
         path = str(driver.folder.log)
-        if tail_lines:
+        if tail_lines and not offset:
             offset = _logfile.tail_offset(path, tail_lines, _LONGEST_TAIL)
         while True:
             gone = not driver.evidence().alive

@@ -1,0 +1,129 @@
+"""What a cluster would refuse of a profile, found out without making anything: rights by access reviews, pods by dry runs.
+
+Asked with the credentials of whoever runs it. Not promised: what only a real run shows (images, nodes, quotas that fill
+up), and what admission says to a driver's own account, in whose name Spark makes the executors.
+"""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api, missing_extra
+from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
+from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed, Call
+from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manifest, executor_template, render
+from sparkbroker.broker.adapters.kubernetes_provisioner._names import object_name
+from sparkbroker.broker.domain.errors import BrokerError, ProvisionerFailed
+from sparkbroker.broker.domain.pod_sizing import Role, conf_of, main_resources, settings_of
+from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.units import DriverId
+from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.provisioner import DriverRequest
+
+RIGHTS: Final[Mapping[str, Sequence[str]]] = {
+    "pods": ("create", "get", "list", "watch", "delete", "deletecollection"),
+    "pods/log": ("get",),
+    "secrets": ("create", "delete"),
+    "events": ("list",),
+}
+"""What the broker's account needs in each namespace of its profiles."""
+_REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cluster said of one profile in one namespace. ``troubles`` empty: it would accept everything."""
+
+    profile: str
+    namespace: str
+    troubles: tuple[str, ...] = ()
+
+
+async def examine(profiles: Iterable[Profile], clock: Clock) -> list[Refusal]:
+    """All profiles of this provisioner. Raise ProvisionerFailed if the cluster can't be asked at all."""
+    asked = [profile for profile in profiles if profile.provisioner == "kubernetes"]
+    if asked and (missing := missing_extra()):
+        raise ProvisionerFailed(missing, retryable=False, misconfigured=True)
+    if not asked:
+        return []
+    cluster = Cluster(await Api.connect(clock))
+    try:
+        rights: dict[str, tuple[str, ...]] = {}
+        found = []
+        for profile in asked:
+            for namespace in profile.namespaces:
+                if namespace not in rights:
+                    rights[namespace] = tuple([text async for text in _lacking(cluster, namespace)])
+                pods = await _refused(cluster, profile, namespace)
+                found.append(Refusal(profile=profile.name, namespace=namespace, troubles=(*rights[namespace], *pods)))
+        return found
+    finally:
+        await cluster.close()
+
+
+async def _lacking(cluster: Cluster, namespace: str) -> Any:
+    call = Call(verb="create", resource="selfsubjectaccessreviews", namespace=namespace)
+    for name, verbs in RIGHTS.items():
+        resource, _, part = name.partition("/")
+        for verb in verbs:
+            attributes = {"namespace": namespace, "verb": verb, "resource": resource, "subresource": part}
+            review = {
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": attributes},
+            }
+            answer = msgspec.json.decode(await cluster.api.call(call, "POST", _REVIEWS, body=review))
+            if not answer.get("status", {}).get("allowed"):
+                yield f"may not {verb} {name}: give its account this verb by a Role in the namespace"
+
+
+async def _refused(cluster: Cluster, profile: Profile, namespace: str) -> list[str]:
+    troubles = []
+    try:
+        for role, pod in _pods(profile, namespace).items():
+            try:
+                await cluster.create_pod(namespace, pod, dry_run=True)
+            except ApiFailed as error:
+                if not error.code:
+                    raise
+                troubles.append(f"the {role}'s pod: {error.message}")
+    except ApiFailed:
+        raise
+    except BrokerError as error:  # it can't even be rendered
+        troubles.append(error.message)
+    return troubles
+
+
+def _pods(profile: Profile, namespace: str) -> dict[Role, Manifest]:
+    """A driver's pod and, where there are executors, one of theirs, of what a request with the profile's name alone gets."""
+    spec = msgspec.structs.replace(profile.defaults, pod={**profile.defaults.pod, "namespace": namespace})
+    request = DriverRequest(
+        driver_id=DriverId(f"doctor-{uuid.uuid4().hex[:12]}"),
+        attempt=1,
+        spec=spec,
+        profile=profile,
+        profile_fingerprint="doctor",
+        target=charge(spec, profile),
+    )
+    pods = {Role.DRIVER: render(request, owner="doctor", token="none").pod}  # noqa: S106 (no token)
+    if spec.executors is not None:
+        pods[Role.EXECUTOR] = _executor(request, namespace)
+    return pods
+
+
+def _executor(request: DriverRequest, namespace: str) -> Manifest:
+    """As Spark makes one from our template: it adds a name, its account, sizes and a restart policy."""
+    settings = settings_of(request.spec, request.profile)
+    pod = executor_template(request, settings, owner="doctor")
+    pod["metadata"] |= {"name": f"{object_name(request.driver_id)}-exec-1", "namespace": namespace}
+    executors = request.spec.executors
+    assert executors is not None  # noqa: S101 (the caller's)
+    size = main_resources(Role.EXECUTOR, executors.size, conf_of(request.spec, request.profile), settings)
+    main = next(item for item in pod["spec"]["containers"] if item["name"] == Role.EXECUTOR.container)
+    main |= {"resources": size, "args": ["executor"]}
+    pod["spec"]["restartPolicy"] = "Never"
+    if settings.executor_service_account:
+        pod["spec"]["serviceAccountName"] = settings.executor_service_account
+    return pod
