@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps")
     arguments = parser.parse_args()
     gc.collect()
-    for queues in (1, 4, 20, 100):
+    for queues in (1, 4, 20, 50, 100):
         for mixed in (False, True):
             took = measure(queues, mixed, 300 if arguments.quick else 3000)
             what = f"admission step, {QUEUED:,} queued in {queues}, {'mixed' if mixed else 'equal'} sizes"

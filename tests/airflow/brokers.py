@@ -15,6 +15,8 @@ from tests.airflow.processes import Service, until
 ROOT: Final = Path(__file__).parents[2]
 PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 SMALL: Final = ROOT / "tests" / "torture" / "small_broker.py"
+CACHE: Final = ROOT / ".cache" / "airflow-tests"
+"""Class archives are kept from run to run: they halve the start of each of a hundred drivers. The first run makes them."""
 TTL: Final = 10
 """Seconds without a renewal after which a holder counts as gone."""
 ENDED: Final = ("RELEASED", "EXPIRED", "FAILED", "PREEMPTED")
@@ -25,7 +27,7 @@ log_format = "json"
 {server}
 [leases]
 ttl = "{ttl}s"
-wait_ttl = "120s"
+wait_ttl = "300s"
 unattended_ttl = "300s"
 [capacity.local]
 cpu = "{cpu}"
@@ -40,7 +42,7 @@ cores = 1
 memory = "{memory}"
 [store]
 state_folder = "{state}"
-class_archives = false
+{archives}
 {extra}
 """
 
@@ -55,10 +57,13 @@ class RealBroker:
         self.state = folder / "s"
         self.url = f"unix://{self.state}/run/broker.sock"
         config = folder / "broker.toml"
-        small = {"memory": "256m", "profile": 'allowed_conf_extra = ["spark.small.*"]'}
-        defaults = {"ttl": TTL, "cpu": 4, "memory": "600m", "server": "", "profile": "", "extra": ""} | (
-            {} if spark else small
-        )
+        small = {
+            "memory": "256m",
+            "profile": 'allowed_conf_extra = ["spark.small.*"]',
+            "archives": "class_archives = false",
+        }
+        real = {"memory": "600m", "profile": "", "archives": f'cache_folder = "{CACHE}"'}
+        defaults = {"ttl": TTL, "cpu": 4, "server": "", "extra": ""} | (real if spark else small)
         config.write_text(CONFIG.format(state=self.state, **(defaults | settings)))
         command = [str(PYTHON), *(("-P", "-m", "sparkbroker.broker", "serve", "--config") if spark else (str(SMALL),))]
         env = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder)}

@@ -8,6 +8,7 @@ A run that ends in order says ``done`` first, and ends its processes itself.
 """
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -42,14 +43,15 @@ def end(folder: str) -> None:
 
 def members(folder: str) -> list[int]:
     """Living processes that have anything to do with the folder, but for this one and those above it."""
-    needle, spared, found = os.fsencode(folder), _ancestors(), []
+    # As a whole name: another run's folder may begin with this one's.
+    needle, spared, found = re.compile(re.escape(os.fsencode(folder)) + rb"(?![\w.-])"), _ancestors(), []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             traces = [(entry / name).read_bytes() for name in ("cmdline", "environ")]
             traces.append(bytes((entry / "cwd").readlink()))
         except OSError:
             continue  # It has ended, is a zombie, or isn't ours to read.
-        if int(entry.name) not in spared and any(needle in trace for trace in traces):
+        if int(entry.name) not in spared and any(needle.search(trace) for trace in traces):
             found.append(int(entry.name))
     return found
 

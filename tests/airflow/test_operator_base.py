@@ -29,6 +29,24 @@ def test_a_task_holds_a_lease_while_it_runs_and_no_longer(small_broker, run_dag,
     assert labels | {"team": "one", "airflow_dag_id": "hold", "airflow_task_id": "one"} == labels
 
 
+def test_an_event_of_an_earlier_run_isnt_taken_for_a_lease(small_broker, run_dag):
+    """Airflow runs a task that was cleared while it ran with the event for which it had waited before."""
+    with small_broker.client.lease(mode="LOCAL", key="spent") as spent:
+        pass
+    run = run_dag(f"""
+        {IMPORTS}
+        class Cleared(Session):
+            def execute(self, context):
+                self.execute = super().execute
+                return self.execute_with_lease(context, {{"lease": "{spent.name}"}})
+        with DAG("cleared", schedule=None) as dag:
+            Cleared(task_id="one", python_callable=lambda lease: lease.name, mode="LOCAL", deferrable=False)
+    """)  # fmt: skip
+    assert run.state == "success", run.log
+    assert run.xcom("one") != spent.name
+    assert f"{spent.name} was used by an earlier run of this task, and is RELEASED; a new one is asked for" in run.log
+
+
 def test_mapped_tasks_have_leases_of_their_own_and_may_override_them(small_broker, run_dag):
     run = run_dag(f"""
         {IMPORTS}

@@ -1,6 +1,8 @@
 """What waits in the triggerer."""
 
 import asyncio
+import os
+import signal
 import uuid
 from types import SimpleNamespace
 
@@ -86,6 +88,28 @@ async def test_a_user_who_ends_the_task_ends_the_lease(small_broker, full):
         await running
     await trigger.on_kill()
     await trigger.cleanup()
+    assert state_of(small_broker.client.get(lease.name)) == "RELEASED"
+
+
+async def test_what_a_user_ends_is_given_back_although_airflow_cancels_again(small_broker, full):
+    trigger = LeaseTrigger(conn_id=CONN, ask=ask("t-kill-twice"))
+    running, lease = await started(trigger, small_broker, "t-kill-twice")
+    while not trigger._found:
+        await asyncio.sleep(0.01)
+    running.cancel("user-action")
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    os.kill(small_broker.service.pid, signal.SIGSTOP)  # so that it is in the middle of it
+    try:
+        killing = asyncio.create_task(trigger.on_kill())
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            assert not killing.done(), "it has let itself be cancelled"
+            killing.cancel("user-action")
+    finally:
+        os.kill(small_broker.service.pid, signal.SIGCONT)
+    with pytest.raises(asyncio.CancelledError):
+        await killing
     assert state_of(small_broker.client.get(lease.name)) == "RELEASED"
 
 

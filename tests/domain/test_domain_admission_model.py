@@ -1,8 +1,10 @@
 """Admission against a model that remembers nothing between two steps: it looks at every queue, from the first in turn."""
 
 import math
+import random
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
@@ -249,3 +251,43 @@ class Both(RuleBasedStateMachine):
 
 def test_it_decides_and_tells_as_one_that_looks_at_everything():
     run_state_machine_as_test(Both, settings=settings(max_examples=80, stateful_step_count=40, deadline=None))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_it_does_so_with_long_lines_of_many_sizes(seed):
+    """What the machine above rarely gets to: windows that are full, and that change in their midst."""
+    chance = random.Random(seed)
+    machine = Both()
+
+    def amount() -> Resources:
+        return Resources({"cpu": chance.choice((1, 2, 3, 4, 6)), "memory": chance.choice((0, 1, 2, 3, 4, 5, 6, 7, 7))})
+
+    def come(count: int) -> None:
+        machine.some_come(
+            [
+                (chance.choice(NAMES), chance.choice("pppr"), amount(), chance.choice((0, 0, 0, 1, 4)))
+                for _ in range(count)
+            ]
+        )
+
+    machine.the_queues_change(16, 60.0)
+    come(100)
+    for _ in range(100):
+        match chance.choices(("come", "give up", "resize", "found", "limits", "queues", "end"), (9, 6, 2, 1, 1, 1, 9))[
+            0
+        ]:
+            case "come":
+                come(chance.randint(1, 6) if len(machine.model.leases) < 120 else 1)
+            case "give up" if machine.model.leases:
+                machine.one_gives_up(chance.randrange(1000))
+            case "resize" if machine.running:
+                machine.one_is_seen_otherwise(chance.randrange(1000), amount())
+            case "found":
+                machine.an_unknown_one_is_found(chance.choice(NAMES), chance.choice("pr"), amount())
+            case "limits":
+                machine.the_limits_change(chance.choice(NAMES), chance.randint(1, 12), chance.random() < 0.3)
+            case "queues":
+                machine.the_queues_change(chance.choice((2, 16, 50)), chance.choice((1.0, 60.0)))
+            case _ if machine.running:
+                machine.some_end(chance.randrange(1000), chance.randint(1, 4))
+        machine.admit(chance.choice((1, 1000)))

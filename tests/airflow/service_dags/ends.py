@@ -29,15 +29,15 @@ def compute(spark: Any, lease: Any, **context: Any) -> str:
     beat, finish = folder / f"beat-{number}", folder / "finish"
 
     def beats(batches: Any) -> Any:
-        for batch in batches:
-            beat.write_text(str(time.time()))
-            if finish.exists():
-                return
-            time.sleep(0.02)
-            yield batch
+        for batch in batches:  # to the last: Spark hands over all of them, whether they are wanted or not
+            if not finish.exists():
+                beat.write_text(str(time.time()))
+                time.sleep(0.05)
+                yield batch
 
     def job() -> None:
-        spark.range(10**10, numPartitions=1).mapInArrow(beats, "id long").count()
+        spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", 1)
+        spark.range(20_000, numPartitions=1).mapInArrow(beats, "id long").count()
 
     (folder / f"lease-{number}").write_text(lease.name)
     (folder / f"pid-{number}").write_text(str(os.getpid()))

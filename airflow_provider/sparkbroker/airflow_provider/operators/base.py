@@ -74,7 +74,11 @@ class SparkLeaseOperator(AskingOperator):
         """Compute on the lease that the trigger has waited for."""
         if "error" in event:
             raise failures.from_payload(event)
-        return self._hold_named(context, event["lease"])
+        try:
+            return self._hold(context, lambda broker: unspent(broker, event["lease"]))
+        except LeaseSpent as spent:
+            self.log.info("%s; a new one is asked for", spent)
+        return self.execute(context)
 
     def _hold_named(self, context: Any, lease: Any) -> Any:
         try:
@@ -245,6 +249,21 @@ def is_local(lease: "Lease") -> bool:
     from sparkbroker.v1 import broker_pb2  # noqa: PLC0415  parsing a DAG is to load little
 
     return lease.info.spec.mode == broker_pb2.LEASE_MODE_LOCAL
+
+
+class LeaseSpent(Exception):
+    """A lease that was used has ended."""
+
+
+def unspent(broker: Broker, name: str) -> "Lease":
+    """The lease that a trigger has waited for. Raise LeaseSpent if an earlier run of the task has used it.
+
+    Airflow 3 runs a task that is cleared while it runs with the event of the earlier run, unless it began in the triggerer.
+    """
+    lease = broker.open(name)
+    if lease.info.generation and lease.state not in ("QUEUED", "PROVISIONING", "READY"):
+        raise LeaseSpent(f"{name} was used by an earlier run of this task, and is {lease.state}")
+    return lease
 
 
 def lease_name(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Waits for a lease in the triggerer: asks for it where a task begins there, and watches it until it is READY."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CLASSPATH: Final = "sparkbroker.airflow_provider.triggers.lease.LeaseTrigger"
 _MOST_ASKS: Final = 10
 """Of one run of a trigger, each for a lease whose forerunner has ended before it could be used."""
+_KILL_TIMEOUT: Final = 25.0
+"""Seconds for giving back a lease whose task was ended: Airflow's own limit is 30."""
 
 
 class LeaseTrigger(BaseTrigger):
@@ -112,9 +114,11 @@ class LeaseTrigger(BaseTrigger):
 
         One that was being asked for at that moment was given back by the client, whose call was cancelled.
         """
-        if self.lease is not None or not self._found:
-            return
-        async with shared_broker(self.conn_id) as broker:
+        if self.lease is None and self._found:
+            await _to_its_end(self._give_back())
+
+    async def _give_back(self) -> None:
+        async with asyncio.timeout(_KILL_TIMEOUT), shared_broker(self.conn_id) as broker:
             await broker.release(self._found, "the task was ended while it waited")
         self.log.info("%s is released: the task was ended while it waited", self._found)
 
@@ -152,6 +156,29 @@ class LeaseTrigger(BaseTrigger):
             retry_window=self.retry_window,
             request_id=who.request_id(),
         )
+
+
+_ending: Final[set[asyncio.Task[None]]] = set()
+"""What ``_to_its_end`` has begun: the loop itself holds no task."""
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, however often that is cancelled: once a second, Airflow cancels a trigger again whose ``on_kill`` runs.
+
+    The cancellation is raised when it is done.
+    """
+    task = asyncio.create_task(work, name="sparkbroker-give-back")  # noqa: TID251  bounded, awaited, and held by _ending
+    _ending.add(task)
+    task.add_done_callback(_ending.discard)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
 
 
 @dataclass(slots=True)

@@ -17,8 +17,9 @@ The rules:
 4. A lease that could not fit even if nothing ran (the configuration was lowered) is passed over and counts nothing.
 
 Incremental: a queue that was found blocked is not looked at again until one of its leases or its quota has changed, or
-until its pool has room for one of those that the last look saw (``contention``). A step costs O(log n) in the length
-of the queues, and doesn't grow with the number of queues as long as what is free is too little for all of them.
+until its pool has room for one of those that the last look saw (``contention``). A look asks each of a queue's first
+leases only where what is free is enough for the least that they ask (``sizes.Floor``). A step costs O(log n) in the
+length of the queues, and doesn't grow with the number of queues as long as what is free is too little for all of them.
 
 Fair share will change rule 1 (``Line.turn_now``); borrowing, what ``_lacks`` says; preemption begins where ``_look``
 finds nothing.
@@ -33,9 +34,10 @@ from sparkbroker.broker.domain import blocking
 from sparkbroker.broker.domain.contention import Contention, used_up
 from sparkbroker.broker.domain.lease import LeaseReason
 from sparkbroker.broker.domain.ledger import Ledger, LimitKind
-from sparkbroker.broker.domain.line import Entry, Line, Sizes, Turn, Waiting
+from sparkbroker.broker.domain.line import Entry, Line, Turn, Waiting
 from sparkbroker.broker.domain.look import look
 from sparkbroker.broker.domain.queue import Queue
+from sparkbroker.broker.domain.sizes import Sizes
 from sparkbroker.broker.domain.units import LeaseId
 
 __all__ = ["Admission", "Admitted", "Waiting", "Waits"]
@@ -96,7 +98,7 @@ class Admission:
         line = self._lines.get(waiting.queue)
         if line is None:
             line = self._lines[waiting.queue] = Line(self._queues.get(waiting.queue) or Queue(name=waiting.queue))
-        self._add(line, Entry(waiting, self._sizes.of(waiting), line.queue))
+        self._add(line, Entry(waiting, self._sizes.of(waiting.pool, waiting.amount), line.queue))
 
     def _add(self, line: Line, entry: Entry) -> None:
         self._line_of[entry.waiting.lease_id] = line
@@ -185,6 +187,7 @@ class Admission:
         if self._ledger is not ledger or self._configuration != ledger.configuration:
             # What could never fit may now, and the other way round: the first in line may be another.
             for line in self._lines.values():
+                line.able = None
                 self._change(line)
         else:
             for kind, name in ledger.changed_since(self._version):
@@ -223,7 +226,7 @@ class Admission:
             self._pools[name].leave(line.turn)
         if line.standing is not None:
             self._pools[line.standing.pool].leave_standing(line.standing)
-        line.turn, line.short, line.standing = None, {}, None
+        line.unblock()
 
     def _pool(self, name: str) -> Contention:
         pool = self._pools.get(name)
@@ -238,7 +241,7 @@ class Admission:
         self._block_on(line, found.head, found.lacked)
         if found.admissible is not None:
             return found.admissible
-        line.window, line.short, line.standing = found.window, found.short, found.standing
+        line.window, line.short, line.quota, line.standing = found.window, found.short, found.quota, found.standing
         line.changed, line.turn = False, line.turn_now()
         for name in line.short:
             self._pool(name).enter(line, line.turn)
@@ -282,7 +285,7 @@ class Admission:
 
     def _reserve(self, line: Line, head: Entry) -> None:
         self._reservations += 1
-        head.reservation = self._reservations
+        line.reserve(head, self._reservations)
         if line.lacked is LimitKind.POOL:
             self._pools[head.pool].keep(head, line)
         # Nothing of its line passes it any more.

@@ -7,39 +7,17 @@ than the least that any of them asks, and a pass is counted once for all of them
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import Final
 
 from sparkbroker.broker.domain.ledger import LimitKind
-from sparkbroker.broker.domain.line import NOTHING, Asks, Entry, Line, Place, Turn, fits, lower
+from sparkbroker.broker.domain.line import Entry, Line, Place, Turn
+from sparkbroker.broker.domain.sizes import Floor, fits
 
 _SLACK = 64
 
 _Reserved = tuple[int, Entry, Line]
-
-
-class _Floor:
-    """A bound from below to all sizes that were added. It stays when some leave, until it is found anew."""
-
-    __slots__ = ("_least",)
-
-    def __init__(self) -> None:
-        self._least: dict[str, int] | None = None
-
-    def add(self, asks: Asks) -> None:
-        if self._least is None:
-            self._least = dict(asks)
-        lower(self._least, asks)
-
-    def excludes(self, room: Mapping[str, int]) -> bool:
-        """None of them has room."""
-        return self._least is None or any(asked > room.get(name, NOTHING) for name, asked in self._least.items())
-
-    def reset(self, sizes: Iterable[Asks]) -> None:
-        self._least = None
-        for asks in sizes:
-            self.add(asks)
 
 
 class Contention:
@@ -58,10 +36,10 @@ class Contention:
         self._kept_sum: dict[str, int] = {}
         self._standing: list[_Reserved] = []
         """Blocked lines' leases that have a reservation and lack the pool."""
-        self._standing_floor = _Floor()
+        self._standing_floor = Floor()
         self._waiting: list[tuple[Turn, Line]] = []
         """Blocked lines that have leases without a reservation that lack the pool."""
-        self._waiting_floor = _Floor()
+        self._waiting_floor = Floor()
         self._standing_asked = False
         self._asked_to: Turn | None = None
         self.settled = False
@@ -83,8 +61,10 @@ class Contention:
         lines = []
         if not self._standing_asked:
             self._standing_asked = True
-            lines = [line for line, entry, left in self._each_standing(room) if fits(entry.asks, left, NOTHING)]
-        line = self._next_waiting({name: amount - self._kept_sum.get(name, 0) for name, amount in room.items()})
+            lines = [line for line, entry, left in self._each_standing(room) if fits(entry.asks, left)]
+        if self._kept:
+            room = {name: amount - self._kept_sum.get(name, 0) for name, amount in room.items()}
+        line = self._next_waiting(room)
         if line is not None:
             lines.append(line)
         self.settled = not lines
@@ -99,7 +79,9 @@ class Contention:
             if self._standing_floor.excludes(left):
                 return
             yield line, entry, left
-        self._standing_floor.reset(entry.asks for _, entry, _ in self._standing)
+        self._standing_floor = Floor()
+        for _, entry, _ in self._standing:
+            self._standing_floor.add(entry.asks)
 
     def _next_waiting(self, room: Mapping[str, int]) -> Line | None:
         if self._waiting_floor.excludes(room):
@@ -111,9 +93,11 @@ class Contention:
                 index += 1
         for turn, line in self._waiting[index:]:
             self._asked_to = turn
-            if line.short[self.name].any_fits(room):
+            if line.has_room(self.name, room):
                 return line
-        self._waiting_floor.reset(line.short[self.name].least() for _, line in self._waiting)
+        self._waiting_floor = Floor()
+        for _, line in self._waiting:
+            self._waiting_floor.add_floor(line.floor(self.name))
         return None
 
     def room_behind(self, line: Line, room: Mapping[str, int]) -> Mapping[str, int]:
@@ -131,12 +115,12 @@ class Contention:
 
     def lacks(self, entry: Entry, line: Line, room: Mapping[str, int]) -> bool:
         """Whether there is no room for a lease that has a reservation, beside what is kept for older ones of others."""
-        if not fits(entry.asks, room, NOTHING):
+        if not fits(entry.asks, room):
             return True
         left = dict(room)
         for older, _ in self.kept_before(entry, line):
             _subtract(left, older)
-            if not fits(entry.asks, left, NOTHING):
+            if not fits(entry.asks, left):
                 return True
         return False
 
@@ -153,7 +137,7 @@ class Contention:
     def enter(self, line: Line, turn: Turn) -> None:
         """A line is blocked: its ``short`` leases lack this pool."""
         insort(self._waiting, (turn, line), key=_FIRST)
-        self._waiting_floor.add(line.short[self.name].least())
+        self._waiting_floor.add_floor(line.floor(self.name))
 
     def leave(self, turn: Turn) -> None:
         """The line that entered under this turn has changed."""

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from sparkbroker.broker.domain.resources import CPU, Resources, describe_quantity
+from sparkbroker.broker.domain.sizes import NOTHING, UNLIMITED
 
 
 class LimitKind(StrEnum):
@@ -44,33 +45,38 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 class _Account:
     """One queue's or pool's limit and use."""
 
-    __slots__ = ("closed", "holders", "kind", "known", "limit", "name", "used")
+    __slots__ = ("holders", "kind", "known", "left", "limit", "name", "unlisted", "used")
 
     def __init__(self, kind: LimitKind, name: str) -> None:
         self.kind = kind
         self.name = name
-        self.closed = kind is LimitKind.POOL
+        self.unlisted = NOTHING if kind is LimitKind.POOL else UNLIMITED
         self.known = False
         self.limit: Mapping[str, int] = {}
         self.used: dict[str, int] = {}
+        self.left: dict[str, int] = {}
+        """The limit less the use, of the names that are limited."""
         self.holders = 0
 
-    def lacking(self, amount: Resources, used: Mapping[str, int]) -> tuple[str, ...]:
-        limit, names = self.limit, []
+    def lacking(self, amount: Resources, left: Mapping[str, int]) -> tuple[str, ...]:
+        names = []
         for name, asked in amount.quantities.items():
             # Asking nothing of a name always fits, also where more than all of it is in use.
-            if asked and (name in limit or self.closed) and used.get(name, 0) + asked > limit.get(name, 0):
+            if asked and asked > left.get(name, self.unlisted):
                 names.append(name)
         return tuple(names)
 
     def add(self, amount: Resources, sign: int) -> None:
         for name, quantity in amount.quantities.items():
             self.used[name] = self.used.get(name, 0) + sign * quantity
+            if name in self.left:
+                self.left[name] -= sign * quantity
         self.holders += sign
 
     def configure(self, limit: Resources | None) -> None:
         self.known = limit is not None
         self.limit = {} if limit is None else limit.quantities
+        self.left = {name: most - self.used.get(name, 0) for name, most in self.limit.items()}
 
 
 class Ledger:
@@ -164,15 +170,15 @@ class Ledger:
         ``reserved`` is counted as in use in the pool.
         """
         quota, capacity = self._accounts(queue, pool)
-        used: Mapping[str, int] = capacity.used
+        left = capacity.left
         if reserved is not None:
-            used = (Resources(capacity.used) + reserved).quantities
-        return _lacking(queue, quota, quota.used, pool, capacity, used, amount)
+            left = {name: most - reserved[name] for name, most in left.items()}
+        return _lacking(queue, quota, quota.left, pool, capacity, left, amount)
 
     def never_fits(self, queue: str, pool: str, amount: Resources) -> Lacking | None:
         """What it would not fit in even if nothing were in use. None: it can fit some time."""
         quota, capacity = self._accounts(queue, pool)
-        return _lacking(queue, quota, {}, pool, capacity, {}, amount)
+        return _lacking(queue, quota, quota.limit, pool, capacity, capacity.limit, amount)
 
     def used(self, queue: str) -> Resources:
         """The sum of the queue's charges."""
@@ -197,16 +203,16 @@ class Ledger:
         account = self._pools.get(pool)
         return 0 if account is None else account.holders
 
-    def room(self, kind: LimitKind, name: str) -> dict[str, int] | None:
+    def room(self, kind: LimitKind, name: str) -> Mapping[str, int] | None:
         """What is left of each name that is limited, negative where more is in use; None: it is not configured.
 
-        Of other names a queue leaves as much as is asked, a pool nothing.
+        Of other names a queue leaves as much as is asked, a pool nothing. What is returned changes with every charge, up
+        to the next ``reconfigure``.
         """
         account = (self._queues if kind is LimitKind.QUEUE else self._pools).get(name)
         if account is None or not account.known:
             return None
-        used = account.used
-        return {what: limit - used.get(what, 0) for what, limit in account.limit.items()}
+        return account.left
 
     def changed_since(self, version: int) -> Iterator[tuple[LimitKind, str]]:
         """The queues and pools that a change after this version was in, the last one first."""
@@ -238,6 +244,8 @@ class Ledger:
                     expected += charge.amount
                 if _sum(account) != _without_zeros(expected) or account.holders != len(charges):
                     raise AssertionError(f"{name}: {_sum(account)} by {account.holders}, charged are {charges}")
+                if account.left != {what: most - expected[what] for what, most in account.limit.items()}:
+                    raise AssertionError(f"{name}: {account.left} is left, charged are {charges}")
 
     def _note(self, accounts: Iterable[_Account]) -> None:
         """These have changed, at once."""
@@ -266,15 +274,15 @@ _NO_POOL: Final = _Account(LimitKind.POOL, "")
 def _lacking(
     queue: str,
     quota: _Account,
-    quota_used: Mapping[str, int],
+    quota_left: Mapping[str, int],
     pool: str,
     capacity: _Account,
-    capacity_used: Mapping[str, int],
+    capacity_left: Mapping[str, int],
     amount: Resources,
 ) -> Lacking | None:
-    if not quota.known or (names := quota.lacking(amount, quota_used)):
+    if not quota.known or (names := quota.lacking(amount, quota_left)):
         return Lacking(LimitKind.QUEUE, queue, names if quota.known else ())
-    if not capacity.known or (names := capacity.lacking(amount, capacity_used)):
+    if not capacity.known or (names := capacity.lacking(amount, capacity_left)):
         return Lacking(LimitKind.POOL, pool, names if capacity.known else ())
     return None
 
