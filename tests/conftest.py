@@ -1,5 +1,6 @@
 """What every test may ask for, and the check that a test run leaves no process behind."""
 
+import fcntl
 import importlib.util
 import os
 import re
@@ -45,6 +46,18 @@ def state_folder(run_folder: Path) -> Path:
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder under which this test run keeps everything."""
     return tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture
+def oom_kills(run_folder: Path) -> Iterator[None]:
+    """Of the tests that have the kernel kill for want of memory, and those that tell such a kill from others, one at a time.
+
+    The kernel counts them for the whole machine; another process of this run has a folder beside ours.
+    """
+    shared = run_folder.parent if "PYTEST_XDIST_WORKER" in os.environ else run_folder
+    with (shared / "oom-kills.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,42 +13,57 @@ EXAMPLES = sorted((ROOT / "examples" / "airflow").glob("*.py"))
 
 PARSE = """
 import importlib.util, json, sys
-spec = importlib.util.spec_from_file_location("parsed", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-loaded = sorted({"grpc", "pyspark", "google.protobuf", "kubernetes"} & set(sys.modules))
+HEAVY = {"grpc", "pyspark", "google.protobuf", "kubernetes"}
+modules, loaded = [], []
+for number, path in enumerate(sys.argv[1:]):
+    spec = importlib.util.spec_from_file_location(f"parsed_{number}", path)
+    modules.append(importlib.util.module_from_spec(spec))
+    before = HEAVY & set(sys.modules)
+    spec.loader.exec_module(modules[-1])
+    loaded.append(sorted(HEAVY & set(sys.modules) - before))
+# Only now: it loads more than a DAG file may.
 try:
     from airflow.serialization.serialized_objects import DagSerialization as Serialized
 except ImportError:
     from airflow.serialization.serialized_objects import SerializedDAG as Serialized
-dag = next(value for value in vars(module).values() if type(value).__name__ == "DAG")
-written = Serialized.to_dict(dag)
-read = Serialized.from_dict(json.loads(json.dumps(written)))
-print(json.dumps({
-    "loaded": loaded,
-    "written": json.dumps(written, sort_keys=True),
-    "tasks": sorted(dag.task_ids),
-    "read": sorted(read.task_ids),
-}))
+for path, module, heavy in zip(sys.argv[1:], modules, loaded):
+    dag = next(value for value in vars(module).values() if type(value).__name__ == "DAG")
+    written = Serialized.to_dict(dag)
+    read = Serialized.from_dict(json.loads(json.dumps(written)))
+    print(json.dumps({
+        "path": path,
+        "loaded": heavy,
+        "written": json.dumps(written, sort_keys=True),
+        "tasks": sorted(dag.task_ids),
+        "read": sorted(read.task_ids),
+    }))
 """
 
 
-def parse(path: Path) -> Any:
+def parse(*paths: Path) -> dict[Path, Any]:
+    """What a new process finds in these files."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PARSE, str(path)],
+        [sys.executable, "-W", "ignore", "-c", PARSE, *map(str, paths)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"path"')]
+    return {Path(each["path"]): each for each in found}
 
 
-@pytest.mark.timeout(300)
+@pytest.fixture(scope="module")
+def parsed(airflow_home: Path) -> tuple[dict[Path, Any], dict[Path, Any]]:
+    """The examples, by two processes."""
+    return parse(*EXAMPLES), parse(*EXAMPLES)
+
+
+@pytest.mark.timeout(420)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_loads_little_and_parses_to_the_same_dag_twice(airflow_home, path):
-    first, second = parse(path), parse(path)
+def test_an_example_loads_little_and_parses_to_the_same_dag_twice(parsed, path):
+    first, second = (each[path] for each in parsed)
     assert first["loaded"] == []
     assert first["written"] == second["written"]
     assert first["tasks"] == first["read"] != []
@@ -85,11 +100,11 @@ with DAG("many", schedule=None) as dag:
 """
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 def test_mapped_deferred_and_shared_tasks_parse_to_the_same_dag_twice(airflow_home, tmp_path):
     path = tmp_path / "many.py"
     path.write_text(MAPPED)
-    first, second = parse(path), parse(path)
+    first, second = parse(path)[path], parse(path)[path]
     assert first == second
     assert first["loaded"] == []
     assert first["read"] == ["acquire_spark_lease", "f", "g", "old", "release_spark_lease", "script", "sql"]

@@ -50,17 +50,17 @@ def test_a_bad_url_is_refused_with_its_source_and_without_its_secrets(url: str) 
     assert "s3cret" not in str(caught.value)
 
 
-def test_argument_before_environment_before_file_before_default(tmp_path: Path) -> None:
-    assert address(folder=tmp_path).target == f"unix:{tmp_path}/.local/state/sparkbroker/run/broker.sock"
-    assert address(folder=tmp_path, env={"XDG_STATE_HOME": "/s"}).target == "unix:/s/sparkbroker/run/broker.sock"
-    file = tmp_path / ".config/sparkbroker/client.toml"
+def test_argument_before_environment_before_file_before_default(state_folder: Path) -> None:
+    assert address(folder=state_folder).target == f"unix:{state_folder}/.local/state/sparkbroker/run/broker.sock"
+    assert address(folder=state_folder, env={"XDG_STATE_HOME": "/s"}).target == "unix:/s/sparkbroker/run/broker.sock"
+    file = state_folder / ".config/sparkbroker/client.toml"
     file.parent.mkdir(parents=True)
     file.write_text('url = "unix:///from/file"\ntoken = "t-file"')
-    found = address(folder=tmp_path)
+    found = address(folder=state_folder)
     assert (found.url, found.token, found.source) == ("unix:///from/file", "t-file", str(file))
     env = {"SPARKBROKER_URL": "unix:///from/env"}
-    assert address(folder=tmp_path, env=env).url == "unix:///from/env"
-    assert address("unix:///from/argument", tmp_path, env=env).url == "unix:///from/argument"
+    assert address(folder=state_folder, env=env).url == "unix:///from/env"
+    assert address("unix:///from/argument", state_folder, env=env).url == "unix:///from/argument"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def made(group: Path, limits: dict[str, str]) -> bool:
 
 
 @pytest.fixture
-def small_group(need, tools, broker):
+def small_group(need, tools, oom_kills, broker):
     """The folder of a control group whose processes may take 32 MiB, and none of it from swap."""
     name = f"sparkbroker-test-{uuid.uuid4().hex[:12]}"
     group = next((root / name for root, limits in hierarchies() if made(root / name, limits)), None)

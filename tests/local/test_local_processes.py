@@ -49,7 +49,7 @@ async def test_its_own_end_is_told_with_status_and_last_lines(machine, small):
     assert not machine.scratches()
 
 
-async def test_sigkill_of_the_driver_is_told_with_the_signal(machine, small, kill):
+async def test_sigkill_of_the_driver_is_told_with_the_signal(oom_kills, machine, small, kill):
     local = await machine.provisioner()
     seen = await machine.ready(local, machine.request("d1", small(children=1)))
     kill(seen.handle["driver_pid"])

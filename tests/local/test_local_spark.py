@@ -133,7 +133,7 @@ async def test_it_computes_survives_the_broker_and_is_gone_after_delete(machine,
     assert not machine.scratches()
 
 
-async def test_kill_of_java_under_a_stubborn_worker_and_then_out_of_memory(machine, small, kill):
+async def test_kill_of_java_under_a_stubborn_worker_and_then_out_of_memory(oom_kills, machine, small, kill):
     local = await machine.spark()
     seen = await machine.ready(local, machine.request("d1", small(512 << 20)))
     endpoint = await local.endpoint("d1", {}, machine.ids["d1"])

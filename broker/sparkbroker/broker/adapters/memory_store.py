@@ -148,9 +148,14 @@ class MemoryStore:
             serving=database.serving,
             epochs=dict(database.epochs),
             rows=list(database.rows.values()),
-            requests=list(database.requests.values()),
             compacted_through=database.compacted_through,
         )
+
+    async def answered(self) -> list[RequestRecord]:
+        """See ``ports.store.Store.answered``."""
+        self._check_open()
+        await asyncio.sleep(0)
+        return list(self.database.requests.values())
 
     async def events(self, after: Revision, limit: int, subject: str | None = None) -> EventPage:
         """See ``ports.store.Store.events``."""

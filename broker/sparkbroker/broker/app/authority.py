@@ -117,8 +117,10 @@ class Authority:
                     self._profile_revisions[row.id] = row.revision
                 case RowKind.LEASE:
                     pass  # above
-        for request in loaded.requests if loaded is not None else ():
+        for count, request in enumerate(await self.commits.answered(), start=1):
             self.requests[request.principal, request.request_id] = records.decode_request(request)
+            if not count % READ_AT_ONCE:
+                await asyncio.sleep(0)
         ended = [lease for lease in self.leases.values() if lease.terminal]
         ended.sort(key=lambda lease: (lease.timings.ended or lease.timings.queued, lease.id))
         self.ended.extend(lease.id for lease in ended)

@@ -103,6 +103,10 @@ class GroupCommit:
         self.compacted_through = loaded.compacted_through
         return loaded
 
+    async def answered(self) -> list[RequestRecord]:
+        """See ``ports.store.Store.answered``."""
+        return await self._store.answered()
+
     # -- staging
 
     def next_revision(self) -> Revision:

@@ -96,14 +96,13 @@ class StoredRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything, as of ``revision``. Events up to and including ``compacted_through`` are gone."""
+    """All but what was answered, as of ``revision``. Events up to and including ``compacted_through`` are gone."""
 
     revision: Revision
     serving: ServingTime
     epochs: dict[Epoch, ServingTime]
     """When each of the last leaderships began, this one's included, in serving time."""
     rows: list[StoredRow]
-    requests: list[RequestRecord]
     compacted_through: Revision
 
 
@@ -122,7 +121,7 @@ class StoreUnusable(BrokerError):
 
 
 class Store(Protocol):
-    """Calls are made by one task at a time, but for ``events``, which may overlap anything."""
+    """Calls are made by one task at a time, but for ``answered`` and ``events``, which may overlap anything."""
 
     async def lead(self) -> Epoch:
         """Begin a leadership: a larger epoch than any before, durable before it is returned.
@@ -132,7 +131,14 @@ class Store(Protocol):
         ...
 
     async def load(self) -> Loaded:
-        """All rows and request ids. Raise StoreUnusable."""
+        """All rows. Raise StoreUnusable."""
+        ...
+
+    async def answered(self) -> list[RequestRecord]:
+        """The request ids that are remembered, oldest first: often more than there are rows, and of no use to a renewal.
+
+        Raise StoreUnusable.
+        """
         ...
 
     async def events(self, after: Revision, limit: int, subject: str | None = None) -> EventPage:

@@ -63,7 +63,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """The driver's wait status, and how many processes the kernel killed for want of memory meanwhile."""
+    """The driver's wait status, and how many processes the kernel killed for want of memory shortly before."""
 
     status: int
     oom_kills: int = 0

@@ -39,21 +39,20 @@ def main() -> None:
     if plan is None:
         return
     folder: str = plan["folder"]
-    kills = _procfs.oom_kills()
     me = _procfs.read_stat(os.getpid())
     if me is None:
         raise RuntimeError("/proc shows no process of this pid: it is not mounted, or not ours")
     record = {"boot_id": _procfs.boot_id(), "pid": me.pid, "start": me.start, "started": time.time()}
     _write(folder, "process.json", {**record, "driver_pid": 0, "driver_start": 0})
     child = _start(plan)
-    status = 127 << 8
+    status, oom_kills = 127 << 8, 0
     if child:
         stat = _procfs.read_stat(child)
         _write(folder, "process.json", {**record, "driver_pid": child, "driver_start": stat.start if stat else 0})
-        status = _wait(child, plan, me)
+        status, oom_kills = _wait(child, plan, me)
     _end_others(plan, me)
     shutil.rmtree(plan["scratch"], ignore_errors=True)
-    _write(folder, "exit.json", {"status": status, "oom_kills": _procfs.oom_kills() - kills, "ended": time.time()})
+    _write(folder, "exit.json", {"status": status, "oom_kills": oom_kills, "ended": time.time()})
 
 
 def _read_plan() -> "dict[str, Any] | None":
@@ -94,8 +93,13 @@ def _start(plan: "dict[str, Any]") -> int:
         return 0
 
 
-def _wait(child: int, plan: "dict[str, Any]", me: "_procfs.ProcessStat") -> int:
-    """The driver's wait status. Meanwhile bound its log, and in an embedded broker's driver watch the pipe."""
+def _wait(child: int, plan: "dict[str, Any]", me: "_procfs.ProcessStat") -> "tuple[int, int]":
+    """The driver's wait status, and the kernel's kills for want of memory in the last 10 to 20 seconds before its end.
+
+    Meanwhile bound its log, and in an embedded broker's driver watch the pipe.
+    """
+    # The kernel counts those of the whole machine. A look back of one interval: a large process takes a while to end.
+    before = recent = _procfs.oom_kills()
     poll = select.poll()
     poll.register(os.pidfd_open(child), select.POLLIN)
     if plan["embedded"]:
@@ -108,7 +112,8 @@ def _wait(child: int, plan: "dict[str, Any]", me: "_procfs.ProcessStat") -> int:
             _end_others(plan, me)
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
-            return status
+            return status, _procfs.oom_kills() - before
+        before, recent = recent, _procfs.oom_kills()
         _logfile.bound(log, plan["log_limit"])
 
 

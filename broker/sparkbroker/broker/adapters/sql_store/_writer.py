@@ -2,10 +2,10 @@
 
 import gc
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -29,6 +29,8 @@ from sparkbroker.broker.ports.store import (
 
 CHECKPOINT_PAGES: Final = 2000
 """Pages, roughly, after which the WAL is moved into the database: some 16 MB, more only while somebody reads."""
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -70,12 +72,18 @@ class Writer:
         return Epoch(epoch)
 
     def load(self) -> Loaded:
+        return self._read(_load)
+
+    def answered(self) -> list[RequestRecord]:
+        return self._read(_answered)
+
+    def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._connection
         if connection is None:
             raise StoreUnusable(f"{self._path} is not open; begin with lead()")
         try:
             with _no_collection(), _transaction(connection, sql.READ):
-                return _load(connection)
+                return read(connection)
         except sqlite3.Error as error:
             raise _sqlite.unusable(self._path, error) from error
 
@@ -207,18 +215,20 @@ def _load(connection: sqlite3.Connection) -> Loaded:
         StoredRow(kinds[kind], identity, row_revision, body)
         for kind, identity, row_revision, body in connection.execute(sql.LOAD_ROWS)
     ]
-    requests = [
-        RequestRecord(principal, request_id, WallTime(float(created)), body)
-        for principal, request_id, created, body in connection.execute(sql.LOAD_REQUESTS)
-    ]
     return Loaded(
         revision=revision,
         serving=serving,
         epochs={Epoch(epoch): ServingTime(began) for epoch, began in connection.execute(sql.LOAD_EPOCHS)},
         rows=rows,
-        requests=requests,
         compacted_through=compacted_through,
     )
+
+
+def _answered(connection: sqlite3.Connection) -> list[RequestRecord]:
+    return [
+        RequestRecord(principal, request_id, WallTime(float(created)), body)
+        for principal, request_id, created, body in connection.execute(sql.LOAD_REQUESTS)
+    ]
 
 
 def _apply_rows(connection: sqlite3.Connection, plan: _batch.Plan) -> bool:
