@@ -2,6 +2,7 @@
 
 import pytest
 
+from sparkbroker.broker.adapters.fake_provisioner import FakeProvisioner
 from sparkbroker.broker.app.views import EventType
 from sparkbroker.broker.domain.errors import Forbidden, NotFound, ProvisionerFailed
 from sparkbroker.broker.domain.lease import LeaseReason, LeaseState
@@ -36,7 +37,7 @@ async def test_an_operator_frees_what_can_not_be_confirmed_gone(broker, released
     assert lease.reason is reason
     assert forced(broker, lease_id) == [
         "ops asked to free its capacity by force (node3 burnt down)",
-        f"ops freed its capacity by force (node3 burnt down): forgot {driver.id}",
+        f"ops waits for no confirmation any more (node3 burnt down): forgot {driver.id}",
     ]
     await broker.state(waiting, LeaseState.READY)
     broker.check()
@@ -60,6 +61,15 @@ async def test_users_are_refused_and_nothing_happens(broker):
         await broker.core.leases.force_release(broker.ann, lease_id, "")
     with pytest.raises(NotFound):
         await broker.core.leases.force_release(broker.bob, lease_id, "")
+    assert broker.now(lease_id).state is LeaseState.READY
+    assert forced(broker, lease_id) == []
+
+
+async def test_where_an_end_can_always_be_confirmed_nothing_happens(broker, monkeypatch):
+    lease_id = await stuck(broker)
+    monkeypatch.setattr(FakeProvisioner, "always_confirms", "it is here")
+    with pytest.raises(ProvisionerFailed, match=f"leases/{lease_id} can't be forced: it is here"):
+        await broker.core.leases.force_release(broker.ops, lease_id, "")
     assert broker.now(lease_id).state is LeaseState.READY
     assert forced(broker, lease_id) == []
 

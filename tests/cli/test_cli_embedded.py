@@ -115,7 +115,7 @@ def killed(pid):
     os.kill(os.getpid(), signal.SIGKILL)
 
 async def main():
-    child.start(["touch", sys.argv[1]], dict(os.environ), killed)
+    await child.start(["touch", sys.argv[1]], dict(os.environ), killed)
 
 asyncio.run(main())
 """

@@ -16,7 +16,7 @@ from sparkbroker.broker.adapters.local_provisioner._archive import Archives, arc
 from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.ports.provisioner import Phase
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
 
 
 def is_mapped(pid: object, archive: Path) -> bool:
@@ -35,7 +35,7 @@ def hurry(cache: Path) -> None:
 
 
 async def until(state: ArchiveState, cache: Path, tools) -> Path:
-    async with asyncio.timeout(250):
+    async with asyncio.timeout(500):
         while (found := class_archive(cache, tools)).state is not state:
             assert found.state is not ArchiveState.FAILED, found
             await asyncio.sleep(0.05)

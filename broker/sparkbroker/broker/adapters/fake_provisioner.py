@@ -93,6 +93,7 @@ class FakeProvisioner:
     """See the module. ``embedded``: ``close`` ends the drivers."""
 
     name = "local"
+    always_confirms = ""
 
     def __init__(self, world: FakeWorld, clock: Clock, *, embedded: bool = False) -> None:
         self._world = world

@@ -108,6 +108,7 @@ class StaticProvisioner:
     """See the module. ``folder`` keeps the loans; ``profiles`` are those whose capacity it tells."""
 
     name = "static"
+    always_confirms = "its endpoint is of the configuration, and is given back without a confirmation"
 
     def __init__(self, *, folder: Path, profiles: Iterable[Profile], clock: Clock, doubt: float = DOUBT) -> None:
         self._folder = folder
@@ -236,10 +237,7 @@ class StaticProvisioner:
         self._note(driver_id)
 
     async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
-        raise ProvisionerFailed(
-            f"driver {driver_id} is an endpoint of the configuration, which is given back without a confirmation",
-            retryable=False,
-        )
+        raise ProvisionerFailed(self.always_confirms, retryable=False)
 
     async def forget(self, driver_id: DriverId) -> None:
         loan = self._loans.get(driver_id)

@@ -51,7 +51,8 @@ class Forcing:
     async def force_release(self, caller: Caller, lease_id: LeaseId, message: str) -> Forced:
         """End it, and free what its drivers hold without their confirmation. It may be repeated.
 
-        Raise Forbidden to a user, and what the provisioner says; both attempts and failures are events.
+        Raise Forbidden to a user; ProvisionerFailed, before anything is done, where its end can always be confirmed; and what
+        the provisioner says, which is an event too. A call that is cancelled leaves the event of the attempt alone.
         """
         await self._authority.complete()
         message = check_text("message", message, TEXT)
@@ -63,20 +64,24 @@ class Forcing:
             )
         if lease.terminal:
             return Forced(await self._access.view(lease), "it had ended already: nothing was done")
+        held = [self._authority.drivers[each] for each in self._authority.drivers_of.get(lease_id, ())]
+        held = [driver for driver in held if driver.state is not DriverState.GONE]
+        for driver in held:
+            if why := self._provisioners[driver.provisioner].always_confirms:
+                raise ProvisionerFailed(f"leases/{lease_id} can't be forced: {why}", retryable=False)
         why = f" ({message})" if message else ""
         if lease.live:
             text = message or f"released by {caller.principal} by force"
             lease = self._ending.end(lease, LeaseState.RELEASED, LeaseReason.RELEASED_BY_OPERATOR, text)
         # The intent is durable before anything is done.
         await self._tell(lease_id, f"{caller.principal} asked to free its capacity by force{why}")
-        held = [self._authority.drivers[each] for each in self._authority.drivers_of.get(lease_id, ())]
         try:
-            done = [await self._abandon(driver) for driver in held if driver.state is not DriverState.GONE]
+            done = [await self._abandon(driver) for driver in held]
         except BrokerError as error:
             await self._tell(lease_id, f"{caller.principal} could not free its capacity by force: {error.message}")
             raise
         text = "; ".join(done) or "it had no driver: nothing was left to wait for"
-        await self._tell(lease_id, f"{caller.principal} freed its capacity by force{why}: {text}")
+        await self._tell(lease_id, f"{caller.principal} waits for no confirmation any more{why}: {text}")
         return Forced(await self._access.view(self._authority.leases.get(lease_id, lease)), text)
 
     async def _abandon(self, driver: Driver) -> str:

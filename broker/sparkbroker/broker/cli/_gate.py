@@ -14,6 +14,8 @@ import sys
 def main() -> None:
     """Wait, and become the command."""
     number, *command = sys.argv[1:]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # it is nobody's Python yet
     with socket.socket(fileno=int(number)) as gate:
         gate.set_inheritable(False)
         if not gate.recv(1):

@@ -92,7 +92,7 @@ class Child:
             return await self.wait()
 
 
-def start(command: Sequence[str], environment: Mapping[str, str], watch: Callable[[int], None]) -> Child:
+async def start(command: Sequence[str], environment: Mapping[str, str], watch: Callable[[int], None]) -> Child:
     """Start the command, once ``watch`` has been called with its pid.
 
     Raise Exit with 127 if there is none of this name, 126 if it can't be executed.
@@ -104,18 +104,31 @@ def start(command: Sequence[str], environment: Mapping[str, str], watch: Callabl
             pid = _spawn(other, command, environment, own_group=own_group)
         child = Child(pid, own_group=own_group)
         watch(pid)
-        gate.settimeout(GATE_TIMEOUT)
         try:
-            gate.send(b"1")
-            number = gate.recv(_LONGEST_ERRNO)
+            number = await _open(gate)
+        except TimeoutError as error:
+            child.send(signal.SIGKILL)
+            raise Exit(CANNOT_EXECUTE, f"{command[0]}: it did not start within {GATE_TIMEOUT:g}s") from error
         except OSError as error:
             child.send(signal.SIGKILL)
             raise Exit(CANNOT_EXECUTE, f"{command[0]}: it did not start: {error}") from error
+        except asyncio.CancelledError:
+            child.send(signal.SIGKILL)
+            raise
     if not number:
         return child
     if int(number) == errno.ENOENT:
         raise Exit(COMMAND_NOT_FOUND, f"{command[0]}: there is no such command")
     raise Exit(CANNOT_EXECUTE, f"{command[0]}: it can't be executed: {os.strerror(int(number))}")
+
+
+async def _open(gate: socket.socket) -> bytes:
+    """Let the command begin. The errno of why it could not, or nothing. Raise TimeoutError, OSError."""
+    gate.setblocking(False)
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(GATE_TIMEOUT):
+        await loop.sock_sendall(gate, b"1")
+        return await loop.sock_recv(gate, _LONGEST_ERRNO)
 
 
 def _spawn(gate: socket.socket, command: Sequence[str], environment: Mapping[str, str], *, own_group: bool) -> int:
@@ -126,5 +139,7 @@ def _spawn(gate: socket.socket, command: Sequence[str], environment: Mapping[str
     spawn = functools.partial(os.posix_spawn, sys.executable, arguments, dict(environment), setsigmask=())
     try:
         return spawn(setpgroup=0) if own_group else spawn()
+    except OSError as error:
+        raise Exit(CANNOT_EXECUTE, f"{command[0]}: it can't be executed: {error.strerror}") from error
     finally:
         os.close(number)

@@ -163,7 +163,7 @@ class _Run:
         return connect_environment(base, remote=remote, broker_url=url, lease=lease.name, python_path=paths)
 
     async def _command(self, lease: AsyncLease, environment: dict[str, str], watcher: Watcher) -> int:
-        child = children.start(self._options.command, environment, watcher.watch)
+        child = await children.start(self._options.command, environment, watcher.watch)
         self._interrupts.child = child
         try:
             async with asyncio.TaskGroup() as group:

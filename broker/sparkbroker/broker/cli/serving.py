@@ -34,7 +34,7 @@ def describe_config(
     lines = [
         f"{loaded.source}: it can be used",
         f"listens on {', '.join(loaded.listen)}",
-        f"keeps its state in {loaded.store.state_folder}",
+        f"keeps its state in {loaded.store.state_folder} (not looked at)",
         f"queues: {', '.join(loaded.queues)}",
         f"profiles: {', '.join(f'{name} ({profile.provisioner})' for name, profile in profiles.items())}",
     ]

@@ -55,6 +55,8 @@ class Provisioner(Protocol):
     await and repeated."""
 
     name: str
+    always_confirms: str
+    """Why its drivers' ends can always be confirmed, so that it abandons none; empty: they can't."""
 
     async def start(self) -> None:
         """Get ready to work: folders, credentials, caches. Nothing is created or ended yet."""
@@ -86,7 +88,7 @@ class Provisioner(Protocol):
 
     async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
         """On an operator's word: remove what of it can't be confirmed gone from what ``observe`` looks at, and ask the rest
-        to end. Return what was done, for people. Raise ProvisionerFailed where there is no such thing, or it fails."""
+        to end. Return what was done, for people. Raise ProvisionerFailed if it fails, and where it ``always_confirms``."""
         ...
 
     async def forget(self, driver_id: DriverId) -> None:

@@ -78,6 +78,7 @@ class KubernetesProvisioner:
     """
 
     name = "kubernetes"
+    always_confirms = ""
 
     def __init__(
         self,

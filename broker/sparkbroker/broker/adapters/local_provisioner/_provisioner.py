@@ -61,6 +61,9 @@ class LocalProvisioner:
     """
 
     name = "local"
+    always_confirms = (
+        "its driver's processes are on the broker's own machine, which always knows of them; end them there"
+    )
 
     def __init__(
         self,
@@ -228,11 +231,7 @@ class LocalProvisioner:
         self._note(driver_id)
 
     async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
-        raise ProvisionerFailed(
-            f"driver {driver_id} runs on the broker's own machine, which always knows whether its processes have ended; "
-            "end them there",
-            retryable=False,
-        )
+        raise ProvisionerFailed(self.always_confirms, retryable=False)
 
     async def forget(self, driver_id: DriverId) -> None:
         driver = self._driver(driver_id)
