@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
 PYTEST_ARGS ?=
-# Processes, each a file at a time (Airflow's tests, whose files are long, one at a time): half of the time of a test goes by in waiting for others, sockets and JVMs.
+# Processes, each a file at a time: half of the time of a test goes by in waiting for others, sockets and JVMs.
 PARALLEL ?= --numprocesses 3 --dist loadfile
 TORTURE_ROUNDS ?= 1000
 BENCHMARKS ?= throughput start recovery memory admission watches imports store airflow
@@ -79,7 +79,7 @@ test-airflow: test-airflow3 test-airflow2 ## The Airflow provider, in Airflow 3.
 
 .PHONY: test-airflow3
 test-airflow3: .venv/.installed .venv-airflow3/.installed ## … in 3.3
-	.venv-airflow3/bin/python -m pytest -m "not slow and not services" tests/airflow $(PARALLEL:loadfile=worksteal) $(PYTEST_ARGS)
+	.venv-airflow3/bin/python -m pytest -m "not slow and not services" tests/airflow $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-airflow2
 test-airflow2: ## … in 2.11
@@ -88,7 +88,7 @@ test-airflow2: ## … in 2.11
 
 .PHONY: test-in-airflow2
 test-in-airflow2: .venv/.installed .venv-airflow2/.installed
-	.venv-airflow2/bin/python -m pytest -m "not slow and not services" tests/airflow $(PARALLEL:loadfile=worksteal) $(PYTEST_ARGS)
+	.venv-airflow2/bin/python -m pytest -m "not slow and not services" tests/airflow $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-airflow-services
 test-airflow-services: .venv/.installed .venv-airflow3/.installed .venv-airflow2/.installed ## With real schedulers and triggerers: waiting, ends (not yet in `make test`)

@@ -154,7 +154,7 @@ def test_a_shared_lease_that_was_not_acquired_is_no_wish_for_another(small_broke
     """)  # fmt: skip
     assert run.states["t"] == "failed"
     assert "lease: the task that acquires it has given none" in run.log
-    assert small_broker.lease_of("/t/") is None
+    assert small_broker.lease_of("not_acquired/") is None
 
 
 def test_a_task_attaches_to_a_shared_lease_and_leaves_it(small_broker, run_dag):
