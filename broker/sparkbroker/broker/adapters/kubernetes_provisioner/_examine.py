@@ -5,8 +5,8 @@ up), and what admission says to a driver's own account, in whose name Spark make
 """
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -63,7 +63,7 @@ async def examine(profiles: Iterable[Profile], clock: Clock) -> list[Refusal]:
         await cluster.close()
 
 
-async def _lacking(cluster: Cluster, namespace: str) -> Any:
+async def _lacking(cluster: Cluster, namespace: str) -> AsyncIterator[str]:
     call = Call(verb="create", resource="selfsubjectaccessreviews", namespace=namespace)
     for name, verbs in RIGHTS.items():
         resource, _, part = name.partition("/")
