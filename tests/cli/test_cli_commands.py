@@ -167,3 +167,8 @@ def test_doctor_finds_this_machine_fit_and_says_what_is_missing(shell, broker):
     assert without.returncode == 1
     assert "missing" in without.stdout
     assert "sparkbroker[local]" in without.stdout
+    dead = shell("doctor", "-o", "json", SPARKBROKER_URL="grpc://127.0.0.1:1")
+    finding = next(finding for finding in json.loads(dead.stdout) if finding["what"] == "broker")
+    assert dead.returncode == 1
+    assert finding["status"] == "missing"
+    assert "grpc://127.0.0.1:1 (SPARKBROKER_URL)" in finding["found"]

@@ -110,8 +110,8 @@ KILLED_BEFORE_IT_WATCHES = """
 import asyncio, os, signal, sys
 from sparkbroker.broker.cli import child
 
-def killed(pid):
-    print(pid, flush=True)
+def killed(command):
+    print(command.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 async def main():
@@ -129,3 +129,37 @@ def test_a_command_that_nothing_watches_over_yet_does_not_begin(shell, tmp_path)
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert all_end(shell)
     assert not begun.exists()
+
+
+SIGNALLED_WHEN_IT_HAS_JUST_BEGUN = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from sparkbroker.broker.cli import child
+from sparkbroker.broker.cli.main import main
+
+opened = child._open
+
+async def there(path):
+    async with asyncio.timeout(60):
+        while not Path(path).exists():
+            await asyncio.sleep(0.01)
+
+async def slowly(gate):
+    number = await opened(gate)
+    await there("up")
+    os.kill(os.getpid(), signal.SIGQUIT)
+    await there("taken")
+    return number
+
+child._open = slowly
+sys.exit(main())
+"""
+
+
+def test_a_signal_reaches_a_command_that_has_just_begun(shell, tmp_path):
+    trap = "trap 'touch taken; exit 9' QUIT; touch up; while :; do sleep 0.1; done"
+    command = [sys.executable, "-P", "-c", SIGNALLED_WHEN_IT_HAS_JUST_BEGUN, *LOCAL, "--", "sh", "-c", trap]
+    result = subprocess.run(
+        command, env=shell.env, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert result.returncode == 9, result.stderr

@@ -92,8 +92,8 @@ class Child:
             return await self.wait()
 
 
-async def start(command: Sequence[str], environment: Mapping[str, str], watch: Callable[[int], None]) -> Child:
-    """Start the command, once ``watch`` has been called with its pid.
+async def start(command: Sequence[str], environment: Mapping[str, str], began: Callable[[Child], None]) -> Child:
+    """Start the command, once ``began`` has been called with what becomes it: from then on it takes signals.
 
     Raise Exit with 127 if there is none of this name, 126 if it can't be executed.
     """
@@ -103,12 +103,14 @@ async def start(command: Sequence[str], environment: Mapping[str, str], watch: C
         with other:
             pid = _spawn(other, command, environment, own_group=own_group)
         child = Child(pid, own_group=own_group)
-        watch(pid)
+        began(child)
         try:
             number = await _open(gate)
         except TimeoutError as error:
             child.send(signal.SIGKILL)
             raise Exit(CANNOT_EXECUTE, f"{command[0]}: it did not start within {GATE_TIMEOUT:g}s") from error
+        except (BrokenPipeError, ConnectionResetError):
+            return child  # it has ended at the gate, by a signal: its status says so
         except OSError as error:
             child.send(signal.SIGKILL)
             raise Exit(CANNOT_EXECUTE, f"{command[0]}: it did not start: {error}") from error

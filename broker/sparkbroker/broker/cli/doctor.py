@@ -24,6 +24,9 @@ BESIDE_SPARK: Final = (
     ("grpcio-status", (1, 76), None),
     ("zstandard", (0, 25), None),
 )
+BROKER_PATIENCE: Final = 3.0
+"""Seconds for a broker that doesn't answer."""
+_SHOWN: Final = 8
 
 
 def examine(config_path: Path | None, env: Mapping[str, str], url: str | None) -> list[Finding]:
@@ -92,19 +95,28 @@ def _config(path: Path | None, env: Mapping[str, str]) -> tuple[Config | None, F
 
 
 def _broker(url: str | None) -> Finding:
-    """Whether something listens; ``run`` does without, so that it is never missing."""
-    from sparkbroker.client import BadAddress, resolve_address
+    """Whether a broker answers us. ``run`` starts its own where none is configured, so that it isn't missing then."""
+    from sparkbroker.client import BadAddress, Broker, SparkbrokerError, resolve_address
 
     try:
         address = resolve_address(url)
     except BadAddress as error:
-        return Finding("broker", Status.WARN, str(error), "mend the address")
-    if not address.url.startswith("unix:"):
-        return Finding("broker", Status.OK, f"{address.url} ({address.source}); not called")
-    if answers(Path(address.target.removeprefix("unix:"))):
-        return Finding("broker", Status.OK, f"{address.url} answers")
-    fix = "sparkbroker serve; or sparkbroker run, which starts its own"
-    return Finding("broker", Status.WARN, f"{address.url} does not answer", fix)
+        return Finding("broker", Status.MISSING, str(error), "mend the address")
+    configured = address.source != "the default"
+    if not configured and not answers(Path(address.target.removeprefix("unix:"))):
+        fix = "sparkbroker serve; or sparkbroker run, which starts its own"
+        return Finding("broker", Status.WARN, f"{address.url} does not answer", fix)
+    named = f"{address.url} ({address.source})"
+    try:
+        with Broker(address, patience=BROKER_PATIENCE) as broker:
+            profiles = sorted(profile.name.partition("/")[2] for profile in broker.profiles())
+    except SparkbrokerError as error:
+        return Finding("broker", Status.MISSING, f"{named}: {error}", "start it, or mend the address or the token")
+    return Finding("broker", Status.OK, f"{named} serves you {len(profiles)} profiles: {_shortened(profiles)}")
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
 def _version(package: str) -> str:

@@ -163,9 +163,13 @@ class _Run:
         return connect_environment(base, remote=remote, broker_url=url, lease=lease.name, python_path=paths)
 
     async def _command(self, lease: AsyncLease, environment: dict[str, str], watcher: Watcher) -> int:
-        child = await children.start(self._options.command, environment, watcher.watch)
-        self._interrupts.child = child
+        def began(child: Child) -> None:
+            watcher.watch(child.pid)
+            # Before the command can begin: it, not its start, is what a signal is for from its first moment on.
+            self._interrupts.child = child
+
         try:
+            child = await children.start(self._options.command, environment, began)
             async with asyncio.TaskGroup() as group:
                 ending = group.create_task(self._end_when_lost(lease, child), name="end-when-lost")
                 status = await child.wait()
