@@ -72,9 +72,11 @@ def clear(dag: str, run: str, task: str) -> None:
     from airflow.models.taskinstance import clear_task_instances
     from airflow.utils.session import create_session
 
+    # Before the session is entered: a thread has one session, which whoever leaves it first closes, with all that is in it.
+    found = _dag(dag)
     with create_session() as session:
         tis = session.query(TaskInstance).filter_by(dag_id=dag, run_id=run, task_id=task).all()
-        clear_task_instances(tis, session, dag=_dag(dag))
+        clear_task_instances(tis, session, dag=found)
 
 
 def _dag(dag: str) -> Any:
