@@ -79,7 +79,7 @@ test-airflow: test-airflow3 test-airflow2 ## The Airflow provider, in Airflow 3.
 
 .PHONY: test-airflow3
 test-airflow3: .venv/.installed .venv-airflow3/.installed ## … in 3.3
-	.venv-airflow3/bin/python -m pytest -m "not slow and not services" tests/airflow $(PARALLEL) $(PYTEST_ARGS)
+	.venv-airflow3/bin/python -m pytest -m "not slow" tests/airflow $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-airflow2
 test-airflow2: ## … in 2.11
@@ -88,12 +88,7 @@ test-airflow2: ## … in 2.11
 
 .PHONY: test-in-airflow2
 test-in-airflow2: .venv/.installed .venv-airflow2/.installed
-	.venv-airflow2/bin/python -m pytest -m "not slow and not services" tests/airflow $(PARALLEL) $(PYTEST_ARGS)
-
-.PHONY: test-airflow-services
-test-airflow-services: .venv/.installed .venv-airflow3/.installed .venv-airflow2/.installed ## With real schedulers and triggerers: waiting, ends (not yet in `make test`)
-	.venv-airflow3/bin/python -m pytest -m services tests/airflow $(PYTEST_ARGS)
-	.venv-airflow2/bin/python -m pytest -m services tests/airflow $(PYTEST_ARGS)
+	.venv-airflow2/bin/python -m pytest -m "not slow" tests/airflow $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: airflow-ends
 airflow-ends: .venv/.installed .venv-airflow3/.installed .venv-airflow2/.installed ## Measure docs/reference/airflow-ends.md anew

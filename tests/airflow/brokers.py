@@ -17,6 +17,8 @@ PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 SMALL: Final = ROOT / "tests" / "torture" / "small_broker.py"
 CACHE: Final = ROOT / ".cache" / "airflow-tests"
 """Class archives are kept from run to run: they halve the start of each of a hundred drivers. The first run makes them."""
+JAVA: Final = 'conf = {"spark.driver.extraJavaOptions" = "-XX:TieredStopAtLevel=1"}'
+"""Drivers that live for seconds spend half of their CPU in the optimising compiler, for nothing."""
 TTL: Final = 10
 """Seconds without a renewal after which a holder counts as gone."""
 ENDED: Final = ("RELEASED", "EXPIRED", "FAILED", "PREEMPTED")
@@ -36,6 +38,7 @@ memory = "16g"
 [profiles.default]
 start_timeout = "300s"
 max_attempts = 1
+{java}
 {profile}
 [profiles.default.driver]
 cores = 1
@@ -61,8 +64,9 @@ class RealBroker:
             "memory": "256m",
             "profile": 'allowed_conf_extra = ["spark.small.*"]',
             "archives": "class_archives = false",
+            "java": "",
         }
-        real = {"memory": "600m", "profile": "", "archives": f'cache_folder = "{CACHE}"'}
+        real = {"memory": "600m", "profile": "", "archives": f'cache_folder = "{CACHE}"', "java": JAVA}
         defaults = {"ttl": TTL, "cpu": 4, "server": "", "extra": ""} | (real if spark else small)
         config.write_text(CONFIG.format(state=self.state, **(defaults | settings)))
         command = [str(PYTHON), *(("-P", "-m", "sparkbroker.broker", "serve", "--config") if spark else (str(SMALL),))]

@@ -138,7 +138,7 @@ def make_broker(core_environment: None, state_folder: Path) -> Iterator[Callable
 # A whole Airflow.
 
 
-LAST = ("test_slots.py", "test_ends.py")
+LAST = ("test_secrets.py", "test_slots.py", "test_ends.py")
 TIMEOUT = 240
 """Seconds: Airflow's import and its database are the first test's, on a machine whose disk is cold."""
 
@@ -153,9 +153,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _rank(item: pytest.Item) -> int:
     """What needs a whole Airflow comes last: that is started after all else, which it would slow down."""
-    if item.path.name in LAST:
-        return 2 + LAST.index(item.path.name)
-    return int("airflow_services" in getattr(item, "fixturenames", ()))
+    return 1 + LAST.index(item.path.name) if item.path.name in LAST else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file at a time for each process, and all that needs a whole Airflow for one of them: there is one."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneAirflow(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "a whole Airflow" if Path(file).name in LAST else file
+
+    return OneAirflow(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -205,5 +218,22 @@ def run_dag(
 
     def run(source: str | Path, *, conf: dict[str, Any] | None = None, dag: str | None = None) -> dag_runs.Run:
         return dag_runs.run(source, conf=conf, dag=dag, output=output)
+
+    return run
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "airflow"
+
+
+@pytest.fixture
+def run_example(
+    spark_broker: "RealBroker", run_dag: Callable[..., "dag_runs.Run"], tmp_path: Path
+) -> Callable[[str], "dag_runs.Run"]:
+    """``run_example(name)``: an example's run, which has succeeded; it writes into ``tmp_path``."""
+
+    def run(name: str) -> dag_runs.Run:
+        done = run_dag(EXAMPLES / f"{name}.py", conf={"folder": str(tmp_path)})
+        assert done.state == "success", f"{done.states}\n{done.log[-4000:]}"
+        return done
 
     return run

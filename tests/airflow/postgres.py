@@ -1,4 +1,4 @@
-"""A PostgreSQL of a run's own, for Airflow 2.11: the wheel's server, on a unix socket only, which keeps nothing for good.
+"""A PostgreSQL of a run's own, for a whole Airflow: the wheel's server, on a unix socket only, which keeps nothing for good.
 
 The wheel's own way to start it isn't taken: run by root, that adds a user to the machine, and opens every folder above it.
 """

@@ -74,7 +74,7 @@ class Airflow:
             "LANG": "C.UTF-8",
         }
         self.env |= environment(self.home) | _settings(self.port, parallelism) | dict(env)
-        self.postgres = None if AIRFLOW_3 else Postgres(folder, open_folder)
+        self.postgres = Postgres(folder, open_folder)
         self.services: dict[str, Service] = {}
         self.control: Control
         self._replaced: list[Service] = []
@@ -82,9 +82,8 @@ class Airflow:
 
     def start(self) -> "Airflow":
         """Up, with every DAG known and the triggerer alive."""
-        if self.postgres is not None:
-            self.postgres.start()
-            self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = self.postgres.url
+        self.postgres.start()
+        self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = self.postgres.url
         migrate = self._service("migrate", "db", "migrate")
         migrate.start()
         until("the database to be made", lambda: not migrate.running, START, said=migrate.said)
@@ -122,8 +121,7 @@ class Airflow:
             service.stop(seconds=10.0)
         if hasattr(self, "control"):
             self.control.close()
-        if self.postgres is not None:
-            self.postgres.stop()
+        self.postgres.stop()
 
     def restart(self, name: str, number: int = signal.SIGTERM) -> None:
         """A signal to the service itself, and its successor, as after a crash or in a rolling update: it doesn't wait for

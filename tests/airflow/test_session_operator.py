@@ -37,6 +37,7 @@ def test_functions_compute_with_connect_and_with_classic_sessions(spark_broker, 
     assert (counted, answer) == ("333", 42), "op_kwargs are rendered, to text"
     assert run.xcom("classic") == 10
     assert state_of(spark_broker.client.get(name)) == "RELEASED"
+    assert f"{name} is given back" in run.log
     before, _, _ = run.log.partition("::group::Spark driver log of leases/")
     assert " INFO " in before.partition("driver: ")[2], "the log of the task that succeeds, live"
     assert "::group::Spark driver log of leases/" in run.log

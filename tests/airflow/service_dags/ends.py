@@ -26,12 +26,13 @@ def compute(spark: Any, lease: Any, **context: Any) -> str:
 
     conf, number = context["dag_run"].conf, context["ti"].try_number
     folder = Path(conf["folder"])
-    beat, finish = folder / f"beat-{number}", folder / "finish"
+    beat, whole, finish = folder / f"beat-{number}", folder / f"whole-{number}", folder / "finish"
 
     def beats(batches: Any) -> Any:
         for batch in batches:  # to the last: Spark hands over all of them, whether they are wanted or not
             if not finish.exists():
-                beat.write_text(str(time.time()))
+                whole.write_text(str(time.time()))
+                whole.replace(beat)  # it may be killed in the middle of writing
                 time.sleep(0.05)
                 yield batch
 

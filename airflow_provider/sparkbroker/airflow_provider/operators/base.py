@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sparkbroker.airflow_provider import artifacts, driver_log, failures, identity, openlineage, request
@@ -92,7 +92,12 @@ class SparkLeaseOperator(AskingOperator):
         self._killable = True
         try:
             self._settings = settings = SparkBrokerHook(self.conn_id).settings()
-            with Broker(settings.address, patience=settings.patience) as broker, get(broker) as lease:
+            with (
+                Broker(settings.address, patience=settings.patience) as broker,
+                ExitStack() as afterwards,
+                get(broker) as lease,
+            ):
+                afterwards.callback(self._tell_of_release, lease)
                 return self._use(context, lease)
         except (SparkbrokerError, request.InvalidArgument) as error:
             raise failures.as_airflow(error, self.conn_id) from error
@@ -119,6 +124,10 @@ class SparkLeaseOperator(AskingOperator):
             raise
         finally:
             self._killable = False
+
+    def _tell_of_release(self, lease: "Lease") -> None:
+        if lease.state in ("RELEASING", "RELEASED"):
+            self.log.info("%s is given back", lease.name)
 
     def _after_failure(self, context: Any, lease: "Lease", error: BaseException) -> None:
         if not is_local(lease):

@@ -112,7 +112,7 @@ def _broker(url: str | None) -> Finding:
             profiles = sorted(profile.name.partition("/")[2] for profile in broker.profiles())
     except SparkbrokerError as error:
         return Finding("broker", Status.MISSING, f"{named}: {error}", "start it, or mend the address or the token")
-    return Finding("broker", Status.OK, f"{named} serves you {len(profiles)} profiles: {_shortened(profiles)}")
+    return Finding("broker", Status.OK, f"{named} serves you the profiles {_shortened(profiles)}")
 
 
 def _shortened(names: list[str]) -> str:
