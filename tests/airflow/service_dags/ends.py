@@ -75,9 +75,9 @@ with DAG("ends", schedule=None, **COMMON):
     SparkSessionOperator(task_id="compute", **LEASE)
 
 with DAG("ends_timeout", schedule=None, **COMMON):
-    SparkSessionOperator(task_id="compute", execution_timeout=timedelta(seconds=60), **LEASE)
+    SparkSessionOperator(task_id="compute", execution_timeout=timedelta(seconds=120), **LEASE)
 
-with DAG("ends_run_timeout", schedule=None, dagrun_timeout=timedelta(seconds=90), **COMMON):
+with DAG("ends_run_timeout", schedule=None, dagrun_timeout=timedelta(seconds=120), **COMMON):
     SparkSessionOperator(task_id="compute", **LEASE)
 
 with DAG("slots", schedule=None, max_active_tasks=64, **COMMON):

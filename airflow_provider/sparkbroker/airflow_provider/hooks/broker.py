@@ -73,14 +73,16 @@ class SparkBrokerHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Likewise."""
-        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # type: ignore[import-not-found]  # noqa: PLC0415
+        from flask_appbuilder import fieldwidgets  # type: ignore[import-not-found]  # noqa: PLC0415
         from flask_babel import lazy_gettext  # type: ignore[import-not-found]  # noqa: PLC0415
-        from wtforms import BooleanField, StringField  # type: ignore[import-untyped]  # noqa: PLC0415
+        from wtforms import BooleanField, StringField, TextAreaField  # type: ignore[import-untyped]  # noqa: PLC0415
 
         def field(label: str, schema: Mapping[str, Any], about: str) -> Any:
             if "boolean" in schema["type"]:
                 return BooleanField(lazy_gettext(label), description=about, default=False)
-            return StringField(lazy_gettext(label), description=about, widget=BS3TextFieldWidget())
+            if schema.get("format") == "multiline":
+                return TextAreaField(lazy_gettext(label), description=about, widget=fieldwidgets.BS3TextAreaFieldWidget())
+            return StringField(lazy_gettext(label), description=about, widget=fieldwidgets.BS3TextFieldWidget())
 
         return {
             name: field(known["label"], known["schema"], known.get("description", ""))
