@@ -342,7 +342,8 @@ def errors_page() -> str:
         )
     lead = (
         "Every error carries a `google.rpc.ErrorInfo` whose `reason` is the first column; the message says what was wrong "
-        "and what would be right. Where waiting helps, a `google.rpc.RetryInfo` says how long."
+        "and what would be right. Where waiting helps, a `google.rpc.RetryInfo` says how long. What gRPC itself refuses has "
+        "neither: an unknown method (UNIMPLEMENTED), a message of more than 256 KiB (RESOURCE_EXHAUSTED)."
     )
     shown = _table(["reason", "gRPC status", "meaning"], rows)
     return f"# Errors\n\n{lead}\n\n## The broker's\n\n{shown}\n\n## The client's\n\n{_client_errors()}\n"

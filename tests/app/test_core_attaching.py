@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from sparkbroker.broker.domain.errors import (
+    Forbidden,
     InvalidField,
     LeaseEnded,
     LeaseNotReady,
@@ -210,6 +211,20 @@ async def test_release_without_a_generation_ends_a_shared_lease(broker):
     await broker.release(lease_id)
     lease = await broker.state(lease_id, LeaseState.RELEASED)
     assert lease.attachments == ()
+
+
+async def test_an_operator_uses_nobody_elses_lease(broker):
+    lease_id = await broker.ready()
+    attached = await broker.attach(lease_id)
+    for use in (
+        broker.attach(lease_id, caller=broker.ops),
+        broker.renew(lease_id, attached.attachment.generation, broker.ops),
+        broker.renew(lease_id, 0, broker.ops),
+        broker.connection(lease_id, attached.attachment.generation, broker.ops),
+    ):
+        with pytest.raises(Forbidden, match=f"lease leases/{lease_id} is ann's: an operator may see and release it"):
+            await use
+    assert (await broker.renew(lease_id, attached.attachment.generation)).state is LeaseState.READY
 
 
 async def test_operators_release_everyones_leases_and_users_their_own(broker):

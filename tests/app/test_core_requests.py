@@ -207,6 +207,23 @@ async def test_a_replacement_and_the_end_of_the_old_lease_commit_together(broker
     broker.check()
 
 
+async def test_a_full_disk_is_for_the_ends_of_what_is_there(broker):
+    request_id = str(uuid.uuid4())
+    first = (await broker.acquire(request_id=request_id, key="k")).view.lease
+    broker.store.full = "the disk is full"
+    for on_existing in (FAIL, REPLACE):
+        with pytest.raises(TooMany, match="the disk is full") as caught:
+            await broker.acquire(key="k" if on_existing is REPLACE else "", on_existing=on_existing)
+        assert caught.value.retry_after
+    assert (await broker.acquire(request_id=request_id, key="k")).view.lease.id == first.id
+    assert (await broker.acquire(key="k", on_existing=REATTACH)).view.lease.id == first.id
+    await broker.attach(first.id)
+    await broker.release(first.id)
+    await broker.state(first.id, LeaseState.RELEASED)
+    broker.store.full = ""
+    assert (await broker.acquire(key="k")).view.lease.id != first.id
+
+
 async def test_limits(world):
     world.max_live = 3
     nominal = Resources.of(cores=4, memory=1 << 40)

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from sparkbroker.broker.adapters.static_tokens import load
+from sparkbroker.client import __version__
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -19,6 +20,10 @@ def test_help_and_completion_are_light():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_version_is_told_both_ways(shell):
+    assert shell("--version").stdout == shell("version").stdout == f"{__version__}\n"
 
 
 def test_help_names_the_exit_codes(shell):

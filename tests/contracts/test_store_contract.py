@@ -113,6 +113,7 @@ async def test_a_new_store_is_empty(store):
         compacted_through=Revision(0),
     )
     assert await store.answered() == []
+    assert await store.room() == ""
     page = await store.events(Revision(0), 10)
     assert page.events == ()
     assert page.complete

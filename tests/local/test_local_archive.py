@@ -6,6 +6,9 @@
 import asyncio
 import contextlib
 import os
+import select
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -70,6 +73,30 @@ async def test_it_is_made_in_the_background_once_and_anew_when_it_is_damaged(mac
     third = await machine.ready(local, machine.request("d3", small(512 << 20)))
     assert not is_mapped(third.handle["driver_pid"], archive)
     await until(ArchiveState.BUILDING, cache, tools)
+
+
+QUERIES_THAT_GO_ON = """
+import os, sys
+from pathlib import Path
+from types import SimpleNamespace
+from sparkbroker.broker.adapters.local_provisioner import _train
+from sparkbroker.broker.ports.provisioner import ConnectEndpoint
+
+_train.QUERIES = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+tools = SimpleNamespace(python=SimpleNamespace(executable=sys.executable))
+endpoint = ConnectEndpoint(endpoint="sc://127.0.0.1:1", headers={"authorization": "Bearer x"}, user_id="u")
+_train._run_queries(endpoint, tools, Path("."))
+"""
+
+
+@pytest.mark.promise(6)
+def test_its_queries_end_with_whoever_makes_it():
+    with subprocess.Popen([sys.executable, "-P", "-c", QUERIES_THAT_GO_ON], stdout=subprocess.PIPE, text=True) as maker:
+        assert maker.stdout is not None
+        queries = os.pidfd_open(int(maker.stdout.readline()))
+        maker.kill()
+    assert select.select([queries], [], [], 30)[0], "the queries go on"
+    os.close(queries)
 
 
 def test_it_belongs_to_one_build_of_the_jvm_and_one_class_path(machine, tmp_path):

@@ -81,6 +81,19 @@ def test_jars_stand_after_sparks_and_go_to_executors(machine, small):
     assert "-XX:archive" in arguments
 
 
+def test_a_profiles_java_options_and_structured_logging_win_over_our_logging(machine, small):
+    def arguments(**conf: str) -> list[str]:
+        spec = msgspec.structs.replace(small(), conf={f"spark.{key}": value for key, value in conf.items()})
+        return list(jvm_arguments(machine.request("d1", spec), TOOLS, Path("/x"), (), ()))
+
+    (ours,) = [each for each in arguments() if each.startswith("-Dlog4j2.")]
+    assert Path(ours.rpartition(",file://")[2]).is_file()
+    theirs = "-Dlog4j2.configurationFile=/mine"
+    given = arguments(**{"driver.extraJavaOptions": theirs})
+    assert given.index(ours) < given.index(theirs)
+    assert ours not in arguments(**{"log.structuredLogging.enabled": "true"})
+
+
 def test_an_argument_file_keeps_every_character():
     assert argument_file(('a "b" \\c', "d\ne")) == b'"a \\"b\\" \\\\c"\n"d\\ne"\n'
 

@@ -91,6 +91,18 @@ def test_a_full_disk_frees_the_ballast_and_then_stops_the_broker(need, tmp_path)
     check_contents(shown, acknowledged[-1]["acknowledged"])
 
 
+def test_a_full_disk_has_no_room_for_anything_new_until_it_is_freed(need, tmp_path):
+    folder = tmp_path / "disk"
+    (full, restarted, freed), log = in_small_file_system(need, folder, "4m", *command("room", folder))
+    for fact in (full, restarted):
+        assert "is full: leases can be used and released, and none be asked for; free some space" in fact["full"]
+        assert fact["ballast"] == 0
+    assert full["again"] == full["full"]
+    assert freed["full"] == ""
+    assert freed["ballast"] >= 256 << 10
+    assert log.count("store.ballast_set_aside") == 1
+
+
 def test_a_read_only_disk_is_said_to_be_so(need, tmp_path):
     folder = tmp_path / "disk"
     told, _ = in_small_file_system(need, folder, "2m", *command("read-only", folder))

@@ -6,6 +6,7 @@ Each batch has two rows, an update of a counter row, and an event; what is ackno
 import asyncio
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,29 @@ async def fill_disk(folder: Path) -> None:
         await store.close()
 
 
+async def room(folder: Path) -> None:
+    """``folder`` is a small file system of its own: it gets full, and has room again."""
+    filler = folder / "filler"
+    filler.write_bytes(b"z" * (4 * BALLAST))
+    with StateFolder(folder / "state", ballast_size=BALLAST) as state:
+        store = SqlStore(state.database, ballast=state.ballast)
+        epoch = await store.lead()
+        for number in itertools.count(1):
+            if why := await store.room():
+                break
+            assert isinstance(await store.commit(epoch, batch(number, 4000)), Committed)
+        tell(full=why, ballast=state.ballast.held, again=await store.room())
+        await store.close()
+        os.truncate(filler, 2 * BALLAST + BALLAST // 2)  # enough to go on with
+        again = SqlStore(state.database, ballast=state.ballast)
+        epoch = await again.lead()
+        tell(full=await again.room(), ballast=state.ballast.held)
+        assert isinstance(await again.commit(epoch, batch(number, 1)), Committed)
+        filler.unlink()
+        tell(full=await again.room(), ballast=state.ballast.held)
+        await again.close()
+
+
 async def attempt_to_lead(database: Path) -> None:
     store = SqlStore(database)
     try:
@@ -151,7 +175,7 @@ def main() -> None:
     if mode == "write":
         asyncio.run(load_and_write(folder, int(sys.argv[3])))
     else:
-        asyncio.run({"show": show, "fill": fill_disk, "read-only": read_only}[mode](folder))
+        asyncio.run({"show": show, "fill": fill_disk, "room": room, "read-only": read_only}[mode](folder))
 
 
 if __name__ == "__main__":

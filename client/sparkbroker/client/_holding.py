@@ -144,7 +144,8 @@ class Holding:
 
     def renewal_resumed(self) -> None:
         self.suspect = ""
-        _log.info("sparkbroker: %s is no longer suspect", self.name)
+        # Whoever saw the warning sees its end, too.
+        _log.warning("sparkbroker: %s is no longer suspect: the broker has answered", self.name)
         self._tell(self.context.callbacks.resumed)
 
     def renewal_notice(self, message: str) -> None:

@@ -75,14 +75,14 @@ class SparkBrokerHook(BaseHook):
         """Likewise."""
         from flask_appbuilder import fieldwidgets  # type: ignore[import-not-found]  # noqa: PLC0415
         from flask_babel import lazy_gettext  # type: ignore[import-not-found]  # noqa: PLC0415
-        from wtforms import BooleanField, StringField, TextAreaField  # type: ignore[import-untyped]  # noqa: PLC0415
+        from wtforms import BooleanField, StringField  # type: ignore[import-untyped]  # noqa: PLC0415
 
         def field(label: str, schema: Mapping[str, Any], about: str) -> Any:
             if "boolean" in schema["type"]:
                 return BooleanField(lazy_gettext(label), description=about, default=False)
-            if schema.get("format") == "multiline":
-                return TextAreaField(lazy_gettext(label), description=about, widget=fieldwidgets.BS3TextAreaFieldWidget())
-            return StringField(lazy_gettext(label), description=about, widget=fieldwidgets.BS3TextFieldWidget())
+            lines = schema.get("format") == "multiline"  # which a text field would lose; Airflow takes no TextAreaField
+            widget = fieldwidgets.BS3TextAreaFieldWidget() if lines else fieldwidgets.BS3TextFieldWidget()
+            return StringField(lazy_gettext(label), description=about, widget=widget)
 
         return {
             name: field(known["label"], known["schema"], known.get("description", ""))

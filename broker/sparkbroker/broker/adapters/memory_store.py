@@ -117,6 +117,8 @@ class MemoryStore:
     def __init__(self, database: MemoryDatabase | None = None) -> None:
         self.database = MemoryDatabase() if database is None else database
         self.fail_next_commit: CommitFault | None = None
+        self.full = ""
+        """What ``room`` says."""
         self.commits = 0
         """How many batches were written."""
         self._pending: list[_Pending] = []
@@ -184,6 +186,12 @@ class MemoryStore:
         # Not at once: as with a real store, others run between the call and its result.
         loop.call_soon(self._proceed)
         return await pending.future
+
+    async def room(self) -> str:
+        """See ``ports.store.Store.room``."""
+        self._check_open()
+        await asyncio.sleep(0)
+        return self.full
 
     async def close(self) -> None:
         """See ``ports.store.Store.close``. What is paused is finished."""

@@ -6,7 +6,14 @@ from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.records import RequestResult
 from sparkbroker.broker.app.views import LeaseView
-from sparkbroker.broker.domain.errors import InvalidField, LeaseEnded, NotFound, RequestIdReused, StaleGeneration
+from sparkbroker.broker.domain.errors import (
+    Forbidden,
+    InvalidField,
+    LeaseEnded,
+    NotFound,
+    RequestIdReused,
+    StaleGeneration,
+)
 from sparkbroker.broker.domain.lease import Lease, LeaseSharing, LeaseState
 from sparkbroker.broker.domain.units import Generation, LeaseId
 from sparkbroker.broker.ports.authenticator import Caller
@@ -14,7 +21,7 @@ from sparkbroker.broker.ports.clock import Clock
 
 
 class Access:
-    """Reading one lease for a caller. A foreign lease is NotFound to a user; an operator sees all."""
+    """Reading one lease for a caller. A foreign lease is NotFound to a user; an operator sees all, and uses none of them."""
 
     def __init__(self, authority: Authority, admitter: Admitter) -> None:
         self._authority = authority
@@ -27,6 +34,16 @@ class Access:
                 f"there is no lease leases/{lease_id}: it never existed, is someone else's, or ended so long ago that "
                 "it is no longer kept",
                 resource=f"leases/{lease_id}",
+            )
+        return lease
+
+    def own(self, caller: Caller, lease_id: LeaseId) -> Lease:
+        """A lease of the caller's own, to use it. Raise NotFound, and Forbidden to an operator, who sees that it is there."""
+        lease = self.lease(caller, lease_id)
+        if lease.principal != caller.principal:
+            raise Forbidden(
+                f"lease leases/{lease_id} is {lease.principal}'s: an operator may see and release it, and not attach to "
+                "it, renew it or get its connection"
             )
         return lease
 

@@ -52,6 +52,7 @@ class Acquiring:
     ) -> Acquired:
         """Ask for a lease; it is QUEUED, or further, when this returns."""
         await self._authority.complete()
+        no_room = await self._authority.commits.room()
         if request_id:
             request_id = check_request_id(request_id)
         if key:
@@ -71,6 +72,8 @@ class Acquiring:
                 raise _key_in_use(existing, on_existing)
             self._answers.remember(caller, request_id, "acquire", asked, existing, existing=True)
             return await self._acquired(self._wanted(existing), existing=True)
+        if no_room:
+            raise TooMany(no_room, retry_after=BUSY)
         self._check_limits(caller, resolved, existing)
         if existing is not None:
             self._ending.end(

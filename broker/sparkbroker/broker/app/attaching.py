@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
+import structlog
+
 from sparkbroker.broker.app.access import Access, Answers, ended, fenced
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ending import Ending
@@ -22,6 +24,8 @@ from sparkbroker.broker.domain.units import Generation, LeaseId, Seconds, Servin
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import ConnectEndpoint, Provisioner
+
+log = structlog.get_logger(__name__)
 
 SESSIONS_LIMIT: Final = Seconds(15.0)
 """How long a connection is kept back for a former attachment's sessions to end."""
@@ -63,7 +67,7 @@ class Attaching:
         if request_id:
             request_id = check_request_id(request_id)
         holder = check_text("holder", holder, TEXT)
-        lease = self._access.lease(caller, lease_id)
+        lease = self._access.own(caller, lease_id)
         asked = digest(lease_id, holder)
         replayed = self._answers.find(caller, request_id, "attach", asked)
         if replayed is not None:
@@ -100,7 +104,7 @@ class Attaching:
 
     async def renew(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> Renewed:
         """One heartbeat. The first under a leadership is stored before it is answered (see ``recover``)."""
-        lease = self._access.lease(caller, lease_id)
+        lease = self._access.own(caller, lease_id)
         if not lease.live:
             await self._authority.commits.settle(lease.revision)
             raise ended(lease)
@@ -132,6 +136,8 @@ class Attaching:
         mine = lease.principal == caller.principal
         reason = LeaseReason.RELEASED_BY_HOLDER if mine else LeaseReason.RELEASED_BY_OPERATOR
         text = message or ("released by its holder" if mine else f"released by {caller.principal}")
+        if not mine:
+            log.info("lease.released_by_operator", lease=lease_id, holder=lease.principal, operator=caller.principal)
         return await self._access.view(self._ending.end(lease, LeaseState.RELEASED, reason, text))
 
     async def connection(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> Connection:
@@ -173,10 +179,10 @@ class Attaching:
 
     async def _attached(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> tuple[Lease, Attachment]:
         """The lease and its live attachment, or why there is none, once what that was read from is committed."""
-        lease = self._access.lease(caller, lease_id)
+        lease = self._access.own(caller, lease_id)
         while self._authority.commits.durable < lease.revision:
             await self._authority.commits.settle(lease.revision)
-            lease = self._access.lease(caller, lease_id)
+            lease = self._access.own(caller, lease_id)
         if not lease.live:
             raise ended(lease)
         if not generation:

@@ -107,6 +107,10 @@ class GroupCommit:
         """See ``ports.store.Store.answered``."""
         return await self._store.answered()
 
+    async def room(self) -> str:
+        """See ``ports.store.Store.room``."""
+        return await self._store.room()
+
     # -- staging
 
     def next_revision(self) -> Revision:

@@ -304,6 +304,7 @@ class Reconciler:
         if not lost and not misconfigured and lease.attempt < profile.max_attempts:
             text = f"{message}; attempt {lease.attempt + 1} of {profile.max_attempts} follows"
             self._authority.put_lease(retrying(lease, text), (EventType.STATE, Generation(0)))
+            log.warning("driver.start_failed", lease=lease.id, driver=driver.id, attempt=lease.attempt, message=text)
             return
         reason = LeaseReason.DRIVER_LOST if lost else LeaseReason.START_FAILED
         if exit is not None and exit.out_of_memory:

@@ -25,6 +25,12 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def _globals(
     context: typer.Context,
@@ -38,6 +44,9 @@ def _globals(
     output: Annotated[OutputFormat, typer.Option("-o", "--output", help="For people, or for programs.")] = (
         OutputFormat.TABLE
     ),
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
 ) -> None:
     context.obj = Globals(url=url or None, output=output)
 

@@ -121,7 +121,7 @@ class StoreUnusable(BrokerError):
 
 
 class Store(Protocol):
-    """Calls are made by one task at a time, but for ``answered`` and ``events``, which may overlap anything."""
+    """Calls are made by one task at a time, but for ``answered``, ``events`` and ``room``, which may overlap anything."""
 
     async def lead(self) -> Epoch:
         """Begin a leadership: a larger epoch than any before, durable before it is returned.
@@ -147,6 +147,13 @@ class Store(Protocol):
 
     async def commit(self, epoch: Epoch, batch: Batch) -> CommitResult:
         """Write the batch durably. Never raises for an I/O error: it is Unknown. If cancelled, it goes on."""
+        ...
+
+    async def room(self) -> str:
+        """Empty: there is room for something new. Else why not: what is left is for what has begun, and its end.
+
+        Asked again, it looks again. Raise Unavailable after ``close``.
+        """
         ...
 
     async def close(self) -> None:

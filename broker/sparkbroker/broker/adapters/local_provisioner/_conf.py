@@ -7,6 +7,7 @@ holder's, and both over the broker's defaults.
 import ipaddress
 import shlex
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -49,6 +50,7 @@ _DEFAULTS: Final = {
     # The broker ends sessions with their attachments; Spark's own timeout would end an idle notebook's.
     "spark.connect.session.manager.defaultSessionTimeout": "-1",
 }
+_QUIET: Final = Path(__file__).with_name("log4j2-quiet.properties").absolute()
 _APPLIED_BY_LAUNCHER: Final = ("spark.driver.extraJavaOptions", "spark.driver.defaultJavaOptions")
 _DRIVER_CLASS_PATH: Final = "spark.driver.extraClassPath"
 
@@ -146,12 +148,20 @@ def jvm_arguments(
         *archive,
         *JVM_OPTIONS,
         f"-Djava.io.tmpdir={scratch}",
+        *_logging(conf),
         *(f"-D{key}={value}" for key, value in conf.items()),
         *extra,
         "-cp",
         ":".join(class_path),
         MAIN_CLASS,
     )
+
+
+def _logging(conf: Mapping[str, str]) -> tuple[str, ...]:
+    """Spark's own settings, and ours on top of them; a profile's Java options stand after it, and win."""
+    if conf.get("spark.log.structuredLogging.enabled", "").lower() == "true":
+        return ()  # Spark then has other settings of its own
+    return (f"-Dlog4j2.configurationFile=classpath:org/apache/spark/log4j2-defaults.properties,{_QUIET.as_uri()}",)
 
 
 def argument_file(arguments: tuple[str, ...]) -> bytes:

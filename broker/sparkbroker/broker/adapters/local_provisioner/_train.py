@@ -35,6 +35,11 @@ _STOP_GRACE: Final = 600.0
 _QUERIES_TIMEOUT: Final = 600.0
 _SPEC: Final = LeaseSpec(profile="training", queue="training", driver=ContainerSize(cores=2, memory=1 << 30))
 
+_ENDS_WITH_US: Final = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
+"""
+"""Whatever ends this process ends the queries: their standard input is a pipe that only we hold."""
 QUERIES: Final = """
 import os, sys
 try:
@@ -181,13 +186,18 @@ def _run_queries(endpoint: ConnectEndpoint, tools: Toolchain, folder: Path) -> N
         "TRAINING_URL": f"{endpoint.endpoint};authorization={bearer};user_id={endpoint.user_id}",
         "TRAINING_FOLDER": str(folder),
     }
-    command = [tools.python.executable, "-c", QUERIES]
+    command = [tools.python.executable, "-c", _ENDS_WITH_US + QUERIES]
     try:
-        result = subprocess.run(command, env=environment, timeout=_QUERIES_TIMEOUT, check=False)
+        with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as process:
+            try:
+                status = process.wait(_QUERIES_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
     except (OSError, subprocess.SubprocessError) as error:
         _say(f"the queries did not end: {error}")
         return
-    _say(f"the queries ended with status {result.returncode}")
+    _say(f"the queries ended with status {status}")
 
 
 def _prune(folder: Path) -> None:

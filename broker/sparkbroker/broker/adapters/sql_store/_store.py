@@ -63,6 +63,11 @@ class SqlStore:
         """See ``ports.store.Store.commit``. Raise ValueError for a batch that can't be stored as it is."""
         return await self._write_worker().run(lambda: self._writer.commit(epoch, batch))
 
+    async def room(self) -> str:
+        """See ``ports.store.Store.room``."""
+        self._check_open()
+        return await self._write_worker().run(self._writer.make_room) if self._writer.full else ""
+
     async def close(self) -> None:
         """See ``ports.store.Store.close``."""
         if not self._closed:

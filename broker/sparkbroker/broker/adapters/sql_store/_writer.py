@@ -1,6 +1,7 @@
 """The one connection that writes: synchronous, and used by one thread. ``_store`` is its asynchronous face."""
 
 import gc
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,10 +45,12 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._failure = ""
         self._pages = 0
+        self.full = ""
+        """Why there is no room for anything new; any thread may read it."""
 
     def lead(self) -> Epoch:
         try:
-            return self._lead()
+            epoch = self._lead()
         except sqlite3.Error as error:
             self.close()
             if not _sqlite.is_full(error) or not self._free_ballast():
@@ -55,6 +58,9 @@ class Writer:
         except StoreUnusable:
             self.close()
             raise
+        else:
+            self._look_for_ballast()
+            return epoch
         return self.lead()  # once: the ballast can be freed only once
 
     def _lead(self) -> Epoch:
@@ -169,7 +175,34 @@ class Writer:
         return Unknown(self._failure)
 
     def _free_ballast(self) -> bool:
-        return self._ballast is not None and self._ballast.free()
+        freed = self._ballast is not None and self._ballast.free()
+        if freed:
+            self.full = self._full()
+        return freed
+
+    def _look_for_ballast(self) -> None:
+        """A disk that had no room for it at the start is as full as one on which it was freed."""
+        try:
+            missing = self._ballast is not None and self._ballast.held < self._ballast.size
+        except OSError:
+            missing = True
+        self.full = self._full() if missing else ""
+
+    def make_room(self) -> str:
+        """``full``, once it was tried to set the ballast aside again: the disk may have room by now."""
+        if self.full and self._ballast is not None:
+            try:
+                # As much again is to stay free: else the next commit would take it back.
+                room = os.statvfs(self._path.parent)
+                if room.f_bavail * room.f_frsize >= 2 * self._ballast.size and self._ballast.fill():
+                    _log.info("store.ballast_set_aside", path=str(self._ballast.path), size=self._ballast.size)
+                    self.full = ""
+            except OSError as error:
+                _log.warning("store.ballast_not_set_aside", path=str(self._ballast.path), error=str(error))
+        return self.full
+
+    def _full(self) -> str:
+        return f"the disk that holds {self._path} is full: leases can be used and released, and none be asked for; free some space"
 
 
 class _Transaction:
