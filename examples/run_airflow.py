@@ -27,7 +27,7 @@ from sparkbroker.client import Broker, SparkbrokerError
 ROOT: Final = Path(__file__).parents[1]
 BROKER_PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 BIN: Final = Path(sys.executable).parent
-START: Final = 180.0
+START: Final = 300.0
 """Seconds within which the broker, and then Airflow, has to be up."""
 GRACE: Final = 10.0
 """Seconds that Airflow gets to end by itself."""
@@ -38,7 +38,9 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    # Both: what a script starts in the background begins with SIGINT ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _as_ctrl_c)
     folder = Path(tempfile.mkdtemp(prefix="sparkbroker-airflow-"))
     try:
         with broker(folder) as url, airflow(folder, url) as (process, address):
@@ -169,8 +171,10 @@ def free_port() -> int:
 def wait(ready: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + START
     while not ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"it did not start:\n{tail(log)}")
+        if process.poll() is not None:
+            raise SystemExit(f"it ended with status {process.returncode} instead of starting:\n{tail(log)}")
+        if time.monotonic() > deadline:
+            raise SystemExit(f"it was not up within {START:g} seconds; its last lines:\n{tail(log)}")
         time.sleep(0.2)
 
 

@@ -2,7 +2,7 @@
 
     KubernetesPodOperator(
         task_id="classic", image="registry.example.com/etl:1.4", cmds=["spark-submit"],
-        arguments=["--master", "k8s://…", "--conf", "spark.executor.instances=2", …, "/app/classic.py", "{{ ds }}"],
+        arguments=["--master", "k8s://…", "--conf", "spark.executor.instances=2", …, "/app/classic.py", "{{ run_id }}"],
         env_vars={"TEXT": "…"}, container_resources=V1ResourceRequirements(limits={"cpu": "1", "memory": "1Gi"}),
         tolerations=[V1Toleration(key="spark", operator="Exists")],
     )
@@ -24,7 +24,7 @@ with DAG("from_kubernetes_pod", schedule=None, tags=["sparkbroker"]) as the_dag:
     SparkScriptOperator(
         task_id="words",
         script="programs/words.py",
-        arguments=["{{ ds }}"],
+        arguments=["{{ run_id }}"],
         env={"TEXT": "to be or not to be"},
         py_files=["programs/cleaning.py"],
         cores=1,

@@ -21,7 +21,7 @@ def from_spark_kubernetes():
     words = SparkScriptOperator(
         task_id="words",
         script="programs/words.py",
-        arguments=["{{ ds }}"],
+        arguments=["{{ run_id }}"],
         env={"TEXT": "to be or not to be"},
         py_files=["programs/cleaning.py"],
         # spec.driver, spec.executor, spec.sparkConf and spec.timeToLiveSeconds

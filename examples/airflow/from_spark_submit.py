@@ -1,7 +1,7 @@
 """In the style of SparkSubmitOperator. It was:
 
     SparkSubmitOperator(
-        task_id="words", application="programs/words.py", application_args=["--least", "2", "{{ ds }}"],
+        task_id="words", application="programs/words.py", application_args=["--least", "2", "{{ run_id }}"],
         env_vars={"TEXT": "to be or not to be"}, py_files="programs/cleaning.py", driver_memory="600m",
         num_executors=2, executor_cores=1, executor_memory="512m", conf={"spark.sql.shuffle.partitions": "2"},
         packages="…", conn_id="spark_default",
@@ -21,7 +21,7 @@ with DAG("from_spark_submit", schedule=None, tags=["sparkbroker"]) as the_dag:
     SparkScriptOperator(
         task_id="words",
         script="programs/words.py",
-        arguments=["--least", "2", "{{ ds }}"],
+        arguments=["--least", "2", "{{ run_id }}"],
         env={"TEXT": "to be or not to be"},
         py_files="programs/cleaning.py",
         memory="600m",

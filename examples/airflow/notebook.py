@@ -16,5 +16,9 @@ with DAG("notebook", schedule=None, tags=["sparkbroker"], params=params) as the_
     SparkScriptOperator(
         task_id="report",
         script="programs/run_notebook.py",
-        arguments=["../notebooks/report.ipynb", "{{ params.folder }}/report-{{ ds }}.ipynb", "rows={{ params.rows }}"],
+        arguments=[
+            "../notebooks/report.ipynb",
+            "{{ params.folder }}/report-{{ run_id }}.ipynb",
+            "rows={{ params.rows }}",
+        ],
     )

@@ -10,7 +10,7 @@ with DAG("script", schedule=None, tags=["sparkbroker"]) as the_dag:
     SparkScriptOperator(
         task_id="words",
         script="programs/words.py",
-        arguments=["--least", "2", "{{ ds }}"],
+        arguments=["--least", "2", "{{ run_id }}"],
         env={"TEXT": "to be or not to be"},
         py_files=["programs/cleaning.py"],
         cores=1,

@@ -84,6 +84,33 @@ def test_the_table_has_each_argument_once():
     assert all(argument.new or argument.note for argument in ARGUMENTS)
 
 
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [({}, [0, 2]), ({"dynamic_allocation_max_executors": "infinity", "instances": 4}, [0, 4]),
+     ({"dynamic_allocation_min_executors": 3}, [3, 3])],
+)  # fmt: skip
+def test_executors_without_a_bound_get_one_and_it_is_told(given, count):
+    found = mapped(executors=SparkExecutorConf(dynamic_allocation_enabled=True, cores=1, memory="1g", **given))
+    assert found.arguments["executors"] == count
+    (sentence,) = found.warnings
+    assert f"a lease has a bound; it is {count[1]} now" in sentence
+    ask(found.arguments)
+
+
+def test_a_factor_of_the_overhead_in_the_conf_is_the_arguments():
+    driver, executors = SparkDriverConf(memory="8g"), SparkExecutorConf(instances=1, memory="8g")
+    factors = {f"spark.{of}.memoryOverheadFactor": 0.5 for of in ("driver", "executor")}
+    found = lease_arguments(CONNECT, driver, executors, factors)
+    assert not found.warnings
+    assert found.arguments["memory_overhead"] == found.arguments["executor_memory_overhead"] == "4096m"
+    assert "conf" not in found.arguments or not found.arguments["conf"]
+
+
+def test_a_dictionary_for_a_configuration_is_named():
+    with pytest.raises(TypeError, match=r"spark_driver_conf: \{'memory': '1g'\} is no SparkDriverConf; give one"):
+        lease_arguments(CONNECT, {"memory": "1g"}, SparkExecutorConf(), {})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", OLD)
 def test_each_argument_has_the_effect_that_the_table_says_or_warns(name):
     of, argument = name.split(".")

@@ -7,6 +7,7 @@ from sparkbroker.airflow_provider import failures
 from sparkbroker.airflow_provider._compat import AirflowFailException
 from sparkbroker.airflow_provider.request import InvalidArgument
 from sparkbroker.client import (
+    AcquireFailed,
     BadAddress,
     BrokerFault,
     BrokerUnreachable,
@@ -34,6 +35,11 @@ from sparkbroker.client import (
         ("spec.pod.namespace: x", "pod.namespace: x"),
         ("lease_key: is in use", "lease_key: is in use"),
         ("no field at all", "no field at all"),
+        (
+            "asks 9 cores and 2 GiB: ask for less (driver.cores, driver.memory, executors.size.cores, executors.max_count)",
+            "asks 9 cores and 2 GiB: ask for less (cores, memory, executor_cores, executors)",
+        ),
+        ("spec.conf['spark.driver.memory']: use driver.memory", "conf['spark.driver.memory']: use memory"),
     ],
 )
 def test_a_field_of_the_brokers_is_told_as_the_argument(said, expected):
@@ -71,6 +77,8 @@ def test_what_no_retry_mends_is_refused_and_the_rest_has_failed():
     assert failures.is_permanent(refused)
     assert not failures.is_permanent(failed)
     assert not failures.is_permanent(BrokerUnreachable("x"))
+    assert failures.is_permanent(AcquireFailed("jars: there is no file", reason="MISCONFIGURED"))
+    assert not failures.is_permanent(AcquireFailed("x", reason="START_FAILED"))
 
 
 def test_an_event_survives_its_journey():

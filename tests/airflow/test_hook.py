@@ -87,7 +87,7 @@ def test_a_token_file_is_read_at_each_call(settings, tmp_path):
         ({"host": "h", "extra": {"use_tls": "maybe"}}, "the extra use_tls is 'maybe'; give true or false"),
         ({"host": "h", "extra": {"patience": "long"}}, "the extra patience is 'long'; give seconds"),
         ({"host": "h", "extra": {"patience": 0}}, "give 1 to 86400 seconds"),
-        ({"host": "h", "extra": {"tls": True}}, "unknown extra 'tls'; known are ca_certificate"),
+        ({"host": "h", "extra": {"tls": True}}, "unknown extra 'tls'; known are allow_plaintext, ca_certificate"),
         ({"host": "h", "extra": {"ca_file": 1}}, "the extra ca_file must be text"),
         ({"host": "h", "extra": {"ca_certificate": CERTIFICATE}}, "has no TLS, and ca_certificate is given"),
         ({"host": "h", "password": "a-token"}, "a token would be sent unencrypted"),
@@ -221,6 +221,12 @@ def test_airflow_knows_the_connection_type_and_its_form(airflow_home):
     assert issubclass(SparkBrokerHook, BaseHook)
     assert {"url", "use_tls", "ca_file", "ca_certificate", "token_file"} <= kind["conn-fields"].keys()
     assert kind["ui-field-behaviour"]["relabeling"] == {"password": "Token"}
+
+
+def test_no_switch_is_hidden_by_its_name(airflow_home):
+    """Airflow's form would show its default as ``***``, which is on, and save that."""
+    switches = {name: False for name, field in CONN_FIELDS.items() if "boolean" in field["schema"]["type"]}
+    assert redact(switches) == switches
 
 
 @pytest.mark.skipif(AIRFLOW_3, reason="3 makes the form of the provider's info")

@@ -39,7 +39,8 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
         "description": "File with the token, on the workers and the triggerer; read anew for each call",
         "schema": _TEXT,
     },
-    "plaintext_token": {
+    # No name with "token" in it: Airflow hides such a field's value, its default too, and its form would send that back.
+    "allow_plaintext": {
         "label": "Send the token without TLS",
         "description": "For a network that encrypts by itself",
         "schema": _FLAG,

@@ -1,5 +1,6 @@
 """The client's errors, as Airflow has them: what no retry mends fails the task at once, the rest may be tried again."""
 
+import re
 from typing import Any, Final
 
 from sparkbroker.airflow_provider._compat import AirflowException, AirflowFailException
@@ -9,6 +10,7 @@ from sparkbroker.client import (  # none of these brings gRPC
     BrokerFault,
     BrokerUnreachable,
     InvalidRequest,
+    LeaseEnded,
     NeverFits,
     NotAllowed,
     NotAuthenticated,
@@ -42,6 +44,11 @@ _ARGUMENT_OF: Final = {
     "spec.": "",
 }
 """How a field of the broker's is called here, by how its name begins: the first that fits."""
+_FIELD: Final = re.compile(
+    r"(?<![\w.])(?:driver\.(?P<driver>cores|memory_overhead|memory)"
+    r"|executors\.(?:size\.(?P<size>cores|memory_overhead|memory)|(?:min|max)_count))(?![\w.])"
+)
+"""The same in the middle of a sentence; never a key of Spark's, such as spark.driver.memory."""
 
 
 class TaskKilled(BaseException):
@@ -66,6 +73,8 @@ class LeaseRefused(AirflowFailException):
 
 def is_permanent(error: BaseException) -> bool:
     """Whether another try would meet the same error."""
+    if isinstance(error, LeaseEnded):
+        return error.reason == "MISCONFIGURED"
     return isinstance(error, _PERMANENT)
 
 
@@ -112,10 +121,16 @@ def as_airflow(error: BaseException, conn_id: str) -> AirflowException:
 
 
 def _by_argument(message: str) -> str:
-    """A message that begins with a field of the broker's, beginning with the task's argument instead."""
+    """A message of the broker's fields, which may begin with one, in the names of the task's arguments."""
+    message = _FIELD.sub(_argument, message)
     field, colon, rest = message.partition(":")
     for begins, argument in _ARGUMENT_OF.items():
         if field.startswith(begins):
             counted = begins == "spec.executors"  # whose min_count and max_count are one argument here
             return f"{argument}{'' if counted else field.removeprefix(begins)}{colon}{rest}"
     return message
+
+
+def _argument(field: re.Match[str]) -> str:
+    of_driver, of_executors = field["driver"], field["size"]
+    return of_driver or (f"executor_{of_executors}" if of_executors else "executors")

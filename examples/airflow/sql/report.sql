@@ -1,4 +1,4 @@
--- Runs on the worker's lease; {{ ds }} is rendered by Airflow, :least is bound by Spark.
+-- Runs on the worker's lease; {{ run_id }} is rendered by Airflow, :least is bound by Spark.
 CREATE OR REPLACE TEMPORARY VIEW good AS
 SELECT * FROM parquet.`{{ params.folder }}`;
 

@@ -90,7 +90,7 @@ def _executors() -> tuple[Argument, ...]:
         Argument(
             old=name + "dynamic_allocation_max_executors",
             new="executors",
-            note='the second; "infinity" leaves both to the profile, as a lease has an end',
+            note='the second; without it, or with "infinity", `instances`, at least Spark\'s 2: a lease has a bound',
         ),
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sparkbroker.airflow_provider.compat.arguments import BY_NAME, CONF_ARGUMENTS, CONF_WITHOUT_MEANING
 from sparkbroker.airflow_provider.compat.config import (
@@ -17,6 +17,8 @@ from sparkbroker.airflow_provider.late import has_template
 
 LEAST_OVERHEAD: Final = Memory.mebibytes(384)
 """Of a driver or an executor, whatever the factor: Spark's own rule."""
+DEFAULT_EXECUTORS: Final = 2
+"""Spark's own spark.executor.instances."""
 _DYNAMIC: Final = {
     "spark.dynamicAllocation.enabled": "dynamic_allocation_enabled",
     "spark.dynamicAllocation.minExecutors": "dynamic_allocation_min_executors",
@@ -66,9 +68,14 @@ def lease_arguments(
 ) -> Mapped:
     """Raise ValueError or TypeError, naming the argument, for what can't be read."""
     mapped = Mapped()
+    _check_kind("spark_base_conf", base, SparkBaseConf)
+    _check_kind("spark_driver_conf", driver, SparkDriverConf)
+    _check_kind("spark_executor_conf", executors, SparkExecutorConf)
     mode = _deploy_mode(base.deploy_mode)
     mapped.give("mode", "CONNECT" if mode is SparkDeployMode.CONNECT else "LOCAL")
     executors, rest = _take_dynamic(executors, extra)
+    driver = _take_factor(driver, rest, "spark.driver.memoryOverheadFactor")
+    executors = _take_factor(executors, rest, "spark.executor.memoryOverheadFactor")
     _warn_of_meaningless(mapped, base, driver, executors)
     _size(mapped, driver, "SparkDriverConf", "")
     if mode is not SparkDeployMode.LOCAL:
@@ -84,6 +91,11 @@ def lease_arguments(
     _extra(mapped, conf, rest)
     mapped.give("conf", conf)
     return mapped
+
+
+def _check_kind(name: str, conf: object, kind: type) -> None:
+    if not isinstance(conf, kind):
+        raise TypeError(f"{name}: {conf!r} is no {kind.__name__}; give one, such as {kind.__name__}()")
 
 
 def _deploy_mode(value: SparkDeployMode | str) -> SparkDeployMode:
@@ -128,9 +140,13 @@ def _count(mapped: Mapped, conf: SparkExecutorConf) -> None:
             mapped.warn("dynamic_allocation_min_executors or …_max_executors", "dynamic_allocation_enabled isn't True")
         mapped.give("executors", conf.instances)
     elif most is None or most == "infinity":
+        late = is_late(conf.instances) or is_late(least)
+        bound = conf.instances if late else max(int(conf.instances or 0), int(least or 0), DEFAULT_EXECUTORS)
         mapped.warn(
-            "dynamic_allocation_max_executors='infinity'", "a lease has a bound; give a number, or it is the profile's"
+            "dynamic_allocation_max_executors without a number",
+            f"a lease has a bound; it is {bound} now: give the number that you want",
         )
+        mapped.give("executors", [0 if least is None else least, bound])
     else:
         mapped.give("executors", [0 if least is None else least, most])
 
@@ -140,6 +156,15 @@ def _take_dynamic(executors: SparkExecutorConf, extra: Mapping[str, Any]) -> tup
     found = {_DYNAMIC[key]: value for key, value in extra.items() if key in _DYNAMIC}
     rest = {key: value for key, value in extra.items() if key not in _DYNAMIC}
     return replace(executors, **found) if found else executors, rest
+
+
+_Sized = TypeVar("_Sized", SparkDriverConf, SparkExecutorConf)
+
+
+def _take_factor(conf: _Sized, rest: dict[str, Any], key: str) -> _Sized:
+    """What ``spark_extra_conf`` says of the overhead's factor, into the configuration."""
+    factor = rest.pop(key, None)
+    return conf if factor is None else replace(conf, memory_overhead_factor=factor)
 
 
 def _conf(base: SparkBaseConf, driver: SparkDriverConf, executors: SparkExecutorConf) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def read_settings(connection: Any, source: str) -> Settings:
     url = _url(connection, text["url"], use_tls, source)
     if text["ca_file"] and text["ca_certificate"]:
         raise BadAddress(f"{source}: gives both ca_file and ca_certificate; give one of them")
-    plaintext_token = _flag(extra, "plaintext_token", source)
+    plaintext_token = _flag(extra, "allow_plaintext", source)
     try:
         address = resolve_address(
             url,
@@ -166,7 +166,8 @@ def read_settings(connection: Any, source: str) -> Settings:
             environ={},  # the worker's own settings are for other brokers
         )
     except BadAddress as error:
-        raise BadAddress(f"{source}: {error}") from error
+        named = str(error).replace("plaintext_token=True", "allow_plaintext")
+        raise BadAddress(f"{source}: {named}") from error
     if text["ca_certificate"]:
         if not address.tls:
             raise BadAddress(

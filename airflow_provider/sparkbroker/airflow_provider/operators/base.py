@@ -100,7 +100,8 @@ class SparkLeaseOperator(AskingOperator):
                 afterwards.callback(self._tell_of_release, lease)
                 return self._use(context, lease)
         except (SparkbrokerError, request.InvalidArgument) as error:
-            raise failures.as_airflow(error, self.conn_id) from error
+            # A refusal is said in its one sentence: where in the client it came from helps nobody.
+            raise failures.as_airflow(error, self.conn_id) from (None if failures.is_permanent(error) else error)
         finally:
             self._killable = False
             self._spark = None
