@@ -53,6 +53,7 @@ class LeaseMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEASE_MODE_UNSPECIFIED: _ClassVar[LeaseMode]
     LEASE_MODE_CONNECT: _ClassVar[LeaseMode]
     LEASE_MODE_LOCAL: _ClassVar[LeaseMode]
+    LEASE_MODE_CLIENT: _ClassVar[LeaseMode]
 
 class LeaseSharing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -108,6 +109,7 @@ LEASE_REASON_MISCONFIGURED: LeaseReason
 LEASE_MODE_UNSPECIFIED: LeaseMode
 LEASE_MODE_CONNECT: LeaseMode
 LEASE_MODE_LOCAL: LeaseMode
+LEASE_MODE_CLIENT: LeaseMode
 LEASE_SHARING_UNSPECIFIED: LeaseSharing
 LEASE_SHARING_EXCLUSIVE: LeaseSharing
 LEASE_SHARING_SHARED: LeaseSharing
@@ -143,7 +145,7 @@ class ExecutorSpec(_message.Message):
     def __init__(self, size: _Optional[_Union[ContainerSize, _Mapping]] = ..., min_count: _Optional[int] = ..., max_count: _Optional[int] = ...) -> None: ...
 
 class LeaseSpec(_message.Message):
-    __slots__ = ("profile", "queue", "mode", "sharing", "driver", "executors", "conf", "packages", "jars", "priority", "labels", "wait_ttl", "unattended_ttl", "ttl", "acquire_timeout", "max_duration", "keep_when_holder_lost", "unset_conf", "pod")
+    __slots__ = ("profile", "queue", "mode", "sharing", "driver", "executors", "conf", "packages", "jars", "priority", "labels", "wait_ttl", "unattended_ttl", "ttl", "acquire_timeout", "max_duration", "keep_when_holder_lost", "unset_conf", "pod", "holder_pod")
     class ConfEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -177,6 +179,7 @@ class LeaseSpec(_message.Message):
     KEEP_WHEN_HOLDER_LOST_FIELD_NUMBER: _ClassVar[int]
     UNSET_CONF_FIELD_NUMBER: _ClassVar[int]
     POD_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_POD_FIELD_NUMBER: _ClassVar[int]
     profile: str
     queue: str
     mode: LeaseMode
@@ -196,7 +199,18 @@ class LeaseSpec(_message.Message):
     keep_when_holder_lost: bool
     unset_conf: _containers.RepeatedScalarFieldContainer[str]
     pod: _struct_pb2.Struct
-    def __init__(self, profile: _Optional[str] = ..., queue: _Optional[str] = ..., mode: _Optional[_Union[LeaseMode, str]] = ..., sharing: _Optional[_Union[LeaseSharing, str]] = ..., driver: _Optional[_Union[ContainerSize, _Mapping]] = ..., executors: _Optional[_Union[ExecutorSpec, _Mapping]] = ..., conf: _Optional[_Mapping[str, str]] = ..., packages: _Optional[_Iterable[str]] = ..., jars: _Optional[_Iterable[str]] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., wait_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., unattended_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., acquire_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keep_when_holder_lost: bool = ..., unset_conf: _Optional[_Iterable[str]] = ..., pod: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    holder_pod: HolderPod
+    def __init__(self, profile: _Optional[str] = ..., queue: _Optional[str] = ..., mode: _Optional[_Union[LeaseMode, str]] = ..., sharing: _Optional[_Union[LeaseSharing, str]] = ..., driver: _Optional[_Union[ContainerSize, _Mapping]] = ..., executors: _Optional[_Union[ExecutorSpec, _Mapping]] = ..., conf: _Optional[_Mapping[str, str]] = ..., packages: _Optional[_Iterable[str]] = ..., jars: _Optional[_Iterable[str]] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., wait_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., unattended_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., acquire_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keep_when_holder_lost: bool = ..., unset_conf: _Optional[_Iterable[str]] = ..., pod: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., holder_pod: _Optional[_Union[HolderPod, _Mapping]] = ...) -> None: ...
+
+class HolderPod(_message.Message):
+    __slots__ = ("namespace", "name", "uid")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    uid: str
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ...) -> None: ...
 
 class Lease(_message.Message):
     __slots__ = ("name", "key", "principal", "spec", "state", "reason", "message", "outcome", "attempt", "driver", "charge", "attachments", "generation", "timings", "revision", "progress", "exit", "notice", "etag", "executors")
@@ -528,18 +542,20 @@ class GetConnectionRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class GetConnectionResponse(_message.Message):
-    __slots__ = ("connect", "local", "expire_time", "python_version", "spark_version")
+    __slots__ = ("connect", "local", "client", "expire_time", "python_version", "spark_version")
     CONNECT_FIELD_NUMBER: _ClassVar[int]
     LOCAL_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
     SPARK_VERSION_FIELD_NUMBER: _ClassVar[int]
     connect: ConnectConnection
     local: LocalConnection
+    client: ClientConnection
     expire_time: _timestamp_pb2.Timestamp
     python_version: str
     spark_version: str
-    def __init__(self, connect: _Optional[_Union[ConnectConnection, _Mapping]] = ..., local: _Optional[_Union[LocalConnection, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., python_version: _Optional[str] = ..., spark_version: _Optional[str] = ...) -> None: ...
+    def __init__(self, connect: _Optional[_Union[ConnectConnection, _Mapping]] = ..., local: _Optional[_Union[LocalConnection, _Mapping]] = ..., client: _Optional[_Union[ClientConnection, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., python_version: _Optional[str] = ..., spark_version: _Optional[str] = ...) -> None: ...
 
 class ConnectConnection(_message.Message):
     __slots__ = ("endpoint", "headers", "session_id", "user_id", "use_tls", "ca_certificate", "ui_url")
@@ -580,6 +596,25 @@ class LocalConnection(_message.Message):
     master: str
     conf: _containers.ScalarMap[str, str]
     def __init__(self, master: _Optional[str] = ..., conf: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class ClientConnection(_message.Message):
+    __slots__ = ("conf", "executor_pod_template", "token", "ca_certificate")
+    class ConfEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CONF_FIELD_NUMBER: _ClassVar[int]
+    EXECUTOR_POD_TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CA_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    conf: _containers.ScalarMap[str, str]
+    executor_pod_template: str
+    token: str
+    ca_certificate: str
+    def __init__(self, conf: _Optional[_Mapping[str, str]] = ..., executor_pod_template: _Optional[str] = ..., token: _Optional[str] = ..., ca_certificate: _Optional[str] = ...) -> None: ...
 
 class StreamLogsRequest(_message.Message):
     __slots__ = ("name", "offset", "tail_lines", "follow", "attempt", "executors", "executor_offsets")

@@ -16,6 +16,7 @@ from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import (
+    ClientAccess,
     ConnectEndpoint,
     DriverRequest,
     Handle,
@@ -181,6 +182,9 @@ class FakeProvisioner:
         return ConnectEndpoint(
             endpoint="sc://127.0.0.1:1/", headers=headers, user_id="sparkbroker", spark_version="0.0.0"
         )
+
+    async def client_access(self, request: DriverRequest, handle: Handle) -> ClientAccess:
+        raise ProvisionerFailed("the mode CLIENT needs a profile of the provisioner kubernetes", retryable=False)
 
     async def end_session(self, driver_id: DriverId, handle: Handle, profile: Profile, session_id: str) -> None:
         await asyncio.sleep(0)

@@ -26,6 +26,7 @@ from sparkbroker.broker.domain.sizing import ENDPOINT
 from sparkbroker.broker.domain.units import DriverId, WallTime
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import (
+    ClientAccess,
     ConnectEndpoint,
     DriverRequest,
     Handle,
@@ -277,6 +278,9 @@ class StaticProvisioner:
             use_tls=address.use_tls or bool(ca),
             ca=ca.encode() if ca else None,
         )
+
+    async def client_access(self, request: DriverRequest, handle: Handle) -> ClientAccess:
+        raise ProvisionerFailed("the mode CLIENT needs a profile of the provisioner kubernetes", retryable=False)
 
     async def end_session(self, driver_id: DriverId, handle: Handle, profile: Profile, session_id: str) -> None:
         loan = self._loans.get(driver_id)

@@ -1,8 +1,8 @@
 """Using leases: attach, renew, release, connect."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Mapping
+from typing import Final, TypeVar
 
 import structlog
 
@@ -23,7 +23,7 @@ from sparkbroker.broker.domain.resources import format_memory
 from sparkbroker.broker.domain.units import Generation, LeaseId, Seconds, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
-from sparkbroker.broker.ports.provisioner import ConnectEndpoint, Provisioner
+from sparkbroker.broker.ports.provisioner import ClientAccess, ConnectEndpoint, Provisioner
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +35,8 @@ ATTACHMENTS: Final = 1000
 """Live attachments that a shared lease may have."""
 TEXT: Final = 256
 SOON: Final = 1.0
+
+T = TypeVar("T")
 
 
 class Attaching:
@@ -156,7 +158,11 @@ class Attaching:
             ) from None
         # Others may have attached while this waited.
         lease, attachment = await self._attached(caller, lease_id, generation)
-        endpoint = await self._endpoint(lease, self._driver(lease))
+        if lease.spec.mode is LeaseMode.CLIENT:
+            access = await self._bounded(self._client_access(lease, self._driver(lease)))
+            await self._attached(caller, lease_id, generation)
+            return Connection(client=access, session_id=attachment.session_id, python_version=access.python_version)
+        endpoint = await self._bounded(self._endpoint(lease, self._driver(lease)))
         await self._attached(caller, lease_id, generation)
         return Connection(
             connect=endpoint,
@@ -167,9 +173,16 @@ class Attaching:
 
     async def _endpoint(self, lease: Lease, driver: Driver) -> ConnectEndpoint:
         profile = self._authority.profiles[lease.profile_fingerprint]
+        return await self._provisioners[driver.provisioner].endpoint(driver.id, driver.handle, profile)
+
+    async def _client_access(self, lease: Lease, driver: Driver) -> ClientAccess:
+        request = self._reconciler.request(driver, self._authority.profiles[lease.profile_fingerprint])
+        return await self._provisioners[driver.provisioner].client_access(request, driver.handle)
+
+    async def _bounded(self, asked: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(ENDPOINT_LIMIT):
-                return await self._provisioners[driver.provisioner].endpoint(driver.id, driver.handle, profile)
+                return await asked
         except TimeoutError:
             raise Unavailable("the driver's endpoint could not be read in time; ask again", retry_after=SOON) from None
         except ProvisionerFailed as error:

@@ -152,7 +152,7 @@ class Reconciler:
     ) -> float | None:
         match step:
             case plan.Create():
-                seen = await provisioner.create(self._request(driver, _of(profile, driver)))
+                seen = await provisioner.create(self.request(driver, _of(profile, driver)))
                 return self._created(driver.id, seen)
             case plan.Wait(after):
                 return after
@@ -176,7 +176,8 @@ class Reconciler:
             case _:
                 assert_never(step)
 
-    def _request(self, driver: Driver, profile: Profile) -> DriverRequest:
+    def request(self, driver: Driver, profile: Profile) -> DriverRequest:
+        """What its provisioner is to make, as its lease was granted."""
         lease = self._authority.leases[driver.lease_id] if driver.lease_id else None
         if lease is None:
             raise ProvisionerFailed(f"driver {driver.id} has no lease to be made for", retryable=False)
@@ -187,6 +188,7 @@ class Reconciler:
             profile=profile,
             profile_fingerprint=driver.profile_fingerprint,
             target=driver.target,
+            principal=lease.principal,
         )
 
     # -- what was seen becomes what is recorded; no await between the read and the write

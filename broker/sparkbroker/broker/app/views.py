@@ -9,7 +9,7 @@ from sparkbroker.broker.domain.observation import Executors
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision, Seconds, WallTime
-from sparkbroker.broker.ports.provisioner import ConnectEndpoint
+from sparkbroker.broker.ports.provisioner import ClientAccess, ConnectEndpoint
 
 
 class OnExisting(StrEnum):
@@ -106,10 +106,11 @@ class LocalSession(msgspec.Struct, frozen=True):
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of ``connection``: one of the two. ``session_id`` is the attachment's."""
+    """Result of ``connection``: one of the three. ``session_id`` is the attachment's."""
 
     connect: ConnectEndpoint | None = None
     local: LocalSession | None = None
+    client: ClientAccess | None = None
     session_id: str = ""
     python_version: str = ""
     spark_version: str = ""

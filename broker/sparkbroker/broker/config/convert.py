@@ -89,6 +89,7 @@ def _profile(config: Config, name: str, section: ProfileSection) -> Profile:
         shared_endpoints=section.shared,
         start_timeout=section.start_timeout,
         max_attempts=section.max_attempts,
+        client_role=section.client_role,
     )
 
 

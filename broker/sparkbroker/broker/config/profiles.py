@@ -98,6 +98,7 @@ def _check_pod_bounds(value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str,
 Master = Annotated[str, AfterValidator(_check_master)]
 AllowedKey = Annotated[str, AfterValidator(_check_allowed)]
 OwnKey = Annotated[ConfKey, AfterValidator(_check_own)]
+KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 ConnectUrl = Annotated[str, AfterValidator(_check_url)]
 
 
@@ -154,8 +155,8 @@ class Profile(Section):
 
     provisioner: Literal["local", "static", "kubernetes"] = "local"
     description: str = ""
-    modes: tuple[Literal["CONNECT", "LOCAL"], ...] = Field(default=(), max_length=2)
-    """What a holder may ask for. Default: both; of a static profile: CONNECT."""
+    modes: tuple[Literal["CONNECT", "LOCAL", "CLIENT"], ...] = Field(default=(), max_length=3)
+    """What a holder may ask for. Default: CONNECT and LOCAL; of a static profile: CONNECT. CLIENT: with ``kubernetes``."""
     driver: DriverSize = DriverSize()
     executors: Executors | None = None
     limits: Limits = Limits()
@@ -200,6 +201,8 @@ class Profile(Section):
     start_timeout: Duration = 120.0
     """A driver that isn't ready by then is ended, and another is tried."""
     max_attempts: int = Field(default=2, ge=1, le=100)
+    client_role: KubernetesName = "sparkbroker-client"
+    """With mode CLIENT: the Role, in the pods' namespaces, that the account of each lease gets; the chart makes it."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -209,6 +212,11 @@ class Profile(Section):
             self._check_kubernetes()
         self._check_belongs(_OF_STATIC, "static")
         self._check_belongs(_OF_PODS, "kubernetes")
+        if "CLIENT" in self.modes and self.provisioner != "kubernetes":
+            problem = f'modes has CLIENT and provisioner is "{self.provisioner}"'
+            raise wrong(
+                problem, 'the holder\'s own pod is the driver: set provisioner = "kubernetes", or remove CLIENT'
+            )
         both = sorted(self.conf.keys() & self.default_conf.keys())
         if both:
             raise wrong(f"{both[0]} is in conf and in default_conf", "conf always wins: keep one of them")

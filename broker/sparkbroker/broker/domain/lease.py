@@ -97,10 +97,11 @@ class LeaseReason(StrEnum):
 
 
 class LeaseMode(StrEnum):
-    """Where the driver runs: ours (CONNECT), or the holder's process (LOCAL)."""
+    """Where the driver runs: ours (CONNECT), the holder's process (LOCAL), or the holder's pod (CLIENT)."""
 
     CONNECT = "CONNECT"
     LOCAL = "LOCAL"
+    CLIENT = "CLIENT"
 
 
 class LeaseSharing(StrEnum):
@@ -126,6 +127,14 @@ class ExecutorSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     max_count: int
 
 
+class HolderPod(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The pod that is the driver of a lease in mode CLIENT. ``uid`` tells it from others of its name."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
 class LeaseSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is asked for, complete: nothing is left to a default. Durations are in seconds, None: no bound."""
 
@@ -140,6 +149,8 @@ class LeaseSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     jars: tuple[str, ...] = ()
     pod: dict[str, Any] = {}
     """Settings of its pods, by name: JSON's values. Without effect where no pods are run."""
+    holder_pod: HolderPod | None = None
+    """With mode CLIENT, and only then."""
     priority: int = 0
     labels: dict[str, str] = {}
     wait_ttl: Seconds = Seconds(300.0)

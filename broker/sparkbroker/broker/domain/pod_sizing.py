@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
+from sparkbroker.broker.domain.lease import ContainerSize, LeaseMode, LeaseSpec
 from sparkbroker.broker.domain.pod_request import pod_request
 from sparkbroker.broker.domain.pod_settings import (
     DRIVER_CONTAINER,
@@ -110,10 +110,20 @@ def role_request(role: Role, spec: LeaseSpec, profile: Profile, settings: PodSet
     return pod_request(pod, f"spec.pod.{role}")
 
 
+def holder_request(spec: LeaseSpec, profile: Profile, settings: PodSettings) -> Resources:
+    """What the holder's own pod (mode CLIENT) may take, all its containers together: the driver's size, and no sidecars of
+    ours."""
+    size = main_resources(Role.DRIVER, spec.driver, conf_of(spec, profile), settings)
+    return pod_request({"containers": [{"name": "holder", "resources": size}]}, "spec.driver")
+
+
 def pods_charge(spec: LeaseSpec, profile: Profile) -> Resources:
     """What the pods of a lease take together, with all the executors that it may have."""
     settings = settings_of(spec, profile)
-    result = role_request(Role.DRIVER, spec, profile, settings)
+    if spec.mode is LeaseMode.CLIENT:
+        result = holder_request(spec, profile, settings)
+    else:
+        result = role_request(Role.DRIVER, spec, profile, settings)
     if spec.executors is not None:
         result += role_request(Role.EXECUTOR, spec, profile, settings) * spec.executors.max_count
     return result

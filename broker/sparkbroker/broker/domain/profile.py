@@ -67,6 +67,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     shared_endpoints: bool = False
     start_timeout: float = 120.0
     max_attempts: int = 2
+    client_role: str = "sparkbroker-client"
+    """Of the provisioner ``kubernetes``: the Role, in each namespace, that the account of a lease in mode CLIENT gets."""
 
     @classmethod
     def unknown(cls, provisioner: ProvisionerName) -> "Profile":

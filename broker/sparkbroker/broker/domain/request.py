@@ -12,10 +12,18 @@ from typing import Any, Final
 
 import msgspec
 
+from sparkbroker.broker.domain.client_mode import check_holder_pod
 from sparkbroker.broker.domain.errors import InvalidField, NeverFits
 from sparkbroker.broker.domain.holder_conf import check_conf, check_jars, check_packages, check_unset_conf
 from sparkbroker.broker.domain.holder_pod import check_pod
-from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, LeaseMode, LeaseSharing, LeaseSpec
+from sparkbroker.broker.domain.lease import (
+    ContainerSize,
+    ExecutorSpec,
+    HolderPod,
+    LeaseMode,
+    LeaseSharing,
+    LeaseSpec,
+)
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.queue import Queue
 from sparkbroker.broker.domain.resources import (
@@ -79,6 +87,7 @@ class SpecRequest(msgspec.Struct, frozen=True, kw_only=True):
     conf: dict[str, str] = {}
     unset_conf: tuple[str, ...] = ()
     pod: dict[str, Any] = {}
+    holder_pod: HolderPod | None = None
     packages: tuple[str, ...] = ()
     jars: tuple[str, ...] = ()
     priority: int | None = None
@@ -109,6 +118,7 @@ def resolve(request: SpecRequest, profile: Profile, *, queues: Collection[str], 
         executors=_executors(request.executors, profile),
         conf=_conf(request, profile),
         pod={**defaults.pod, **check_pod(request.pod, profile)},
+        holder_pod=check_holder_pod(request.holder_pod, request.pod, mode, profile),
         packages=_joined(defaults.packages, check_packages(request.packages, profile)),
         jars=_joined(defaults.jars, check_jars(request.jars, profile)),
         priority=_priority(defaults.priority if request.priority is None else request.priority),
@@ -199,10 +209,10 @@ def _mode(request: SpecRequest, profile: Profile) -> LeaseMode:
 
 def _sharing(request: SpecRequest, profile: Profile, mode: LeaseMode) -> LeaseSharing:
     sharing = profile.defaults.sharing if request.sharing is None else request.sharing
-    if mode is LeaseMode.LOCAL and sharing is LeaseSharing.SHARED:
+    if mode is not LeaseMode.CONNECT and sharing is LeaseSharing.SHARED:
         raise InvalidField(
             "spec.sharing",
-            "a LOCAL lease is the capacity of one process and can't be SHARED",
+            f"a {mode} lease is the capacity of one process and can't be SHARED",
             "use EXCLUSIVE, or the mode CONNECT",
         )
     return sharing

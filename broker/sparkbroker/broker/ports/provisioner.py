@@ -13,9 +13,18 @@ from sparkbroker.broker.domain.lease import LeaseSpec
 from sparkbroker.broker.domain.observation import Handle, Observation, Phase
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources
-from sparkbroker.broker.domain.units import DriverId
+from sparkbroker.broker.domain.units import DriverId, Principal, WallTime
 
-__all__ = ["ConnectEndpoint", "DriverRequest", "Handle", "LogChunk", "Observation", "Phase", "Provisioner"]
+__all__ = [
+    "ClientAccess",
+    "ConnectEndpoint",
+    "DriverRequest",
+    "Handle",
+    "LogChunk",
+    "Observation",
+    "Phase",
+    "Provisioner",
+]
 
 
 class DriverRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +36,8 @@ class DriverRequest(msgspec.Struct, frozen=True, kw_only=True):
     profile: Profile
     profile_fingerprint: str
     target: Resources
+    principal: Principal = Principal("")
+    """Whose lease it is."""
 
 
 class ConnectEndpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +51,17 @@ class ConnectEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     ui_url: str = ""
     python_version: str = ""
     spark_version: str = ""
+
+
+class ClientAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session in the holder's own pod (mode CLIENT) is built with. ``token`` is secret, and ends at ``expires``."""
+
+    conf: dict[str, str]
+    executor_pod_template: str
+    token: str
+    ca_certificate: str
+    expires: WallTime
+    python_version: str = ""
 
 
 class LogChunk(msgspec.Struct, frozen=True):
@@ -97,6 +119,10 @@ class Provisioner(Protocol):
 
     async def endpoint(self, driver_id: DriverId, handle: Handle, profile: Profile) -> ConnectEndpoint:
         """How to connect to a READY driver."""
+        ...
+
+    async def client_access(self, request: DriverRequest, handle: Handle) -> ClientAccess:
+        """The conf and a new credential for the READY driver of a lease in mode CLIENT."""
         ...
 
     async def end_session(self, driver_id: DriverId, handle: Handle, profile: Profile, session_id: str) -> None:

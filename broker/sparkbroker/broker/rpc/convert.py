@@ -26,6 +26,7 @@ from sparkbroker.broker.domain.lease import (
     Attachment,
     ContainerSize,
     ExecutorSpec,
+    HolderPod,
     Lease,
     LeaseMode,
     LeaseReason,
@@ -106,7 +107,13 @@ def lease_spec(spec: LeaseSpec) -> pb.LeaseSpec:
         max_duration=duration(spec.max_duration),
         keep_when_holder_lost=spec.keep_when_holder_lost,
         pod=spec.pod or None,
+        holder_pod=None if spec.holder_pod is None else holder_pod(spec.holder_pod),
     )
+
+
+def holder_pod(pod: HolderPod) -> pb.HolderPod:
+    """The pod that is the driver."""
+    return pb.HolderPod(namespace=pod.namespace, name=pod.name, uid=pod.uid)
 
 
 def attachment(value: Attachment) -> pb.Attachment:
@@ -267,7 +274,7 @@ def renewed(value: Renewed) -> pb.RenewLeaseResponse:
 
 
 def connection(value: Connection) -> pb.GetConnectionResponse:
-    """The one message with secrets in it (``connect.headers``)."""
+    """The one message with secrets in it (``connect.headers``, ``client.token``)."""
     answer = pb.GetConnectionResponse(python_version=value.python_version, spark_version=value.spark_version)
     if value.connect is not None:
         endpoint = value.connect
@@ -284,6 +291,16 @@ def connection(value: Connection) -> pb.GetConnectionResponse:
         )
     elif value.local is not None:
         answer.local.CopyFrom(pb.LocalConnection(master=value.local.master, conf=value.local.conf))
+    elif value.client is not None:
+        answer.client.CopyFrom(
+            pb.ClientConnection(
+                conf=value.client.conf,
+                executor_pod_template=value.client.executor_pod_template,
+                token=value.client.token,
+                ca_certificate=value.client.ca_certificate,
+            )
+        )
+        _set_time(answer.expire_time, value.client.expires)
     return answer
 
 

@@ -15,6 +15,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from sparkbroker.broker.app.views import OnExisting
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.filter import LeaseFilter, parse_filter
+from sparkbroker.broker.domain.lease import HolderPod
 from sparkbroker.broker.domain.request import ExecutorRequest, SizeRequest, SpecRequest
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision
 from sparkbroker.broker.rpc.convert import LEASE_PREFIX, MODES, SHARINGS
@@ -142,6 +143,7 @@ def _spec_request(spec: pb.LeaseSpec) -> SpecRequest:
         conf=dict(spec.conf),
         unset_conf=tuple(spec.unset_conf),
         pod=_plain_struct(spec.pod, "spec.pod") if spec.HasField("pod") else {},
+        holder_pod=_holder_pod(spec.holder_pod) if spec.HasField("holder_pod") else None,
         packages=tuple(spec.packages),
         jars=tuple(spec.jars),
         priority=spec.priority if spec.HasField("priority") else None,
@@ -157,6 +159,10 @@ def _spec_request(spec: pb.LeaseSpec) -> SpecRequest:
         max_duration=_seconds(spec.max_duration, "spec.max_duration") if spec.HasField("max_duration") else None,
         keep_when_holder_lost=spec.keep_when_holder_lost,
     )
+
+
+def _holder_pod(pod: pb.HolderPod) -> HolderPod:
+    return HolderPod(namespace=pod.namespace, name=pod.name, uid=pod.uid)
 
 
 def _plain_struct(struct: Struct, field: str) -> dict[str, Any]:

@@ -30,6 +30,9 @@ EXTRA_MISSING: Final = (
     "install the extra: pip install 'sparkbroker[kubernetes]'"
 )
 
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+
 Query = Sequence[tuple[str, str]]
 
 
@@ -106,6 +109,7 @@ class Api:
         *,
         query: Query = (),
         body: Any = None,
+        kind: str = JSON,
         timeout: float = CALL_TIMEOUT,
     ) -> bytes:
         """The answer's body. Raise ApiFailed for any other than success."""
@@ -113,7 +117,7 @@ class Api:
         self.calls += 1
         try:
             async with asyncio.timeout(timeout):
-                response = await self._send(method, path, query, body, timeout)
+                response = await self._send(method, path, query, body, timeout, kind)
                 try:
                     content: bytes = await response.read()
                 finally:
@@ -144,12 +148,22 @@ class Api:
             if response is not None:
                 response.close()
 
-    async def _send(self, method: str, path: str, query: Query, body: Any, timeout: float | tuple[float, float]) -> Any:
+    async def ca_certificate(self) -> str:
+        """What the API server's certificate is checked with, as PEM; empty: the system's roots. Raise ProvisionerFailed."""
+        path = self._client.configuration.ssl_ca_cert
+        try:
+            return await asyncio.to_thread(Path(path).read_text) if path else ""
+        except OSError as error:
+            raise ProvisionerFailed(f"the API server's CA can't be read: {error}", retryable=True) from error
+
+    async def _send(
+        self, method: str, path: str, query: Query, body: Any, timeout: float | tuple[float, float], kind: str = JSON
+    ) -> Any:
         return await self._client.call_api(
             path,
             method,
             query_params=list(query),
-            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            header_params={"Accept": "application/json", "Content-Type": kind},
             body=body,
             auth_settings=["BearerToken"],
             _preload_content=False,

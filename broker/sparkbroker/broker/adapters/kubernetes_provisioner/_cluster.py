@@ -1,6 +1,8 @@
 """The few calls that are made of a cluster, typed. Their rights are these verbs, in each of the Spark namespaces:
 
 pods: create, get, list, watch, delete, deletecollection; pods/log: get; secrets: create, delete; events: list.
+For leases in mode CLIENT besides: pods: patch; serviceaccounts and rolebindings: create, list, delete;
+serviceaccounts/token: create; bind on their one Role.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -10,22 +12,28 @@ from typing import Any, Final
 
 import msgspec
 
-from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api
+from sparkbroker.broker.adapters.kubernetes_provisioner._api import MERGE_PATCH, Api
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed, Call
 from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manifest
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import (
     API_STATUS,
     BOOKMARK,
     EVENTS,
+    PARTIAL,
     POD,
     PODS,
+    TOKEN,
     WATCH_EVENT,
     Event,
+    Metadata,
     Pod,
     PodList,
     WatchEvent,
 )
+from sparkbroker.broker.domain.units import WallTime
 
+CORE: Final = "/api/v1/namespaces"
+RBAC: Final = "/apis/rbac.authorization.k8s.io/v1/namespaces"
 PAGE: Final = 500
 WATCH_SECONDS: Final = 240
 """The API server ends a watch after this, and the next begins where it was."""
@@ -102,14 +110,63 @@ class Cluster:
         made: Pod = _decode(POD, await self.api.call(call, "POST", _pods(namespace), body=pod, query=query), call)
         return made
 
+    async def patch_pod(self, pod: Pod, patch: Manifest) -> Pod:
+        """Change its metadata by a merge patch. A code of 409: it isn't this very pod (or version) any more."""
+        call = Call(verb="patch", resource="pods", namespace=pod.metadata.namespace)
+        path = f"{_pods(pod.metadata.namespace)}/{pod.metadata.name}"
+        made: Pod = _decode(POD, await self.api.call(call, "PATCH", path, body=patch, kind=MERGE_PATCH), call)
+        return made
+
     async def create_secret(self, namespace: str, secret: Manifest) -> None:
         """Make it, or leave the one that exists."""
-        call = Call(verb="create", resource="secrets", namespace=namespace)
+        await self._create("secrets", f"{CORE}/{namespace}/secrets", secret, namespace)
+
+    async def create_account(self, namespace: str, account: Manifest) -> None:
+        """Make a service account, or leave the one that exists."""
+        await self._create("serviceaccounts", f"{CORE}/{namespace}/serviceaccounts", account, namespace)
+
+    async def create_binding(self, namespace: str, binding: Manifest) -> None:
+        """Make a RoleBinding, or leave the one that exists."""
+        await self._create("rolebindings", f"{RBAC}/{namespace}/rolebindings", binding, namespace)
+
+    async def _create(self, resource: str, path: str, body: Manifest, namespace: str) -> None:
+        call = Call(verb="create", resource=resource, namespace=namespace)
         try:
-            await self.api.call(call, "POST", f"/api/v1/namespaces/{namespace}/secrets", body=secret)
+            await self.api.call(call, "POST", path, body=body)
         except ApiFailed as error:
             if error.code != HTTPStatus.CONFLICT:
                 raise
+
+    async def account_token(self, namespace: str, name: str, seconds: int) -> tuple[str, WallTime]:
+        """A new credential of a service account, and when it ends: after so many seconds, or what the API server allows. A
+        code of 404: there is no such account."""
+        call = Call(verb="create", resource="serviceaccounts/token", namespace=namespace)
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": seconds},
+        }
+        path = f"{CORE}/{namespace}/serviceaccounts/{name}/token"
+        made = _decode(TOKEN, await self.api.call(call, "POST", path, body=body), call).status
+        return made.token, WallTime(made.expiration_timestamp.timestamp())
+
+    async def list_accounts(self, namespace: str, selector: str) -> tuple[Metadata, ...]:
+        """The service accounts that match."""
+        return await self._list("serviceaccounts", f"{CORE}/{namespace}/serviceaccounts", namespace, selector)
+
+    async def list_bindings(self, namespace: str, selector: str) -> tuple[Metadata, ...]:
+        """The RoleBindings that match."""
+        return await self._list("rolebindings", f"{RBAC}/{namespace}/rolebindings", namespace, selector)
+
+    async def _list(self, resource: str, path: str, namespace: str, selector: str) -> tuple[Metadata, ...]:
+        call, found, more = Call(verb="list", resource=resource, namespace=namespace), list[Metadata](), ""
+        while True:
+            query = [("labelSelector", selector), ("limit", str(PAGE)), ("continue", more)]
+            page = _decode(PARTIAL, await self.api.call(call, "GET", path, query=query), call)
+            found += (item.metadata for item in page.items)
+            more = page.metadata.continue_token
+            if not more:
+                return tuple(found)
 
     async def delete_pods(self, namespace: str, selector: str, grace: int | None) -> None:
         """Ask all that match to end; ``grace`` in seconds, None: each pod's own. Accepted isn't gone."""
@@ -139,9 +196,20 @@ class Cluster:
 
     async def delete_secret(self, namespace: str, name: str) -> None:
         """Remove it; it may be gone already."""
-        call = Call(verb="delete", resource="secrets", namespace=namespace)
+        await self._delete("secrets", f"{CORE}/{namespace}/secrets/{name}", namespace)
+
+    async def delete_account(self, namespace: str, name: str) -> None:
+        """Remove a service account, and with it all its credentials; it may be gone already."""
+        await self._delete("serviceaccounts", f"{CORE}/{namespace}/serviceaccounts/{name}", namespace)
+
+    async def delete_binding(self, namespace: str, name: str) -> None:
+        """Remove a RoleBinding; it may be gone already."""
+        await self._delete("rolebindings", f"{RBAC}/{namespace}/rolebindings/{name}", namespace)
+
+    async def _delete(self, resource: str, path: str, namespace: str) -> None:
+        call = Call(verb="delete", resource=resource, namespace=namespace)
         try:
-            await self.api.call(call, "DELETE", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+            await self.api.call(call, "DELETE", path)
         except ApiFailed as error:
             if error.code != HTTPStatus.NOT_FOUND:
                 raise

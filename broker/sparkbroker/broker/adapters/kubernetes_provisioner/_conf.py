@@ -79,6 +79,38 @@ def properties(request: DriverRequest, settings: PodSettings, namespace: str) ->
     return result
 
 
+def client_properties(
+    request: DriverRequest, settings: PodSettings, namespace: str, pod: str, ip: str
+) -> dict[str, str]:
+    """Those of a classic session in the holder's own pod, but for the master and what names files there: the template, the
+    credential. Raise ProvisionerFailed (misconfigured)."""
+    spec, profile = request.spec, request.profile
+    if spec.executors is None:
+        raise _wrong("a lease of mode CLIENT without executors is what the mode LOCAL is for")
+    if spec.driver.memory < SMALLEST_HEAP:
+        raise _wrong(f"driver.memory: {format_memory(spec.driver.memory)} is too small; Spark needs at least 480m")
+    given = {**_DEFAULTS, **(_DECOMMISSION if settings.decommission else {}), **spec.conf, **profile.conf}
+    result = {
+        **{key: value for key, value in given.items() if not key.startswith("spark.connect.")},
+        "spark.app.id": object_name(request.driver_id),
+        "spark.submit.deployMode": "client",
+        "spark.driver.memory": format_memory(spec.driver.memory),
+        "spark.driver.cores": str(spec.driver.cores),
+        "spark.driver.host": ip,
+        "spark.driver.port": str(DRIVER_PORT),
+        "spark.driver.blockManager.port": str(BLOCK_MANAGER_PORT),
+        "spark.ui.enabled": str(profile.ui).lower(),
+        **_executors(request, spec.executors, settings, namespace),
+        "spark.kubernetes.driver.pod.name": pod,
+    }
+    result.pop("spark.driver.bindAddress", None)
+    del result["spark.kubernetes.executor.podTemplateFile"]
+    for key, items in (("spark.jars", spec.jars), ("spark.jars.packages", spec.packages)):
+        if items:
+            result[key] = ",".join(items)
+    return result
+
+
 def _executors(
     request: DriverRequest, executors: ExecutorSpec, settings: PodSettings, namespace: str
 ) -> dict[str, str]:

@@ -39,6 +39,10 @@ class KnownDriver:
         """What events told."""
         self.hopeless_since: float | None = None
         self.given_up = False
+        self.client = False
+        """Its driver is its holder's own pod."""
+        self.revoked = False
+        """The account of its lease is known to be gone."""
         self.asked = False
         self.forced = False
         self.asked_at = float("-inf")
@@ -123,4 +127,6 @@ def has_ended(pod: Pod) -> bool:
 
 
 def _main(pod: Pod) -> ContainerState | None:
+    if pod.is_holder:
+        return None  # whatever runs in it is not ours to read
     return pod.container(DRIVER_CONTAINER if pod.is_driver else EXECUTOR_CONTAINER)

@@ -20,13 +20,11 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._conf import (
     properties,
 )
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
-    EXECUTORS,
     FINGERPRINT,
-    POOL,
     PYTHON,
     SAFE_TO_EVICT,
-    TARGET,
     labels,
+    marks,
     object_name,
 )
 from sparkbroker.broker.adapters.local_provisioner._conf import argument_file
@@ -118,12 +116,9 @@ def driver_pod(request: DriverRequest, settings: PodSettings, namespace: str, *,
     items = [{"key": key, "path": key} for key in shown]
     pod = _pod(Role.DRIVER, request, settings, container, size, owner=owner)
     pod["metadata"] |= {"name": name, "namespace": namespace}
-    quantities = sorted(request.target.quantities.items())
     pod["metadata"]["annotations"] |= {
         FINGERPRINT: request.profile_fingerprint,
-        POOL: request.profile.pool,
-        TARGET: ",".join(f"{key}={amount}" for key, amount in quantities),
-        EXECUTORS: str(request.spec.executors.min_count if request.spec.executors is not None else 0),
+        **marks(request),
         **({PYTHON: settings.python_version} if settings.python_version else {}),
     }
     spec = pod["spec"]

@@ -7,6 +7,7 @@ from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.pod_settings import LABEL_PREFIX, NAME_PREFIX
 from sparkbroker.broker.domain.pod_sizing import Role
 from sparkbroker.broker.domain.units import DriverId
+from sparkbroker.broker.ports.provisioner import DriverRequest
 
 OWNER: Final = f"{LABEL_PREFIX}owner"
 """Label: which broker's it is."""
@@ -22,6 +23,10 @@ TARGET: Final = f"{LABEL_PREFIX}charge"
 """Annotation of the driver's pod: what it is charged for, as ``cpu=1000,memory=…``."""
 EXECUTORS: Final = f"{LABEL_PREFIX}executors"
 """Annotation of the driver's pod: how many executors it wants at least."""
+HOLDER: Final = f"{LABEL_PREFIX}holder"
+"""Label: a pod that is its holder's own, and a driver only as long as its lease lives. Never deleted by the broker."""
+PRINCIPAL: Final = f"{LABEL_PREFIX}principal"
+"""Annotation of a holder's own pod, by whoever made it: the principal that may use it as a driver."""
 PYTHON: Final = f"{LABEL_PREFIX}python-version"
 """Annotation of the driver's pod: its image's Python, as "3.11", where that is known."""
 SAFE_TO_EVICT: Final = "cluster-autoscaler.kubernetes.io/safe-to-evict"
@@ -41,6 +46,11 @@ def object_name(driver_id: DriverId) -> str:
     return f"{NAME_PREFIX}{check_driver_id(driver_id)}"
 
 
+def account_name(driver_id: DriverId) -> str:
+    """Of the service account of a lease in mode CLIENT, and of its binding; the chart's admission policy knows it."""
+    return f"{NAME_PREFIX}client-{check_driver_id(driver_id)}"
+
+
 def labels(owner: str, driver_id: DriverId, role: Role) -> dict[str, str]:
     """What every pod of a driver carries, whatever else its settings say."""
     return {
@@ -53,6 +63,16 @@ def labels(owner: str, driver_id: DriverId, role: Role) -> dict[str, str]:
     }
 
 
+def marks(request: DriverRequest) -> dict[str, str]:
+    """Annotations of a driver's pod: how it is charged, and how many executors it wants."""
+    quantities = sorted(request.target.quantities.items())
+    return {
+        POOL: request.profile.pool,
+        TARGET: ",".join(f"{key}={amount}" for key, amount in quantities),
+        EXECUTORS: str(request.spec.executors.min_count if request.spec.executors is not None else 0),
+    }
+
+
 def owned(owner: str) -> str:
     """The selector of everything of this broker."""
     return f"{OWNER}={owner}"
@@ -61,3 +81,8 @@ def owned(owner: str) -> str:
 def of_driver(owner: str, driver_id: DriverId) -> str:
     """The selector of everything of one driver."""
     return f"{OWNER}={owner},{DRIVER}={check_driver_id(driver_id)}"
+
+
+def deletable(owner: str, driver_id: DriverId) -> str:
+    """The selector of what of one driver is the broker's to delete: everything but a holder's own pod."""
+    return f"{of_driver(owner, driver_id)},!{HOLDER}"

@@ -9,7 +9,9 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
     DRIVER,
     EXECUTORS,
     FINGERPRINT,
+    HOLDER,
     POOL,
+    PRINCIPAL,
     PYTHON,
     ROLE,
     TARGET,
@@ -139,6 +141,16 @@ class Pod(_Camel, frozen=True, kw_only=True):
         return self.metadata.labels.get(ROLE) == Role.DRIVER
 
     @property
+    def is_holder(self) -> bool:
+        """A driver that is its holder's own pod, and not ours to delete."""
+        return self.is_driver and HOLDER in self.metadata.labels
+
+    @property
+    def principal(self) -> str:
+        """Who may use it as a driver, as whoever made it says; empty: nobody."""
+        return self.metadata.annotations.get(PRINCIPAL, "")
+
+    @property
     def fingerprint(self) -> str:
         return self.metadata.annotations.get(FINGERPRINT, "")
 
@@ -241,9 +253,37 @@ class EventList(_Camel, frozen=True, kw_only=True):
     items: tuple[Event, ...] = ()
 
 
+class TokenStatus(_Camel, frozen=True, kw_only=True):
+    """A credential that was made."""
+
+    token: str
+    expiration_timestamp: datetime
+
+
+class TokenRequest(_Camel, frozen=True, kw_only=True):
+    """An answer to a request for one."""
+
+    status: TokenStatus
+
+
+class PartialObject(_Camel, frozen=True, kw_only=True):
+    """Any object, of which only its metadata is read."""
+
+    metadata: Metadata = Metadata()
+
+
+class PartialList(_Camel, frozen=True, kw_only=True):
+    """An answer to a list of such."""
+
+    metadata: ListMetadata = ListMetadata()
+    items: tuple[PartialObject, ...] = ()
+
+
 POD: Final = msgspec.json.Decoder(Pod)
 PODS: Final = msgspec.json.Decoder(PodList)
 WATCH_EVENT: Final = msgspec.json.Decoder(WatchEvent)
 BOOKMARK: Final = msgspec.json.Decoder(Bookmark)
 API_STATUS: Final = msgspec.json.Decoder(ApiStatus)
 EVENTS: Final = msgspec.json.Decoder(EventList)
+TOKEN: Final = msgspec.json.Decoder(TokenRequest)
+PARTIAL: Final = msgspec.json.Decoder(PartialList)

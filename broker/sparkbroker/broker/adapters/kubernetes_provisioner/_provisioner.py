@@ -15,6 +15,7 @@ import structlog
 from sparkbroker.broker.adapters import spark_connect
 from sparkbroker.broker.adapters.kubernetes_provisioner import _executor_logs, _logs
 from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api, missing_extra
+from sparkbroker.broker.adapters.kubernetes_provisioner._clients import Clients
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._conf import CONNECT_PORT, UI_PORT
 from sparkbroker.broker.adapters.kubernetes_provisioner._driver import (
@@ -30,7 +31,9 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manife
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
     DRIVER,
     OWNER,
+    account_name,
     check_driver_id,
+    deletable,
     object_name,
     of_driver,
     owned,
@@ -41,11 +44,13 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._tasks import Tasks
 from sparkbroker.broker.adapters.kubernetes_provisioner._verdict import Evidence, observation
 from sparkbroker.broker.adapters.kubernetes_provisioner._watch import PodWatch
 from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.lease import LeaseMode
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import (
+    ClientAccess,
     ConnectEndpoint,
     DriverRequest,
     Handle,
@@ -139,6 +144,10 @@ class KubernetesProvisioner:
             raise ProvisionerFailed("the provisioner kubernetes isn't connected yet", retryable=True)
         return self._given
 
+    @property
+    def _clients(self) -> Clients:
+        return Clients(self._cluster, self._owner)
+
     def _watch(self, namespace: str) -> PodWatch:
         watch = self._watches.get(namespace)
         if watch is None:
@@ -203,8 +212,27 @@ class KubernetesProvisioner:
             self._note(watch.store.replace(pods, version))
             found |= set(watch.store.drivers())
         result = [self._look(driver_id) for driver_id in sorted(found) if driver_id]
-        result += await self._records(found)
+        accounts = await self._accounts(found)
+        result += accounts
+        result += await self._records(found | {seen.driver_id for seen in accounts})
         return result
+
+    async def _accounts(self, living: set[DriverId]) -> list[Observation]:
+        """Leases in mode CLIENT of which only an account or its binding is left: of a create that was cut off, for example."""
+        left: dict[DriverId, Handle] = {}
+        offers = (p for p in self._profiles if LeaseMode.CLIENT in p.modes)
+        for namespace in dict.fromkeys(n for p in offers for n in p.namespaces):
+            if namespace in self._refusals:
+                continue
+            for listed in (self._cluster.list_accounts, self._cluster.list_bindings):
+                for found in await listed(namespace, owned(self._owner)):
+                    driver_id = DriverId(found.labels.get(DRIVER, ""))
+                    if driver_id and driver_id not in living and found.name == account_name(driver_id):
+                        left[driver_id] = {"namespace": namespace, "holder": 1}
+        return [
+            Observation(driver_id=driver_id, phase=Phase.STOPPING, handle=handle, message="only its account is left")
+            for driver_id, handle in left.items()
+        ]
 
     async def _records(self, living: set[DriverId]) -> list[Observation]:
         names = await asyncio.to_thread(_folders, self._folder)
@@ -216,6 +244,8 @@ class KubernetesProvisioner:
             raise ProvisionerFailed(EMBEDDED, retryable=False, misconfigured=True)
         await self._connect()
         known = self._driver(request.driver_id)
+        if request.spec.mode is LeaseMode.CLIENT:
+            return await self._claim(known, request)
         manifests = render(request, owner=self._owner, token=known.token)
         known.namespace = manifests.namespace
         watch = self._watch(manifests.namespace)
@@ -238,6 +268,19 @@ class KubernetesProvisioner:
         self._attend(known, seen)
         return seen
 
+    async def _claim(self, known: KnownDriver, request: DriverRequest) -> Observation:
+        known.client = True
+        pod = await self._clients.claim(request)
+        known.namespace = pod.metadata.namespace
+        self._watch(known.namespace).store.put(pod)
+        await self._give_rights(known, pod, request.profile)
+        return self._look(known.id)
+
+    async def _give_rights(self, known: KnownDriver, pod: Pod, profile: Profile) -> None:
+        await self._clients.give_rights(pod, known.id, profile.client_role)
+        known.ready = self._clock.wall()
+        self._note([known.id])
+
     async def _create_or_adopt(self, manifests: Manifests) -> Pod:
         try:
             return await self._cluster.create_pod(manifests.namespace, manifests.pod)
@@ -255,11 +298,17 @@ class KubernetesProvisioner:
         if own is not None and has_ended(own):
             await self._save_log(known, own)  # its last lines tell how it ended
         self._save_ended_executors(known)
+        if own is not None and known.client and known.ready is None and not known.asked and not own.ended:
+            await self._give_rights(known, own, profile)  # this broker doesn't know that it did
         seen = self._look(driver_id)
         if seen.phase in (Phase.ABSENT, Phase.EXITED):
+            if known.client and not known.revoked:
+                # The cluster removes them with the holder's pod, too: some time later.
+                await self._clients.revoke(known.namespace, driver_id)
+                known.revoked = True
             self._drivers.pop(driver_id, None)
             return seen
-        if own is not None and seen.phase is Phase.STARTING and not known.asked:
+        if own is not None and seen.phase is Phase.STARTING and not known.asked and not known.client:
             self._give_up_if_hopeless(known, own)
         self._attend(known, seen)
         return seen
@@ -272,12 +321,16 @@ class KubernetesProvisioner:
 
     def _place(self, known: KnownDriver, handle: Handle, profile: Profile | None) -> None:
         """Where it is: as its handle says, else where its pods were seen."""
+        known.client = known.client or "holder" in handle
         named = handle.get("namespace")
         if isinstance(named, str) and named:
             known.namespace = named
         if not known.namespace:
             seen = (name for name, watch in self._watches.items() if known.id in watch.store.drivers())
             known.namespace = next(seen, "")
+        watch = self._watches.get(known.namespace)
+        own = watch.store.driver_pod(known.id) if watch is not None else None
+        known.client = known.client or (own is not None and own.is_holder)
 
     async def _catch_up(self, known: KnownDriver, profile: Profile | None) -> None:
         """Look at the API server itself where the watch doesn't know, or knows of nothing (promise 7)."""
@@ -323,17 +376,29 @@ class KubernetesProvisioner:
         self._place(known, handle, None)
         now = self._clock.monotonic()
         places = [known.namespace] if known.namespace else list(self._watches)
-        pods = [pod for name in places for pod in self._watch(name).store.of(driver_id)]
+        pods = [pod for name in places for pod in self._watch(name).store.of(driver_id) if not pod.is_holder]
         asked_for_all = known.asked and all(pod.leaving for pod in pods) and (known.forced or not force)
         if asked_for_all and now - known.asked_at < ASK_AGAIN:
+            await self._let_go(known, pods)
             return
         await self._save_logs(known, pods)
         known.asked, known.forced, known.asked_at = True, known.forced or force, now
         for namespace in places:
             grace = FORCED_GRACE if force else None
-            await self._cluster.delete_pods(namespace, of_driver(self._owner, driver_id), grace)
-            await self._cluster.delete_secret(namespace, object_name(driver_id))
+            if known.client:
+                # First what could make more of them.
+                await self._clients.revoke(namespace, driver_id)
+                known.revoked = True
+            await self._cluster.delete_pods(namespace, deletable(self._owner, driver_id), grace)
+            if not known.client:
+                await self._cluster.delete_secret(namespace, object_name(driver_id))
+        await self._let_go(known, pods)
         self._note([driver_id])
+
+    async def _let_go(self, known: KnownDriver, executors: Sequence[Pod]) -> None:
+        """Give a holder its pod back once nothing else is left of its lease."""
+        if known.client and known.namespace and not executors:
+            await self._clients.let_go(known.namespace, known.id)
 
     async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
         await self._connect()
@@ -342,7 +407,7 @@ class KubernetesProvisioner:
         removed: list[Pod] = []
         asked: list[Pod] = []
         for namespace in [known.namespace] if known.namespace else list(self._watches):
-            pods, _ = await self._cluster.list_pods(namespace, of_driver(self._owner, driver_id))
+            pods, _ = await self._cluster.list_pods(namespace, deletable(self._owner, driver_id))
             lost = [pod for pod in pods if unconfirmable(pod, self._clock.wall())]
             for pod in lost:
                 await self._cluster.remove_pod(pod)
@@ -404,10 +469,24 @@ class KubernetesProvisioner:
             python_version=pod.python_version if pod is not None else "",
         )
 
+    async def client_access(self, request: DriverRequest, handle: Handle) -> ClientAccess:
+        known = self._driver(request.driver_id)
+        self._place(known, handle, request.profile)
+        watch = self._watches.get(known.namespace)
+        pod = watch.store.driver_pod(known.id) if watch is not None else None
+        if pod is None or self._look(known.id).phase is not Phase.READY:
+            raise ProvisionerFailed(f"driver {known.id} is not ready", retryable=True)
+        return await self._clients.access(request, pod)
+
     async def end_session(self, driver_id: DriverId, handle: Handle, profile: Profile, session_id: str) -> None:
         known = self._driver(driver_id)
         self._place(known, handle, profile)
         if known.ready is None or self._look(driver_id).phase is not Phase.READY:
+            return
+        if known.client:
+            pod = self._watch(known.namespace).store.driver_pod(driver_id)
+            if pod is not None:
+                await self._clients.fence(pod, driver_id, profile.client_role)
             return
         try:
             await spark_connect.end_session(known.server(), session_id, SESSION_CALL_TIMEOUT)
@@ -439,6 +518,12 @@ class KubernetesProvisioner:
     async def _driver_log(
         self, known: KnownDriver, offset: int, tail_lines: int, *, follow: bool
     ) -> AsyncGenerator[LogChunk, None]:
+        if known.client:
+            # Its holder's own process wrote it: it isn't ours to read. It ends when the driver does.
+            while follow and self._look(known.id).phase in (*_UP, Phase.READY):
+                known.changed.clear()
+                await self._until_changed(known)
+            return
         pod = await self._pod_with_log(known, follow=follow)
         async for chunk in self._log(known, pod, self._log_path(known.id), offset, tail_lines, follow=follow):
             yield chunk
@@ -514,7 +599,7 @@ class KubernetesProvisioner:
     def _attend(self, known: KnownDriver, seen: Observation) -> None:
         """See to it that a driver which is coming up gets there."""
         name = f"driver {known.id}"
-        if seen.phase in _UP and known.ready is None and name not in self._tasks:
+        if seen.phase in _UP and known.ready is None and not known.client and name not in self._tasks:
             self._tasks.start(name, self._bring_along(known))
 
     async def _bring_along(self, known: KnownDriver) -> None:

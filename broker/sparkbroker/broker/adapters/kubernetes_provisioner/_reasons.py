@@ -114,7 +114,8 @@ def driver_exit(pod: Pod, log_tail: tuple[str, ...] = ()) -> tuple[DriverExit, s
     sentences = [disruption(pod)]
     sentences += [ended_as(name, other) for name, other in others if other is not None and other.exit_code != 0]
     if ended is None:
-        return DriverExit(log_tail=log_tail), _joined(sentences)
+        starved = pod.is_holder and any(other is not None and other.reason == "OOMKilled" for _, other in others)
+        return DriverExit(out_of_memory=starved, log_tail=log_tail), _joined(sentences)
     if ended.reason == "OOMKilled":
         sentences.append(f"container {DRIVER_CONTAINER} was killed for lack of memory: it reached its limit")
     elif ended.message:

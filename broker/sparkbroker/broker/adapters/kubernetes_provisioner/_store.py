@@ -49,7 +49,7 @@ class PodStore:
 
     def put(self, pod: Pod) -> bool:
         """A pod exists, as its event or an answer tells. Whether that is news."""
-        if not pod.driver_id or pod.metadata.uid in self._gone:
+        if not pod.driver_id or _identity(pod.driver_id, pod.metadata.uid) in self._gone:
             return False
         pods = self._pods.setdefault(pod.driver_id, {})
         known = pods.get(pod.metadata.uid)
@@ -61,9 +61,9 @@ class PodStore:
 
     def remove(self, pod: Pod) -> bool:
         """A pod is gone, in its last state. Whether that is news."""
-        _remember(self._gone, pod.metadata.uid, None)
         if not pod.driver_id:
             return False
+        _remember(self._gone, _identity(pod.driver_id, pod.metadata.uid), None)
         self._note(pod)
         return self._drop(pod.driver_id, pod.metadata.uid)
 
@@ -80,7 +80,7 @@ class PodStore:
                 for uid, pod in known.items()
                 if uid not in present and not _newer(pod.metadata.resource_version, version)
             ]:
-                _remember(self._gone, uid, None)
+                _remember(self._gone, _identity(driver_id, uid), None)
                 self._drop(driver_id, uid)
                 changed.add(driver_id)
         return changed
@@ -102,6 +102,11 @@ class PodStore:
             _remember(self._last, pod.driver_id, pod)
         elif not pod.leaving and (why := executor_failure(pod)):
             _remember(self._failures, pod.driver_id, why)
+
+
+def _identity(driver_id: DriverId, uid: str) -> str:
+    """A holder's own pod may be the driver of one lease after the other."""
+    return f"{driver_id}/{uid}"
 
 
 def _newer(new: str, old: str) -> bool:

@@ -5,6 +5,7 @@ stays so until nothing of the driver exists. Only then it is EXITED (it ended by
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -55,7 +56,7 @@ def observation(driver_id: DriverId, evidence: Evidence) -> Observation:
         driver_id=driver_id,
         phase=phase,
         handle=_handle(own) if own is not None else {},
-        resources=_sum(evidence.pods),
+        resources=_sum(pod for pod in evidence.pods if not (pod.is_holder and evidence.asked)),
         profile_fingerprint=shown.fingerprint if shown is not None else "",
         pool=shown.pool if shown is not None else "",
         process_started=started,
@@ -73,7 +74,14 @@ def _phase(own: Pod | None, evidence: Evidence) -> tuple[Phase, str, DriverExit 
     if own is None:
         count = len(evidence.pods)
         why = disruption(evidence.last) if evidence.last is not None else ""
-        return Phase.STOPPING, _joined("its pod is gone", why, f"{count} of its executors still exist"), _lost(evidence)
+        whose = "the holder's" if evidence.last is not None and evidence.last.is_holder else "its"
+        return (
+            Phase.STOPPING,
+            _joined(f"{whose} pod is gone", why, f"{count} of its executors still exist"),
+            _lost(evidence),
+        )
+    if own.is_holder:
+        return _of_holder(own, evidence)
     ended = driver_exit(own, evidence.log_tail)
     if ended is not None:
         exit, why = ended
@@ -94,6 +102,21 @@ def _phase(own: Pod | None, evidence: Evidence) -> tuple[Phase, str, DriverExit 
     return Phase.STARTING, _joined(evidence.trouble, node_trouble(own)), None
 
 
+def _of_holder(own: Pod, evidence: Evidence) -> tuple[Phase, str, DriverExit | None]:
+    """A pod that is the holder's own. While it is being deleted its process may still end its lease in good order."""
+    ended = driver_exit(own)
+    if ended is not None:
+        return Phase.STOPPING, _joined("the holder's pod has ended", ended[1]), ended[0]
+    if evidence.asked:
+        return Phase.STOPPING, "", None
+    if evidence.ready is None:
+        return Phase.STARTING, "its account is being made", None
+    seen = executors(evidence)
+    leaving = "the holder's pod is being deleted" if own.leaving else ""
+    described = seen.describe() if seen is not None else ""
+    return Phase.READY, _joined(leaving, node_trouble(own), described), None
+
+
 def _of_nothing(evidence: Evidence) -> tuple[Phase, str, DriverExit | None]:
     if evidence.last is None:
         return Phase.ABSENT, "", None
@@ -102,7 +125,8 @@ def _of_nothing(evidence: Evidence) -> tuple[Phase, str, DriverExit | None]:
         return Phase.ABSENT, "", None
     if ended is not None:
         return Phase.EXITED, ended[1], ended[0]
-    return Phase.ABSENT, disruption(evidence.last) or "its pod was deleted by somebody else", None
+    usual = "the holder's pod is gone" if evidence.last.is_holder else "its pod was deleted by somebody else"
+    return Phase.ABSENT, disruption(evidence.last) or usual, None
 
 
 def _lost(evidence: Evidence) -> DriverExit:
@@ -142,12 +166,14 @@ def _handle(pod: Pod) -> Handle:
     handle: Handle = {"namespace": pod.metadata.namespace, "pod": pod.metadata.name, "uid": pod.metadata.uid}
     if pod.spec.node_name:
         handle["node"] = pod.spec.node_name
+    if pod.is_holder:
+        handle["holder"] = 1
     if pod.status.pod_ip:
         handle["ip"] = pod.status.pod_ip
     return handle
 
 
-def _sum(pods: tuple[Pod, ...]) -> Resources:
+def _sum(pods: Iterable[Pod]) -> Resources:
     result = Resources()
     for pod in pods:
         result += pod.takes

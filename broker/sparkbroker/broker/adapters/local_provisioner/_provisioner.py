@@ -28,6 +28,7 @@ from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import (
+    ClientAccess,
     ConnectEndpoint,
     DriverRequest,
     Handle,
@@ -256,6 +257,9 @@ class LocalProvisioner:
             python_version=versions.python,
             spark_version=versions.spark,
         )
+
+    async def client_access(self, request: DriverRequest, handle: Handle) -> ClientAccess:
+        raise ProvisionerFailed("the mode CLIENT needs a profile of the provisioner kubernetes", retryable=False)
 
     async def end_session(self, driver_id: DriverId, handle: Handle, profile: Profile, session_id: str) -> None:
         driver = self._driver(driver_id)
