@@ -52,7 +52,7 @@ def test_each_names_the_argument_and_the_fix(small_broker, run_dag, monkeypatch)
         "ask for less",
         "conf['spark.master']: can't be set by a holder",
         "pod['image']: is not allowed by profile `default`; allowed are: none",
-        "mode: 'CLIENT', the worker's own pod as the driver, is served by no broker of this version; give 'LOCAL'",
+        "mode: 'CLIENT', the worker's own pod as the driver, is not yet the operators' to ask for; give 'LOCAL'",
         "driver_log_level: 'LOUD' is no level; give one of ALL",
         "connection 'WRONG': unknown extra 'tls'; known are ca_certificate",
         "py_files: there is no 'nowhere.py' beside the DAG",

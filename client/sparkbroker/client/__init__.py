@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     )
     from sparkbroker.client._sync_broker import Broker
     from sparkbroker.client._sync_lease import Lease
-    from sparkbroker.client._values import ConnectConnection, Connection, LocalConnection, Progress
+    from sparkbroker.client._values import ClientConnection, ConnectConnection, Connection, LocalConnection, Progress
 
 _MODULE_OF = {
     "Address": "_address",
@@ -79,6 +79,7 @@ _MODULE_OF = {
     "AsyncLease": "_async_lease",
     "Broker": "_sync_broker",
     "Lease": "_sync_lease",
+    "ClientConnection": "_values",
     "ConnectConnection": "_values",
     "Connection": "_values",
     "LocalConnection": "_values",
@@ -97,6 +98,7 @@ __all__ = [
     "BrokerFault",
     "BrokerUnreachable",
     "ClientClosed",
+    "ClientConnection",
     "ConnectConnection",
     "Connection",
     "EventsCompacted",

@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from sparkbroker.client._errors import InvalidRequest
+from sparkbroker.client._own_pod import own_pod
 from sparkbroker.v1 import broker_pb2 as pb
 
 Seconds = float | timedelta
@@ -20,14 +21,16 @@ class Ask(TypedDict, total=False):
     ``cores`` and ``memory`` are the driver's ("2g": Spark's notation); ``executors`` is how many, or the pair of
     fewest and most: 0 is none, and unset the profile's number, of the size that is asked for. Durations are seconds or
     timedelta. ``key`` is the caller's own name for the lease, and ``on_existing`` what happens when it has a live one.
-    In ``conf``, None goes without a key that the profile sets by default. ``pod`` are settings of its pods.
+    ``holder_pod`` (``namespace``, ``name`` and ``uid``) is for mode CLIENT; unset: this program's own pod, as the downward
+    API tells it in SPARKBROKER_POD_NAMESPACE, _NAME and _UID. In ``conf``, None goes without a key that the profile sets by default. ``pod`` are settings of its pods.
     ``request_id`` (a UUID; unset: a new one) makes the same request of a program that was started anew the same lease.
     The rest is documented at LeaseSpec in broker.proto.
     """
 
     profile: str
     queue: str
-    mode: Literal["CONNECT", "LOCAL"]
+    mode: Literal["CONNECT", "LOCAL", "CLIENT"]
+    holder_pod: Mapping[str, str]
     sharing: Literal["EXCLUSIVE", "SHARED"]
     cores: int
     memory: str
@@ -78,6 +81,8 @@ def acquire_request(ask: Ask, request_id: str) -> pb.AcquireLeaseRequest:
     driver = _size(given, "cores", "memory", "memory_overhead")
     if driver is not None:
         spec.driver.CopyFrom(driver)
+    if spec.mode == pb.LEASE_MODE_CLIENT or "holder_pod" in given:
+        spec.holder_pod.CopyFrom(own_pod(given.get("holder_pod")))
     executors = _executors(given)
     if executors is not None:
         spec.executors.CopyFrom(executors)

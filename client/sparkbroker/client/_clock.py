@@ -1,6 +1,7 @@
 """The client's time."""
 
 import time
+from datetime import UTC, datetime
 
 
 def now() -> float:
@@ -8,3 +9,8 @@ def now() -> float:
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
+
+
+def utc() -> datetime:
+    """The wall clock's time, for what others have dated."""
+    return datetime.fromtimestamp(time.time(), UTC)

@@ -27,7 +27,7 @@ class Holding:
     def __init__(self, context: LeaseContext, info: pb.Lease, handle: Any) -> None:
         self.context: Final = context
         self.pid: Final = os.getpid()
-        self.sessions: Final = LeaseSessions(context.tasks, self.explain)
+        self.sessions: Final = LeaseSessions(context.tasks, self.explain, handle.connection)
         self.info = info
         self.generation = 0
         self.suspect = ""

@@ -1,21 +1,33 @@
 """The Spark sessions that this process has on one lease."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Literal
 
 from sparkbroker.client._blocking import in_thread
-from sparkbroker.client._errors import SessionConflict
+from sparkbroker.client._clock import utc
+from sparkbroker.client._errors import SessionConflict, SparkbrokerError
 from sparkbroker.client._tasks import Tasks
 from sparkbroker.client._values import Connection
 
 if TYPE_CHECKING:
     from sparkbroker.client._session import OpenSession
 
+_log = logging.getLogger("sparkbroker.client")
+SOONEST: Final = 30.0
+"""Seconds between two requests for a credential, also where the last one failed."""
+
 
 class LeaseSessions:
     """At most one of them is open at a time."""
 
-    def __init__(self, tasks: Tasks, explain: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, tasks: Tasks, explain: Callable[[BaseException], None], connection: Callable[[], Awaitable[Connection]]
+    ) -> None:
+        self._connection = connection
+        self._renewal: asyncio.Task[None] | None = None
         self._tasks = tasks
         self._explain = explain
         self._sessions: list[OpenSession] = []
@@ -47,18 +59,43 @@ class LeaseSessions:
         self._sessions = [known for known in self._sessions if known.open] + [session]
         self.id_used = session.uses_session_id
         session.explain_errors(self._explain)
+        self._stop_renewing()
+        if session.expires is not None:
+            self._renewal = self._tasks.start(self._renew(session), "credential")
+
+    async def _renew(self, session: "OpenSession") -> None:
+        """Get its credential anew in the middle of what is left of it."""
+        while session.open and session.expires is not None:
+            await asyncio.sleep(renewal_pause(session.expires, utc()))
+            try:
+                connection = await self._connection()
+                await in_thread(lambda: session.renew(connection), "credential")  # noqa: B023  awaited at once
+            except (SparkbrokerError, OSError) as error:
+                _log.warning("sparkbroker: the session's credential could not be renewed yet: %s", error)
+
+    def _stop_renewing(self) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
 
     async def close(self) -> None:
         """Close them, within seconds also if their server is dead, and also if the caller is cancelled."""
+        self._stop_renewing()
         sessions, self._sessions = self._sessions, []
         if sessions:
             await self._tasks.finish(in_thread(lambda: _close(sessions), "close"), "close")
 
     async def abort(self, reason: str) -> None:
         """Their lease is lost: interrupt and end them."""
+        self._stop_renewing()
         sessions = list(self._sessions)
         if sessions:
             await in_thread(lambda: _abort(sessions, reason), "abort-session")
+
+
+def renewal_pause(expires: datetime, now: datetime) -> float:
+    """Seconds until a credential that ends then (UTC, without a zone) is renewed: half of what is left of it."""
+    return max(SOONEST, (expires.replace(tzinfo=UTC) - now).total_seconds() / 2)
 
 
 def _close(sessions: "list[OpenSession]") -> None:

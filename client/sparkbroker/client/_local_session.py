@@ -4,8 +4,9 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from pyspark.find_spark_home import _find_spark_home
@@ -26,14 +27,21 @@ _HIDDEN: Final = (
 """Variables that would make pyspark open something else than what was leased."""
 
 
-def open_local(connection: LocalConnection, api: Literal["classic", "connect"], app_name: str) -> "LocalSession":
+def open_local(
+    connection: LocalConnection,
+    api: Literal["classic", "connect"],
+    app_name: str,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> "LocalSession":
     """Start a JVM with the lease's sizes and open a session in it; it needs a process without one.
+
+    ``variables`` are set in the environment while that happens, and so in the JVM's.
 
     A local Connect session has pyspark's fixed port, 15002 on loopback: one at a time on a machine. Errors:
     SessionConflict, SessionFailed, SparkMissing.
     """
     _check_process()
-    with _environment():
+    with _environment(variables):
         token = _connect_token() if api == "connect" else None
         jvm = start_jvm(_find_spark_home(), _settings(connection, app_name), os.environ)
         os.environ.update(jvm.environment)
@@ -103,12 +111,13 @@ def _check_process() -> None:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Without what would mislead pyspark, and with a Java and a Python, while the session is opened."""
-    hidden = {name: os.environ.pop(name) for name in _HIDDEN if name in os.environ}
+    hidden = {name: os.environ.pop(name) for name in (*_HIDDEN, *variables) if name in os.environ}
     java = packaged_java()
     added = {"JAVA_HOME": java} if java else {}
-    if sys.executable and "PYSPARK_PYTHON" not in os.environ:
+    added.update(variables)
+    if sys.executable and "PYSPARK_PYTHON" not in os.environ and "PYSPARK_PYTHON" not in added:
         # Ours: pyspark would take the first python3 on the PATH, which in a notebook is seldom this environment's.
         added["PYSPARK_PYTHON"] = sys.executable
     os.environ.update(added)

@@ -7,11 +7,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from datetime import datetime
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
-from sparkbroker.client._errors import PythonMismatch, SparkConflict, SparkMissing
-from sparkbroker.client._values import ConnectConnection, Connection
+from sparkbroker.client._errors import PythonMismatch, SessionConflict, SparkConflict, SparkMissing
+from sparkbroker.client._values import ClientConnection, ConnectConnection, Connection
 
 _INSTALL = "install one of them: pip install 'sparkbroker[pyspark]' or pip install 'sparkbroker[pyspark-client]'"
 
@@ -23,6 +24,14 @@ class OpenSession(Protocol):
     def spark(self) -> Any: ...
     @property
     def open(self) -> bool: ...
+    @property
+    def expires(self) -> datetime | None:
+        """When its credential ends unless it is renewed (UTC, without a zone); None: with its lease."""
+        ...
+
+    def renew(self, connection: Connection) -> None:
+        """Take the credential of this newer connection. It may block for a moment."""
+
     @property
     def uses_session_id(self) -> bool:
         """It uses up the attachment's session id: Spark accepts it for one session only."""
@@ -43,7 +52,9 @@ class OpenSession(Protocol):
 
 
 class SessionBase:
-    """What the kinds of session have in common: that they are ended once."""
+    """What the kinds of session have in common: that they are ended once, and their credential lasts as long as they do."""
+
+    expires: datetime | None = None
 
     def __init__(self, spark: Any) -> None:
         self._spark = spark
@@ -61,6 +72,9 @@ class SessionBase:
     def open(self) -> bool:
         return self._open
 
+    def renew(self, connection: Connection) -> None:
+        """Nothing to do."""
+
     def _begin_end(self) -> bool:
         """True for the first caller: it is the one to end it."""
         with self._lock:
@@ -71,13 +85,18 @@ class SessionBase:
 def open_session(connection: Connection, *, api: Literal["classic", "connect"], app_name: str) -> OpenSession:
     """Open a session; errors SparkMissing, SparkConflict, SessionConflict, SessionFailed.
 
-    ``api`` is for a LocalConnection; a CONNECT session always is a Connect session.
+    ``api`` is for a LocalConnection; a CONNECT session always is a Connect session, and a CLIENT session a classic one.
     """
     check_pyspark()
     try:
         if isinstance(connection, ConnectConnection):
             _check_python(connection)
             return import_module("sparkbroker.client._connect_session").open_connect(connection)  # type: ignore[no-any-return]
+        if isinstance(connection, ClientConnection):
+            if api != "classic":
+                raise SessionConflict("a CLIENT session is a classic one: leave api out, or use the mode CONNECT")
+            _check_python(connection)
+            return import_module("sparkbroker.client._client_session").open_client(connection, app_name)  # type: ignore[no-any-return]
         return import_module("sparkbroker.client._local_session").open_local(connection, api, app_name)  # type: ignore[no-any-return]
     except ImportError as error:
         raise SparkMissing(f"pyspark is installed without what this session needs ({error}); {_INSTALL}") from error
@@ -104,7 +123,7 @@ def check_pyspark() -> None:
         raise SparkMissing(f"a Spark session needs pyspark ({error}); {_INSTALL}") from error
 
 
-def _check_python(connection: ConnectConnection) -> None:
+def _check_python(connection: ConnectConnection | ClientConnection) -> None:
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     if connection.python_version and connection.python_version != ours:
         warnings.warn(

@@ -81,7 +81,20 @@ class LocalConnection:
     expires: datetime | None = None
 
 
-Connection = ConnectConnection | LocalConnection
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConnection:
+    """What a classic session in this program's own pod is to be built with. ``token`` is secret, and ends at ``expires``."""
+
+    conf: Mapping[str, str]
+    executor_pod_template: str = field(repr=False)
+    token: str = field(repr=False)
+    ca_certificate: str = field(default="", repr=False)
+    python_version: str = ""
+    spark_version: str = ""
+    expires: datetime | None = None
+
+
+Connection = ConnectConnection | LocalConnection | ClientConnection
 
 
 def read_connection(response: pb.GetConnectionResponse) -> Connection | None:
@@ -98,6 +111,16 @@ def read_connection(response: pb.GetConnectionResponse) -> Connection | None:
                 use_tls=found.use_tls,
                 ca_certificate=found.ca_certificate,
                 ui_url=found.ui_url,
+                python_version=response.python_version,
+                spark_version=response.spark_version,
+                expires=expires,
+            )
+        case "client":
+            return ClientConnection(
+                conf=dict(response.client.conf),
+                executor_pod_template=response.client.executor_pod_template,
+                token=response.client.token,
+                ca_certificate=response.client.ca_certificate,
                 python_version=response.python_version,
                 spark_version=response.spark_version,
                 expires=expires,

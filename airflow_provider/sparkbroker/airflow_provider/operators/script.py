@@ -109,12 +109,15 @@ class SparkScriptOperator(SparkLeaseOperator):
         self, context: Any, lease: "Lease", app_name: str, brought: artifacts.Artifacts, python: str
     ) -> Iterator[dict[str, str]]:
         """What makes the pyspark of ``python`` open the lease's session; secret."""
-        from sparkbroker.client import ConnectConnection  # noqa: PLC0415  parsing a DAG is to load little
+        from sparkbroker.client import ClientConnection, ConnectConnection  # noqa: PLC0415  parsing a DAG is to load little
         from sparkbroker.client._session import check_pyspark  # noqa: PLC0415  as above
 
         if python == sys.executable:
             check_pyspark()
         connection = lease.connection()
+        if isinstance(connection, ClientConnection):
+            problem = "a program of its own can't use the session of the worker's pod (mode CLIENT)"
+            raise request.InvalidArgument("mode", problem, "give 'LOCAL' or 'CONNECT'")
         conf = openlineage.parent_conf(context)
         with tempfile.TemporaryDirectory(prefix="sparkbroker-") as folder:
             if not isinstance(connection, ConnectConnection):

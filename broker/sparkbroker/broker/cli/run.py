@@ -25,7 +25,15 @@ from sparkbroker.broker.cli.run_options import RunOptions
 from sparkbroker.broker.cli.signals import Received, signals_to
 from sparkbroker.broker.cli.spark_environment import connect_environment, local_environment
 from sparkbroker.broker.cli.watcher import Watcher
-from sparkbroker.client import AsyncBroker, AsyncLease, BrokerFault, ConnectConnection, LeaseLost, resolve_address
+from sparkbroker.client import (
+    AsyncBroker,
+    AsyncLease,
+    BrokerFault,
+    ClientConnection,
+    ConnectConnection,
+    LeaseLost,
+    resolve_address,
+)
 
 ARTIFACTS_TIMEOUT: Final = 120.0
 """Seconds to add ``--py-files`` to a session that has just answered."""
@@ -138,6 +146,8 @@ class _Run:
         connection = await lease.connection()
         paths = python_files.python_path(self._files, folder / "modules")
         url = self._broker.address.url
+        if isinstance(connection, ClientConnection):
+            raise BrokerFault("a lease of mode CLIENT is its program's own: ask for it there, with Broker().session()")
         if not isinstance(connection, ConnectConnection):
             return local_environment(
                 os.environ,

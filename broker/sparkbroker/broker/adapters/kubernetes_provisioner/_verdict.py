@@ -80,8 +80,11 @@ def _phase(own: Pod | None, evidence: Evidence) -> tuple[Phase, str, DriverExit 
             _joined(f"{whose} pod is gone", why, f"{count} of its executors still exist"),
             _lost(evidence),
         )
-    if own.is_holder:
-        return _of_holder(own, evidence)
+    return _of_holder(own, evidence) if own.is_holder else _of_own(own, evidence)
+
+
+def _of_own(own: Pod, evidence: Evidence) -> tuple[Phase, str, DriverExit | None]:
+    """A driver's pod of the broker's."""
     ended = driver_exit(own, evidence.log_tail)
     if ended is not None:
         exit, why = ended
