@@ -7,6 +7,7 @@ loads.
 import asyncio
 import importlib.util
 import os
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,9 +26,10 @@ from sparkbroker.broker.adapters.system_clock import SystemClock
 IMAGE = os.environ.get("SPARKBROKER_TEST_IMAGE", "sparkbroker.test/spark:1")
 RIGHTS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "broker": _examine.RIGHTS,
+    "client": {"pods": ["create", "get", "list", "watch", "delete", "deletecollection"]},
     "driver": {"pods": ["create", "get", "list", "watch", "delete", "deletecollection"]},
 }
-"""What the broker's and a driver's account may do, and no more."""
+"""What the broker's, a driver's and a client-mode lease's account may do, and no more."""
 ADMIN = Call(verb="use", resource="the API", namespace="")
 
 
@@ -64,6 +66,11 @@ class Space:
         await asyncio.to_thread(path.write_bytes, msgspec.json.encode(made))
 
     @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return str(self.api._client.configuration.host)
+
+    @property
     def path(self) -> str:
         return f"/api/v1/namespaces/{self.name}"
 
@@ -94,6 +101,10 @@ class Space:
         for kind in ("pods", "secrets", "services", "persistentvolumeclaims", "configmaps"):
             items = (await self.get(f"{self.path}/{kind}"))["items"]
             found += [f"{kind}/{item['metadata']['name']}" for item in items]
+        accounts = await self.cluster.list_accounts(self.name, "app.kubernetes.io/managed-by=sparkbroker")
+        bindings = await self.cluster.list_bindings(self.name, "app.kubernetes.io/managed-by=sparkbroker")
+        found += [f"serviceaccounts/{item.name}" for item in accounts]
+        found += [f"rolebindings/{item.name}" for item in bindings]
         return sorted(name for name in found if name != "configmaps/kube-root-ca.crt")
 
     async def until_empty(self, seconds: float = 30.0) -> None:
@@ -104,22 +115,34 @@ class Space:
     async def give_rights(self) -> None:
         for account in ("broker", "driver", "executor"):
             await self.post(f"{self.path}/serviceaccounts", {"metadata": {"name": account}})
-            rules = [
-                {"apiGroups": [""], "resources": [name], "verbs": list(verbs)}
-                for name, verbs in RIGHTS.get(account, {}).items()
-            ]
-            await self.post(f"{self._rbac}/roles", {"metadata": {"name": account}, "rules": rules})
+            await self.give_role(account, RIGHTS.get(account, {}))
             await self.bind(account)
+
+    async def give_role(self, name: str, rights: Mapping[str, Sequence[str]]) -> None:
+        """A Role with these verbs by resource (``resource.group``); ``bind``: on the Role ``client`` alone."""
+        rules = []
+        for full, verbs in rights.items():
+            resource, _, group = full.partition(".")
+            named = {"resourceNames": ["client"]} if resource == "roles" else {}
+            rules.append({"apiGroups": [group], "resources": [resource], "verbs": list(verbs), **named})
+        await self.post(f"{self._rbac}/roles", {"metadata": {"name": name}, "rules": rules})
+
+    async def give_client_rights(self) -> None:
+        """What the mode CLIENT needs: the Role of its leases' accounts, and the broker's part."""
+        await self.give_role("client", RIGHTS["client"])
+        await self.give_role("broker-client", _examine.CLIENT_RIGHTS)
+        await self.bind("broker", "broker-client")
 
     @property
     def _rbac(self) -> str:
         return f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.name}"
 
-    async def bind(self, account: str) -> None:
-        """Give an account its rights."""
+    async def bind(self, account: str, role: str = "") -> None:
+        """Give an account its rights, or those of this Role."""
+        role = role or account
         binding = {
-            "metadata": {"name": account},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account},
+            "metadata": {"name": role},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
             "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": self.name}],
         }
         await self.post(f"{self._rbac}/rolebindings", binding)
@@ -127,6 +150,11 @@ class Space:
     async def unbind(self, account: str) -> None:
         """Take them away."""
         await self.delete(f"{self._rbac}/rolebindings/{account}")
+
+
+def trusted(space: Space) -> ssl.SSLContext:
+    """For calls to the API server with other credentials than the admin's."""
+    return ssl.create_default_context(cafile=space.api._client.configuration.ssl_ca_cert)
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manifest, executor_template, render
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import object_name
 from sparkbroker.broker.domain.errors import BrokerError, ProvisionerFailed
+from sparkbroker.broker.domain.lease import LeaseMode
 from sparkbroker.broker.domain.pod_sizing import Role, conf_of, main_resources, settings_of
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.sizing import charge
@@ -30,6 +31,14 @@ RIGHTS: Final[Mapping[str, Sequence[str]]] = {
     "events": ("list",),
 }
 """What the broker's account needs in each namespace of its profiles."""
+CLIENT_RIGHTS: Final[Mapping[str, Sequence[str]]] = {
+    "pods": ("patch",),
+    "serviceaccounts": ("create", "list", "delete"),
+    "serviceaccounts/token": ("create",),
+    "rolebindings.rbac.authorization.k8s.io": ("create", "list", "delete"),
+    "roles.rbac.authorization.k8s.io": ("bind",),
+}
+"""What it needs besides for profiles that offer the mode CLIENT; ``bind``: on the profile's ``client_role`` alone."""
 _REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -50,25 +59,29 @@ async def examine(profiles: Iterable[Profile], clock: Clock) -> list[Refusal]:
         return []
     cluster = Cluster(await Api.connect(clock))
     try:
-        rights: dict[str, tuple[str, ...]] = {}
+        rights: dict[tuple[str, str], tuple[str, ...]] = {}
         found = []
         for profile in asked:
             for namespace in profile.namespaces:
-                if namespace not in rights:
-                    rights[namespace] = tuple([text async for text in _lacking(cluster, namespace)])
-                pods = await _refused(cluster, profile, namespace)
-                found.append(Refusal(profile=profile.name, namespace=namespace, troubles=(*rights[namespace], *pods)))
+                role = profile.client_role if LeaseMode.CLIENT in profile.modes else ""
+                if (namespace, role) not in rights:
+                    rights[namespace, role] = tuple([text async for text in _lacking(cluster, namespace, role)])
+                troubles = (*rights[namespace, role], *await _refused(cluster, profile, namespace))
+                found.append(Refusal(profile=profile.name, namespace=namespace, troubles=troubles))
         return found
     finally:
         await cluster.close()
 
 
-async def _lacking(cluster: Cluster, namespace: str) -> AsyncIterator[str]:
+async def _lacking(cluster: Cluster, namespace: str, client_role: str) -> AsyncIterator[str]:
     call = Call(verb="create", resource="selfsubjectaccessreviews", namespace=namespace)
-    for name, verbs in RIGHTS.items():
-        resource, _, part = name.partition("/")
+    for name, verbs in (*RIGHTS.items(), *(CLIENT_RIGHTS.items() if client_role else ())):
+        full, _, part = name.partition("/")
+        resource, _, group = full.partition(".")
+        object = {"name": client_role} if resource == "roles" else {}
         for verb in verbs:
-            attributes = {"namespace": namespace, "verb": verb, "resource": resource, "subresource": part}
+            kind = {"group": group, "resource": resource, "subresource": part}
+            attributes = {"namespace": namespace, "verb": verb, **kind, **object}
             review = {
                 "apiVersion": "authorization.k8s.io/v1",
                 "kind": "SelfSubjectAccessReview",
@@ -98,7 +111,9 @@ async def _refused(cluster: Cluster, profile: Profile, namespace: str) -> list[s
 
 def _pods(profile: Profile, namespace: str) -> dict[Role, Manifest]:
     """A driver's pod and, where there are executors, one of theirs, of what a request with the profile's name alone gets."""
-    spec = msgspec.structs.replace(profile.defaults, pod={**profile.defaults.pod, "namespace": namespace})
+    spec = msgspec.structs.replace(
+        profile.defaults, mode=LeaseMode.CONNECT, pod={**profile.defaults.pod, "namespace": namespace}
+    )
     request = DriverRequest(
         driver_id=DriverId(f"doctor-{uuid.uuid4().hex[:12]}"),
         attempt=1,
