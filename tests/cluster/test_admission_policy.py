@@ -180,6 +180,10 @@ def importance(manifest):
     manifest["spec"]["priorityClassName"] = "system-node-critical"
 
 
+def a_holder_s_mark(manifest):
+    manifest["metadata"]["labels"]["sparkbroker.io/holder"] = "true"
+
+
 def another_name(manifest):
     manifest["metadata"]["name"] = "sparkbroker-d2"
 
@@ -213,6 +217,7 @@ def privileges(manifest):
 
 
 ATTACKS = {
+    a_holder_s_mark: "never marked as its holder's own",
     another_name: "named after its driver's",
     a_finalizer: "without finalizers",
     the_broker_s_labels: "the labels of the broker's own pods",
@@ -288,3 +293,78 @@ def test_a_driver_reads_no_secret_and_an_unbound_token_is_worth_nothing(lease, k
     done = kubectl("-n", release, "create", "--dry-run=server", "-f", "-", given=executor, token=unbound)
     assert done.returncode != 0
     assert "only executors of its own driver" in done.stderr
+
+
+@pytest.fixture
+def client_lease(kubectl, release):
+    """``client_lease(driver)``: the account of a lease in mode CLIENT, as the broker makes it; a kubectl with its token, and
+    an executor's manifest."""
+
+    def make(driver):
+        name = f"sparkbroker-client-{driver}"
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": f"{release}-client"}
+        items = [
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}},
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": name},
+                "roleRef": role, "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": release}],
+            },
+        ]  # fmt: skip
+        made = kubectl("-n", release, "create", "-f", "-", given={"apiVersion": "v1", "kind": "List", "items": items})
+        assert made.returncode == 0, made.stderr
+        issued = kubectl("-n", release, "create", "token", name)
+        assert issued.returncode == 0, issued.stderr
+        executor = pod(
+            f"sparkbroker-{driver}-exec-1", "executor", driver,
+            serviceAccountName="sparkbroker-executor", automountServiceAccountToken=False,
+        )  # fmt: skip
+        return lambda *words, given=None: kubectl(
+            "-n", release, *words, given=given, token=issued.stdout.strip()
+        ), executor
+
+    return make
+
+
+def test_a_lease_in_client_mode_has_its_own_executors_and_nothing_else(client_lease, kubectl, release):
+    call, executor = client_lease("d1")
+    other, others = client_lease("d2")
+    # The holder's own pod, as the broker marks it, and a Secret of the namespace.
+    holder = pod("notebook", "driver", "d1")
+    holder["metadata"]["labels"]["sparkbroker.io/holder"] = "true"
+    assert kubectl("-n", release, "create", "-f", "-", given=holder).returncode == 0
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "sparkbroker-d2"}, "stringData": {"a": "b"}}
+    assert kubectl("-n", release, "create", "-f", "-", given=secret).returncode == 0
+    in_force(lambda: call("create", "--dry-run=server", "-f", "-", given=pod("rogue", "executor", "d1")))
+    for owner, manifest in ((call, executor), (other, others)):
+        done = owner("create", "-f", "-", given=manifest)
+        assert done.returncode == 0, done.stderr
+    attacks = [copy.deepcopy(executor) for _ in ATTACKS if _ is not no_owner]
+    changes = [change for change in ATTACKS if change is not no_owner]  # the name of its account says whose it is
+    for number, (change, attack) in enumerate(zip(changes, attacks, strict=True)):
+        attack["metadata"]["name"] = f"sparkbroker-d1-exec-{number + 10}"
+        change(attack)
+    done = call("create", "--dry-run=server", "-f", "-", given={"apiVersion": "v1", "kind": "List", "items": attacks})
+    assert done.stdout == "", "something went through"
+    for change, refusal in zip(changes, done.stderr.splitlines(), strict=True):
+        assert ATTACKS[change] in refusal, f"{change.__name__}: {refusal}"
+    for_another = copy.deepcopy(others)
+    for_another["metadata"]["name"] = "sparkbroker-d2-exec-2"
+    done = call("create", "-f", "-", given=for_another)
+    assert "only executors of its own driver" in done.stderr
+    for name in ("notebook", "sparkbroker-d2-exec-1"):
+        done = call("delete", "pod", name, "--wait=false")
+        assert "only executors of its own driver" in done.stderr, name
+    for words in (
+        ("get", "secrets"), ("get", "secret", "sparkbroker-d2"), ("get", "configmaps"), ("get", "serviceaccounts"),
+        ("create", "token", "sparkbroker-client-d2"), ("create", "token", "sparkbroker-driver"),
+        ("label", "pod", "sparkbroker-d2-exec-1", "sparkbroker.io/driver=d1", "--overwrite"),
+        ("exec", "notebook", "--", "true"),
+    ):  # fmt: skip
+        done = call(*words)
+        assert done.returncode != 0, words
+        assert "forbidden" in done.stderr.lower(), (words, done.stderr)
+    done = call("delete", "pod", "sparkbroker-d1-exec-1", "--wait=false")
+    assert done.returncode == 0, done.stderr
+    assert call("delete", "pods", "--all", "--wait=false").returncode != 0
+    left = set(kubectl("-n", release, "get", "pods", "-o", "name").stdout.split())
+    assert left >= {"pod/notebook", "pod/sparkbroker-d2-exec-1"}
