@@ -1,5 +1,5 @@
 """One behavioural suite over all provisioners: the fake, local with small processes, static, local with Spark, and
-kubernetes on the cluster of KUBECONFIG."""
+kubernetes on the cluster of KUBECONFIG, with pods of its own and with a holder's (mode CLIENT)."""
 
 import asyncio
 import sys
@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sparkbroker.broker.adapters.fake_provisioner import FakeProvisioner, FakeWorld
@@ -17,16 +18,19 @@ from sparkbroker.broker.adapters.local_provisioner import LocalProvisioner, Smal
 from sparkbroker.broker.adapters.static_provisioner import StaticProvisioner
 from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
+from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, HolderPod, LeaseMode, LeaseSpec
 from sparkbroker.broker.domain.pod_settings import parse_pod
+from sparkbroker.broker.domain.pod_sizing import holder_request
 from sparkbroker.broker.domain.profile import Profile, StaticEndpoint
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.sizing import charge
-from sparkbroker.broker.domain.units import DriverId
+from sparkbroker.broker.domain.units import DriverId, Principal
 from sparkbroker.broker.ports.provisioner import DriverRequest, Observation, Phase, Provisioner
+from tests.kubernetes.holder import idle
 from tests.kubernetes.space import Space, check_needs, space
 
 SPEC = LeaseSpec(profile="p", queue="q", driver=ContainerSize(cores=1, memory=1 << 30))
+PRINCIPAL = Principal("ann")
 GONE = (Phase.ABSENT, Phase.EXITED)
 pytestmark = pytest.mark.timeout(240)
 
@@ -39,16 +43,33 @@ class Setup:
         self.make = make
         self.provisioner = make()
         self.id = DriverId(f"d-{uuid.uuid4().hex[:12]}")
+        self.spec = SPEC
+
+    @property
+    def takes(self) -> Resources:
+        """What is seen of it once it is ready."""
+        return charge(self.spec, self.profile)
 
     def request(self, driver_id: DriverId | None = None) -> DriverRequest:
         return DriverRequest(
             driver_id=driver_id or self.id,
             attempt=1,
-            spec=SPEC,
+            spec=self.spec,
             profile=self.profile,
             profile_fingerprint=self.profile.fingerprint(),
-            target=charge(SPEC, self.profile),
+            target=charge(self.spec, self.profile),
+            principal=PRINCIPAL,
         )
+
+    async def connect(self, seen: Observation) -> tuple[str, str]:
+        """Its token, and its Python's version."""
+        assert seen.port_open is not None
+        assert seen.process_started is not None
+        assert seen.ready is not None
+        assert seen.process_started <= seen.port_open <= seen.ready
+        endpoint = await self.provisioner.endpoint(self.id, seen.handle, self.profile)
+        assert endpoint.endpoint.startswith("sc://")
+        return endpoint.headers["authorization"].removeprefix("Bearer "), endpoint.python_version
 
     async def observe(self) -> Observation:
         return await self.provisioner.observe(self.id, {}, self.profile)
@@ -71,6 +92,27 @@ class Setup:
     async def remove(self) -> None:
         await self.provisioner.delete(self.id, {}, force=True)
         await self.until(*GONE)
+
+
+class ClientSetup(Setup):
+    """A driver that is a holder's own pod."""
+
+    def __init__(self, profile: Profile, make: Callable[[], Provisioner], pod: HolderPod) -> None:
+        super().__init__(profile, make)
+        size = ContainerSize(cores=1, memory=512 << 20, overhead=768 << 20)
+        executors = ExecutorSpec(size=size, min_count=1, max_count=1)
+        self.spec = msgspec.structs.replace(
+            SPEC, mode=LeaseMode.CLIENT, holder_pod=pod, driver=size, executors=executors
+        )
+
+    @property
+    def takes(self) -> Resources:
+        return holder_request(self.spec, self.profile, self.profile.pod)  # Spark makes no executors here
+
+    async def connect(self, seen: Observation) -> tuple[str, str]:
+        access = await self.provisioner.client_access(self.request(), seen.handle)
+        assert access.conf["spark.kubernetes.driver.pod.name"] == seen.handle["pod"]
+        return access.token, access.python_version
 
 
 def fake(folder: Path) -> Setup:
@@ -131,6 +173,18 @@ def kubernetes(folder: Path, where: Space) -> Setup:
     return Setup(profile, make)
 
 
+async def client(folder: Path, where: Space) -> Setup:
+    """The same, in mode CLIENT."""
+    await where.give_client_rights()
+    made = kubernetes(folder, where)
+    profile = msgspec.structs.replace(made.profile, modes=(LeaseMode.CLIENT,), client_role="client")
+
+    def make() -> KubernetesProvisioner:
+        return KubernetesProvisioner(folder=folder / "pods", key=b"k" * 32, profiles=[profile], clock=SystemClock())
+
+    return ClientSetup(profile, make, await idle(where, PRINCIPAL))
+
+
 @pytest.fixture(
     params=[
         "fake",
@@ -138,6 +192,7 @@ def kubernetes(folder: Path, where: Space) -> Setup:
         "static",
         pytest.param("spark", marks=pytest.mark.spark),
         pytest.param("kubernetes", marks=pytest.mark.kubernetes),
+        pytest.param("client", marks=pytest.mark.kubernetes),
     ]
 )
 async def setup(request, need, tmp_path) -> AsyncIterator[Setup]:
@@ -145,9 +200,10 @@ async def setup(request, need, tmp_path) -> AsyncIterator[Setup]:
         if request.param == "static":
             made, close = await static(tmp_path)
             stack.push_async_callback(close)
-        elif request.param == "kubernetes":
+        elif request.param in ("kubernetes", "client"):
             check_needs(need)
-            made = kubernetes(tmp_path, await stack.enter_async_context(space()))
+            where = await stack.enter_async_context(space())
+            made = kubernetes(tmp_path, where) if request.param == "kubernetes" else await client(tmp_path, where)
         else:
             made = {"fake": fake, "small": small, "spark": spark}[request.param](tmp_path)
         await made.provisioner.start()
@@ -161,16 +217,11 @@ async def test_a_life(setup):
     assert first.phase in (Phase.STARTING, Phase.READY)
     seen = await setup.until(Phase.READY)
     assert seen.profile_fingerprint == setup.profile.fingerprint()
-    assert seen.resources == charge(SPEC, setup.profile)
-    assert seen.process_started is not None
-    assert seen.port_open is not None
+    assert seen.resources == setup.takes
     assert seen.ready is not None
-    assert seen.process_started <= seen.port_open <= seen.ready
-    endpoint = await setup.provisioner.endpoint(setup.id, seen.handle, setup.profile)
-    assert endpoint.endpoint.startswith("sc://")
-    token = endpoint.headers["authorization"].removeprefix("Bearer ")
+    token, python_version = await setup.connect(seen)
     assert token not in repr(seen)
-    assert endpoint.python_version in ("", f"{sys.version_info.major}.{sys.version_info.minor}")
+    assert python_version in ("", f"{sys.version_info.major}.{sys.version_info.minor}")
     assert [other.driver_id for other in await setup.provisioner.inventory()] == [setup.id]
     await setup.provisioner.end_session(setup.id, seen.handle, setup.profile, str(uuid.uuid4()))
     await setup.provisioner.delete(setup.id, seen.handle, force=False)
@@ -195,16 +246,7 @@ async def test_create_twice_makes_one(setup):
 async def test_another_fingerprint_is_not_adopted(setup):
     await setup.ready()
     with pytest.raises(ProvisionerFailed) as refusal:
-        await setup.provisioner.create(
-            DriverRequest(
-                driver_id=setup.id,
-                attempt=1,
-                spec=SPEC,
-                profile=setup.profile,
-                profile_fingerprint="another",
-                target=charge(SPEC, setup.profile),
-            )
-        )
+        await setup.provisioner.create(msgspec.structs.replace(setup.request(), profile_fingerprint="another"))
     assert not refusal.value.retryable
 
 

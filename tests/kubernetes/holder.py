@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import sparkbroker.client
 import sparkbroker.v1
+from sparkbroker.broker.domain.lease import HolderPod
 from tests.kubernetes.space import IMAGE, Space
 
 GIVEN: Final = "/given"
@@ -172,3 +173,24 @@ def _client() -> bytes:
             for path in sorted(folder.glob("*.py")):
                 archive.write(path, f"sparkbroker/{folder.name}/{path.name}")
     return content.getvalue()
+
+
+async def idle(space: Space, principal: str) -> HolderPod:
+    """A pod of that principal's that does nothing, once it has an address; it requests what the settings of ``space`` charge
+    a driver of ``SIZE``."""
+    name = f"idle-{uuid.uuid4().hex[:6]}"
+    container = {
+        "name": "main", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": ["sleep", "infinity"],
+        "resources": {"requests": {"cpu": "100m", "memory": MEMORY}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }  # fmt: skip
+    security = {"runAsNonRoot": True, "runAsUser": 185, "seccompProfile": {"type": "RuntimeDefault"}}
+    pod = {
+        "metadata": {"name": name, "annotations": {"sparkbroker.io/principal": principal}},
+        "spec": {"containers": [container], "securityContext": security, "terminationGracePeriodSeconds": 0},
+    }
+    made = await space.post(f"{space.path}/pods", pod)
+    async with asyncio.timeout(120):
+        while not (await space.get(f"{space.path}/pods/{name}"))["status"].get("podIP"):
+            await asyncio.sleep(0.2)
+    return HolderPod(namespace=space.name, name=name, uid=made["metadata"]["uid"])
