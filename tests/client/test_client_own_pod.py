@@ -193,7 +193,7 @@ def api_server(good: str) -> Iterator[tuple[str, list[str]]]:
 def test_spark_s_kubernetes_client_takes_a_renewed_token(need: Any) -> None:
     """Made as Spark makes it. With ``spark.kubernetes.authenticate.oauthTokenFile`` it would go on with the first one."""
     module = client_session(need)
-    from py4j.java_gateway import GatewayParameters, JavaGateway
+    from py4j.java_gateway import GatewayParameters, JavaGateway  # type: ignore[import-untyped]
     from pyspark.find_spark_home import _find_spark_home
 
     from sparkbroker.client._jvm import start_jvm

@@ -182,12 +182,16 @@ async def test_an_attachment_that_is_superseded_has_no_rights_any_more(space, ru
         name = await running.acquire(**asks(holder, space))
         await running.until(name, pb.LEASE_STATE_READY)
 
-        def connect(client):
-            return client.open(name).connection()
+        def attach(client):
+            with running.client() as later:
+                first = client.open(name).connection()
+                lease = later.open(name)
+                second = lease.connection()
+                lease.detach()  # or the end of this client would release it
+                return first, second
 
-        first = await running.ask(connect)
-        assert "token" not in repr(first)
-        second = await running.ask(connect)
+        first, second = await running.ask(attach)
+        assert first.token not in repr(first)
         assert first.token != second.token
         assert await allowed(space, second.token)
         async with asyncio.timeout(30):  # the API server remembers a token for ten seconds

@@ -63,7 +63,7 @@ MARKS = {
     "sparkbroker.io/owner": "o", "sparkbroker.io/driver": "d1", "sparkbroker.io/role": "driver",
     "sparkbroker.io/holder": "true",
 }  # fmt: skip
-MARKED = {
+MARKED: dict[str, Any] = {
     "labels": MARKS,
     "annotations": {"sparkbroker.io/principal": "ann", "sparkbroker.io/profile-fingerprint": "f"},
 }
