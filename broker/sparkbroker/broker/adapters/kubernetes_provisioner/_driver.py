@@ -22,6 +22,8 @@ EVENTS_AFTER: Final = 3.0
 BELIEVED_AFTER: Final = 15.0
 """Seconds for which a hindrance that looks hopeless may still be cured: a Secret made at the same time, for example."""
 UNREACHED_AFTER: Final = 20.0
+IDLE_LOOK: Final = 2.0
+"""Seconds after which a change is looked for that nobody has told of."""
 
 
 class KnownDriver:
@@ -84,6 +86,14 @@ class KnownDriver:
             return False
         self.trouble, self.ready = "", clock.wall()
         return True
+
+    async def until_changed(self) -> None:
+        """Its pods have changed, or some seconds have passed."""
+        try:
+            async with asyncio.timeout(IDLE_LOOK):
+                await self.changed.wait()
+        except TimeoutError:
+            pass
 
     async def ask_events(self, cluster: Cluster, pod: Pod, now: float) -> bool:
         """Learn why a pod that has a node doesn't start, at most every some seconds. Whether something new is known."""

@@ -3,9 +3,7 @@
 import asyncio
 import hashlib
 import hmac
-import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -13,7 +11,6 @@ from typing import Final
 import structlog
 
 from sparkbroker.broker.adapters import spark_connect
-from sparkbroker.broker.adapters.kubernetes_provisioner import _executor_logs, _logs
 from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api, missing_extra
 from sparkbroker.broker.adapters.kubernetes_provisioner._clients import Clients
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
@@ -22,11 +19,12 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._driver import (
     PROBE_PAUSE,
     USER_ID,
     KnownDriver,
-    has_begun,
     has_ended,
     is_running,
 )
+from sparkbroker.broker.adapters.kubernetes_provisioner._driver_logs import DriverLogs
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
+from sparkbroker.broker.adapters.kubernetes_provisioner._forcing import remove_lost
 from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manifests, render, with_owner
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
     DRIVER,
@@ -39,7 +37,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
     owned,
 )
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
-from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import abandoned, unconfirmable
+from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import abandoned
 from sparkbroker.broker.adapters.kubernetes_provisioner._tasks import Tasks
 from sparkbroker.broker.adapters.kubernetes_provisioner._verdict import Evidence, observation
 from sparkbroker.broker.adapters.kubernetes_provisioner._watch import PodWatch
@@ -65,9 +63,6 @@ SESSION_CALL_TIMEOUT: Final = 5.0
 FORCED_GRACE: Final = 1
 """Seconds. Not 0, which would remove the pod from the API server before its node has ended it (promise 5)."""
 ASK_AGAIN: Final = 20.0
-LAST_WORDS: Final = 10.0
-"""Seconds for which executors' logs are followed after their driver's has ended."""
-IDLE_LOOK: Final = 2.0
 EMBEDDED: Final = (
     "the provisioner kubernetes isn't for a broker that ends with its program: nobody would be left to remove its pods; "
     "run `sparkbroker serve`"
@@ -110,6 +105,13 @@ class KubernetesProvisioner:
         self._changed: set[DriverId] = set()
         self._wake = asyncio.Event()
         self._refusals: dict[str, str] = {}
+        self._logs = DriverLogs(
+            folder,
+            clock,
+            cluster=lambda: self._cluster,
+            pods=lambda known: self._watch(known.namespace).store.of(known.id) if known.namespace else (),
+            lives=lambda known: self._look(known.id).phase in (*_UP, Phase.READY),
+        )
 
     def __repr__(self) -> str:
         return f"<KubernetesProvisioner {list(self._watches.values())!r} [{len(self._drivers)} drivers known]>"
@@ -172,9 +174,6 @@ class KubernetesProvisioner:
                 known.changed.set()
         self._wake.set()
 
-    def _log_path(self, driver_id: DriverId) -> Path:
-        return self._folder / check_driver_id(driver_id) / "log"
-
     # -- the port
 
     def capacity(self) -> dict[str, Resources]:
@@ -235,8 +234,7 @@ class KubernetesProvisioner:
         ]
 
     async def _records(self, living: set[DriverId]) -> list[Observation]:
-        names = await asyncio.to_thread(_folders, self._folder)
-        gone = (DriverId(name) for name in names if DriverId(name) not in living)
+        gone = (driver_id for driver_id in await self._logs.kept() if driver_id not in living)
         return [Observation(driver_id=driver_id, phase=Phase.ABSENT) for driver_id in gone]
 
     async def create(self, request: DriverRequest) -> Observation:
@@ -296,8 +294,9 @@ class KubernetesProvisioner:
         await self._catch_up(known, profile)
         own = self._watch(known.namespace).store.driver_pod(driver_id) if known.namespace else None
         if own is not None and has_ended(own):
-            await self._save_log(known, own)  # its last lines tell how it ended
-        self._save_ended_executors(known)
+            await self._logs.save(known, own)  # its last lines tell how it ended
+        if ended := self._logs.ended_executors(known):
+            self._tasks.start(f"logs {ended[0].metadata.name}", self._logs.save_executors(known, ended))
         if own is not None and known.client and known.ready is None and not known.asked and not own.ended:
             await self._give_rights(known, own, profile)  # this broker doesn't know that it did
         seen = self._look(driver_id)
@@ -381,7 +380,7 @@ class KubernetesProvisioner:
         if asked_for_all and now - known.asked_at < ASK_AGAIN:
             await self._let_go(known, pods)
             return
-        await self._save_logs(known, pods)
+        await self._logs.save_all(known, pods)
         known.asked, known.forced, known.asked_at = True, known.forced or force, now
         for namespace in places:
             grace = FORCED_GRACE if force else None
@@ -407,43 +406,14 @@ class KubernetesProvisioner:
         removed: list[Pod] = []
         asked: list[Pod] = []
         for namespace in [known.namespace] if known.namespace else list(self._watches):
-            pods, _ = await self._cluster.list_pods(namespace, deletable(self._owner, driver_id))
-            lost = [pod for pod in pods if unconfirmable(pod, self._clock.wall())]
-            for pod in lost:
-                await self._cluster.remove_pod(pod)
+            selector = deletable(self._owner, driver_id)
+            lost, others = await remove_lost(self._cluster, namespace, selector, self._clock.wall())
             removed += lost
-            asked += [pod for pod in pods if pod not in lost]
+            asked += others
         if asked:
             await self.delete(driver_id, handle, force=True)
         self._note([driver_id])
         return abandoned(removed, asked)
-
-    async def _save_log(self, known: KnownDriver, own: Pod) -> None:
-        if has_begun(own) and not known.log_saved:
-            known.log_saved = True
-            known.log_tail = await _logs.save(self._cluster, own, known.token, self._log_path(known.id))
-
-    async def _save_logs(self, known: KnownDriver, pods: Iterable[Pod]) -> None:
-        """Of all that are about to be deleted, at the same time."""
-        begun = [pod for pod in pods if has_begun(pod) and pod.metadata.name not in known.logs_saved]
-        executors = [pod for pod in begun if not pod.is_driver]
-        await asyncio.gather(
-            *(self._save_log(known, pod) for pod in begun if pod.is_driver), self._save_executors(known, executors)
-        )
-
-    async def _save_executors(self, known: KnownDriver, pods: Sequence[Pod]) -> None:
-        known.logs_saved |= {pod.metadata.name for pod in pods}
-        if pods:
-            await _executor_logs.save(self._cluster, pods, known.token, self._log_path(known.id).parent)
-
-    def _save_ended_executors(self, known: KnownDriver) -> None:
-        """In the background, at once: Spark deletes their pods."""
-        store = self._watch(known.namespace).store if known.namespace else None
-        pods = store.of(known.id) if store is not None else ()
-        ended = [p for p in pods if not p.is_driver and has_ended(p) and p.metadata.name not in known.logs_saved]
-        if ended and not known.asked:
-            known.logs_saved |= {pod.metadata.name for pod in ended}
-            self._tasks.start(f"logs {ended[0].metadata.name}", self._save_executors(known, ended))
 
     async def forget(self, driver_id: DriverId) -> None:
         check_driver_id(driver_id)
@@ -452,7 +422,7 @@ class KubernetesProvisioner:
             if any(not pod.ended for pod in pods):
                 raise ProvisionerFailed(f"driver {driver_id} still has pods: it can't be forgotten", retryable=True)
             watch.store.forget(driver_id)
-        await asyncio.to_thread(shutil.rmtree, self._log_path(driver_id).parent, ignore_errors=True)
+        await self._logs.forget(driver_id)
         self._drivers.pop(driver_id, None)
 
     async def endpoint(self, driver_id: DriverId, handle: Handle, profile: Profile) -> ConnectEndpoint:
@@ -509,83 +479,9 @@ class KubernetesProvisioner:
         await self._connect()
         known = self._driver(driver_id)
         self._place(known, handle, None)
-        own = self._driver_log(known, offset, 0 if offset else tail_lines, follow=follow)
-        chunks = own if executors is None else self._merged(known, own, executors, tail_lines, follow=follow)
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
-
-    async def _driver_log(
-        self, known: KnownDriver, offset: int, tail_lines: int, *, follow: bool
-    ) -> AsyncGenerator[LogChunk, None]:
-        if known.client:
-            # Its holder's own process wrote it: it isn't ours to read. It ends when the driver does.
-            while follow and self._look(known.id).phase in (*_UP, Phase.READY):
-                known.changed.clear()
-                await self._until_changed(known)
-            return
-        pod = await self._pod_with_log(known, follow=follow)
-        async for chunk in self._log(known, pod, self._log_path(known.id), offset, tail_lines, follow=follow):
+        chunks = self._logs.read(known, offset=offset, tail_lines=tail_lines, follow=follow, executors=executors)
+        async for chunk in chunks:
             yield chunk
-
-    async def _log(
-        self, known: KnownDriver, pod: Pod | None, path: Path, offset: int, tail_lines: int, *, follow: bool
-    ) -> AsyncIterator[LogChunk]:
-        """Of a pod while it exists, and what was saved of it."""
-        source = "" if path == self._log_path(known.id) else path.name
-        if pod is not None:
-            async for data, after in _logs.live(self._cluster, pod, known.token, offset, tail_lines, follow=follow):
-                offset, tail_lines = after, 0
-                yield LogChunk(data, after, source)
-        if pod is None or follow:
-            async for data, after in _logs.read_saved(path, offset, tail_lines):
-                yield LogChunk(data, after, source)
-
-    async def _merged(
-        self,
-        known: KnownDriver,
-        own: AsyncIterator[LogChunk],
-        offsets: Mapping[str, int],
-        tail_lines: int,
-        *,
-        follow: bool,
-    ) -> AsyncGenerator[LogChunk, None]:
-        """The driver's and its executors', also of those that come later; until the driver's has ended, and theirs."""
-        folder, merge = self._log_path(known.id).parent, _executor_logs.Merge()
-        merge.add("", own)
-        over: float | None = None
-        try:
-            while True:
-                live, kept = self._executors_with_logs(known), await asyncio.to_thread(_executor_logs.saved, folder)
-                for name in (name for name in (*kept, *live) if name not in merge):
-                    path, offset = _executor_logs.path_of(folder, name), offsets.get(name, 0)
-                    tail = 0 if offset else tail_lines
-                    merge.add(name, self._log(known, live.get(name), path, offset, tail, follow=follow))
-                while (chunk := await merge.next(IDLE_LOOK)) is not None:
-                    yield chunk
-                now = self._clock.monotonic()
-                over = now if over is None and not merge.running("") else over
-                if over is not None and (not merge.busy or now - over > LAST_WORDS):
-                    return
-        finally:
-            await merge.close()
-
-    def _executors_with_logs(self, known: KnownDriver) -> dict[str, Pod]:
-        pods = self._watch(known.namespace).store.of(known.id) if known.namespace else ()
-        return {pod.metadata.name: pod for pod in pods if not pod.is_driver and has_begun(pod)}
-
-    async def _pod_with_log(self, known: KnownDriver, *, follow: bool) -> Pod | None:
-        """Its pod, once it has a log; with ``follow`` that is waited for. None: there is none any more."""
-        while known.namespace:
-            watch = self._watch(known.namespace)
-            pod = watch.store.driver_pod(known.id)
-            if pod is None or has_begun(pod):
-                return pod
-            if not follow:
-                return None
-            known.changed.clear()
-            await self._until_changed(known)
-        return None
 
     async def wait_for_change(self) -> set[DriverId]:
         while not self._changed:
@@ -620,21 +516,10 @@ class KubernetesProvisioner:
                 continue
             if pod.spec.node_name and await known.ask_events(self._cluster, pod, now):
                 self._note([known.id])
-            await self._until_changed(known)
-
-    async def _until_changed(self, known: KnownDriver) -> None:
-        try:
-            async with asyncio.timeout(IDLE_LOOK):
-                await known.changed.wait()
-        except TimeoutError:
-            pass
+            await known.until_changed()
 
     async def close(self) -> None:
         """Drivers go on running."""
         await self._tasks.close()
         if self._given is not None:
             await self._given.close()
-
-
-def _folders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
