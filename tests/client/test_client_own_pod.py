@@ -17,6 +17,7 @@ import pytest
 
 from sparkbroker.client import ClientConnection, InvalidRequest, SessionConflict, SessionFailed
 from sparkbroker.client._ask import acquire_request
+from sparkbroker.client._clock import utc
 from sparkbroker.client._lease_sessions import LeaseSessions, renewal_pause
 from sparkbroker.client._own_pod import own_pod
 from sparkbroker.client._session import open_session
@@ -94,6 +95,7 @@ class Session:
     def renew(self, newer: Any) -> None:
         self.tokens.append(newer.token)
         if len(self.tokens) == 3:
+            self.expires = (utc() + timedelta(hours=1)).replace(tzinfo=None)
             self.enough.set()
 
     def close(self) -> None:
@@ -116,8 +118,10 @@ async def test_a_session_gets_credentials_until_it_is_closed(monkeypatch: pytest
     sessions, session = LeaseSessions(tasks, lambda error: None, ask), Session()
     sessions.adopt(session)
     assert await asyncio.to_thread(session.enough.wait, 20)
-    assert session.tokens[:3] == ["t0", "t2", "t3"]
+    assert session.tokens == ["t0", "t2", "t3"]
+    assert repr(tasks) == "<Tasks [1 running]>"
     await sessions.close()
+    await asyncio.sleep(0)
     assert repr(tasks) == "<Tasks [0 running]>"
 
 

@@ -110,6 +110,14 @@ def test_a_mark_is_for_the_very_pod_that_was_looked_at_and_comes_off_whole():
     assert off["annotations"] == dict.fromkeys(patch["annotations"])
 
 
+def test_a_holder_s_pod_has_none_of_the_profile_s_sidecars_to_pay_for():
+    sidecar = {"name": "proxy", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}
+    alone, beside = request(), request(sidecars=[sidecar])
+    assert beside.target == alone.target + Resources.of(cores=1, memory=GIB) * 2  # its executors'
+    named = request(driver_cpu_request="250m")
+    assert alone.target.quantities["cpu"] - named.target.quantities["cpu"] == 750
+
+
 def test_the_account_is_the_lease_s_alone_and_goes_with_the_pod():
     account = _holder.account(pod(), ID, "o")
     binding = _holder.binding(pod(), ID, "o", "some-role")
