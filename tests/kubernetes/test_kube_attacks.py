@@ -8,6 +8,7 @@ import base64
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,15 @@ async def policy(space, need):
         "executor": {"serviceAccount": {"name": "executor"}},
         "admissionPolicy": {"maxCpu": "2", "maxMemory": "4Gi"},
     }
-    command = [helm, "template", "r", str(CHART), "--show-only=templates/spark/admission-policy.yaml", "--values", "-"]
+    command = [
+        str(helm),
+        "template",
+        "r",
+        str(CHART),
+        "--show-only=templates/spark/admission-policy.yaml",
+        "--values",
+        "-",
+    ]
 
     def render():
         given = yaml.safe_dump(values)
@@ -209,8 +218,10 @@ def on_an_executor(spark):
 
 def from_a_driver(spark, victim):
     """What a UDF and what SQL got, in the driver's own pod."""
+    from pyspark import cloudpickle
     from pyspark.sql.functions import lit, udf
 
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the driver has no tests
     answers = json.loads(spark.range(1).select(udf(attack, "string")(lit(victim)).alias("said")).first().said)
     # SQL reads files and calls Java, of its own driver's pod: what it finds there is its own.
     own = spark.sql("SELECT * FROM text.`file:///var/run/secrets/kubernetes.io/serviceaccount/namespace`").first()

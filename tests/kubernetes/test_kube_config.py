@@ -67,6 +67,8 @@ def test_a_profile_with_pods(load):
         ('pool = "cluster"', 'pool = "cluster"\nmaster = "local"', 'master is set and provisioner is "kubernetes"'),
         ('image = ["registry/*"]', 'imag = ["*"]', "profiles.pods.pod_bounds.imag: can't be bounded; known are"),
         ("[profiles.default]", '[profiles.default]\npod = {image = "x"}', "profiles.default: pod is set and"),
+        ("[profiles.default]", '[profiles.default]\nmodes = ["CLIENT"]', "profiles.default: modes has CLIENT and"),
+        ('pool = "cluster"', 'pool = "cluster"\nclient_role = "A B"', "profiles.pods.client_role"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_names_its_field(load, old, new, sentence):

@@ -14,6 +14,7 @@ from sparkbroker.broker.domain.lease import (
     Attachment,
     ContainerSize,
     ExecutorSpec,
+    HolderPod,
     Lease,
     LeaseMode,
     LeaseReason,
@@ -48,11 +49,12 @@ scalars = (
 )
 json = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3))
 executors = st.builds(ExecutorSpec, size=containers, min_count=counts, max_count=counts)
+holders = st.just(HolderPod(namespace="spark", name="notebook", uid="u-1"))
 specs = st.builds(
     LeaseSpec,
     profile=text, queue=text, mode=st.sampled_from(LeaseMode), sharing=st.sampled_from(LeaseSharing),
     driver=containers, executors=maybe(executors), conf=maps, packages=texts, jars=texts,
-    pod=st.dictionaries(text, json, max_size=3), priority=st.integers(-1000, 1000), labels=maps, wait_ttl=seconds, unattended_ttl=seconds, ttl=seconds,
+    pod=st.dictionaries(text, json, max_size=3), holder_pod=maybe(holders), priority=st.integers(-1000, 1000), labels=maps, wait_ttl=seconds, unattended_ttl=seconds, ttl=seconds,
     acquire_timeout=maybe(seconds), max_duration=maybe(seconds), keep_when_holder_lost=st.booleans(),
 )  # fmt: skip
 attachments = st.builds(
@@ -112,6 +114,7 @@ def test_a_spec_asked_for_again_is_the_same_request(spec):
     assert msgspec.structs.replace(asked, **unset) == SpecRequest(
         profile=spec.profile, queue=spec.queue, mode=spec.mode, sharing=spec.sharing, driver=size(spec.driver),
         executors=executors_asked, conf=spec.conf, packages=spec.packages, jars=spec.jars, pod=spec.pod,
+        holder_pod=spec.holder_pod,
         priority=spec.priority, labels=spec.labels, keep_when_holder_lost=spec.keep_when_holder_lost,
     )  # fmt: skip
 
