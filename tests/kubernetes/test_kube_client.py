@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import getpass
 
 import pytest
 
 from sparkbroker.client import InvalidRequest, SparkbrokerError
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.kubernetes.broker import broker
-from tests.kubernetes.holder import SIZE, Holder, door
+from tests.kubernetes.holder import SIZE, Holder, door, idle
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 MODES = '["CONNECT", "LOCAL", "CLIENT"]'
@@ -223,3 +224,46 @@ async def allowed(space, token):
             return error.code not in (401, 403)
 
     return await asyncio.to_thread(call)
+
+
+async def test_a_broker_without_the_rights_for_it(space, tmp_path):
+    """It says which one is missing, and other modes work."""
+    pod = await idle(space, getpass.getuser())
+    async with broker(tmp_path, space, modes=MODES) as running:
+        profiles = await running.ask(lambda client: client.profiles())
+        assert "may not list serviceaccounts in namespace" in profiles[0].unusable_message
+        given = {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
+        lease = await running.until_ended(await running.acquire(mode="CLIENT", executors=1, holder_pod=given, **SIZE))
+        assert (lease.state, lease.reason) == (pb.LEASE_STATE_FAILED, pb.LEASE_REASON_MISCONFIGURED), lease
+        assert "may not patch pods in namespace" in lease.message
+        await running.until_free(space, but=[f"pods/{pod.name}"])
+        name = await running.acquire(executors=0)
+        await running.until(name, pb.LEASE_STATE_READY)
+        await running.release(name)
+        await running.until_ended(name)
+
+
+@pytest.mark.promise(6)
+async def test_an_account_without_a_driver_is_found_and_removed(space, tmp_path, entry):
+    """By its label, though no pod and no record leads to it; another broker's stays."""
+    pod = await idle(space, entry.principal)
+    given = {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
+    async with broker(tmp_path, space, modes=MODES, server=entry.server) as running:
+        name = await running.acquire(mode="CLIENT", executors=1, holder_pod=given, **SIZE)
+        await running.until(name, pb.LEASE_STATE_READY)
+        owner = (await space.get(f"{space.path}/pods/{pod.name}"))["metadata"]["labels"]["sparkbroker.io/owner"]
+        await running.release(name)
+        await running.until_ended(name)
+        for driver, whose in (("dmine", owner), ("dother", "another")):
+            labels = {"sparkbroker.io/owner": whose, "sparkbroker.io/driver": driver}
+            labels["app.kubernetes.io/managed-by"] = "sparkbroker"
+            account = {"metadata": {"name": f"sparkbroker-client-{driver}", "labels": labels}}
+            await space.post(f"{space.path}/serviceaccounts", account)
+        await asyncio.to_thread(running.kill)
+        running.start()
+        await running.serving()
+        kept = [f"pods/{pod.name}", "serviceaccounts/sparkbroker-client-dother"]
+        async with asyncio.timeout(120):
+            while await space.left() != kept:
+                await asyncio.sleep(0.3)
+        assert not await running.used()

@@ -9,7 +9,7 @@ import msgspec
 from sparkbroker.broker.adapters.kubernetes_provisioner import _holder
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
-from sparkbroker.broker.adapters.kubernetes_provisioner._names import account_name, deletable, of_driver
+from sparkbroker.broker.adapters.kubernetes_provisioner._names import DRIVER, account_name, deletable, of_driver, owned
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.units import DriverId
@@ -62,6 +62,16 @@ class Clients:
         name = account_name(driver_id)
         await self._cluster.delete_binding(namespace, name)
         await self._cluster.delete_account(namespace, name)
+
+    async def drivers(self, namespace: str) -> set[DriverId]:
+        """Those of which there is an account, or a binding."""
+        selector, found = owned(self._owner), set[DriverId]()
+        for listed in (self._cluster.list_accounts, self._cluster.list_bindings):
+            for metadata in await listed(namespace, selector):
+                driver_id = DriverId(metadata.labels.get(DRIVER, ""))
+                if driver_id and metadata.name == account_name(driver_id):
+                    found.add(driver_id)
+        return found
 
     async def let_go(self, namespace: str, driver_id: DriverId) -> bool:
         """Take the marks off the holder's pod if it is all that is left. Whether that is so."""

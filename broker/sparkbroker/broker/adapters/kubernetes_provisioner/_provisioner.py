@@ -29,7 +29,6 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manife
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
     DRIVER,
     OWNER,
-    account_name,
     check_driver_id,
     deletable,
     object_name,
@@ -223,11 +222,16 @@ class KubernetesProvisioner:
         for namespace in dict.fromkeys(n for p in offers for n in p.namespaces):
             if namespace in self._refusals:
                 continue
-            for listed in (self._cluster.list_accounts, self._cluster.list_bindings):
-                for found in await listed(namespace, owned(self._owner)):
-                    driver_id = DriverId(found.labels.get(DRIVER, ""))
-                    if driver_id and driver_id not in living and found.name == account_name(driver_id):
-                        left[driver_id] = {"namespace": namespace, "holder": 1}
+            try:
+                found = await self._clients.drivers(namespace)
+            except ApiFailed as error:
+                if not error.misconfigured:
+                    raise
+                # As with pods: it keeps nobody else from working.
+                self._refusals[namespace] = error.message
+                log.warning("kubernetes.namespace_refused", namespace=namespace, message=error.message)
+                continue
+            left |= {driver_id: {"namespace": namespace, "holder": 1} for driver_id in found - living}
         return [
             Observation(driver_id=driver_id, phase=Phase.STOPPING, handle=handle, message="only its account is left")
             for driver_id, handle in left.items()
@@ -267,8 +271,8 @@ class KubernetesProvisioner:
         return seen
 
     async def _claim(self, known: KnownDriver, request: DriverRequest) -> Observation:
-        known.client = True
         pod = await self._clients.claim(request)
+        known.client = True
         known.namespace = pod.metadata.namespace
         self._watch(known.namespace).store.put(pod)
         await self._give_rights(known, pod, request.profile)
