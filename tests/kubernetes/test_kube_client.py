@@ -230,13 +230,13 @@ async def test_a_broker_without_the_rights_for_it(space, tmp_path):
     """It says which one is missing, and other modes work."""
     pod = await idle(space, getpass.getuser())
     async with broker(tmp_path, space, modes=MODES) as running:
-        profiles = await running.ask(lambda client: client.profiles())
-        assert "may not list serviceaccounts in namespace" in profiles[0].unusable_message
         given = {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
         lease = await running.until_ended(await running.acquire(mode="CLIENT", executors=1, holder_pod=given, **SIZE))
         assert (lease.state, lease.reason) == (pb.LEASE_STATE_FAILED, pb.LEASE_REASON_MISCONFIGURED), lease
         assert "may not patch pods in namespace" in lease.message
         await running.until_free(space, but=[f"pods/{pod.name}"])
+        profiles = await running.ask(lambda client: client.profiles())
+        assert "may not list serviceaccounts in namespace" in profiles[0].unusable_message
         name = await running.acquire(executors=0)
         await running.until(name, pb.LEASE_STATE_READY)
         await running.release(name)

@@ -11,9 +11,9 @@ from tests.kubernetes.broker import KubeBroker
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(180)]
 
 
-async def doctor(space, folder, account="broker", **pod):
+async def doctor(space, folder, account="broker", modes='["CONNECT"]', **pod):
     """{what: [what was found]} of the cluster."""
-    made = KubeBroker(folder, space.settings(**pod))
+    made = KubeBroker(folder, space.settings(**pod), modes=modes)
     await space.kubeconfig(account, folder / "kubeconfig")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "sparkbroker.broker", "doctor", "--config", str(folder / "broker.toml"), "-o", "json",
@@ -30,6 +30,23 @@ async def doctor(space, folder, account="broker", **pod):
 
 async def test_a_profile_that_a_cluster_accepts(space, tmp_path):
     assert await doctor(space, tmp_path) == {"ok": ["the rights are there; a dry run of its pods is accepted"]}
+
+
+async def test_the_rights_that_client_mode_needs(space, tmp_path):
+    found = await doctor(space, tmp_path, modes='["CONNECT", "CLIENT"]')
+    assert [text.partition(":")[0] for text in found["missing"]] == [
+        "may not patch pods",
+        "may not create serviceaccounts",
+        "may not list serviceaccounts",
+        "may not delete serviceaccounts",
+        "may not create serviceaccounts/token",
+        "may not create rolebindings.rbac.authorization.k8s.io",
+        "may not list rolebindings.rbac.authorization.k8s.io",
+        "may not delete rolebindings.rbac.authorization.k8s.io",
+        "may not bind roles.rbac.authorization.k8s.io",
+    ]
+    await space.give_client_rights()
+    assert set(await doctor(space, tmp_path, modes='["CONNECT", "CLIENT"]')) == {"ok"}
 
 
 async def test_rights_and_fields_that_are_refused_are_named(space, tmp_path):
