@@ -11,12 +11,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
 
 NEEDS_ARE_ERRORS = "CI"
 """The environment variable under which a missing need fails a test instead of skipping it."""
 GRACE = 5.0
 """Seconds that a process which was told to end gets after the last test."""
+
+
+# How long an example takes to be made is the machine's affair: no test asserts times.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
