@@ -54,7 +54,7 @@ def test_each_names_the_argument_and_the_fix(small_broker, run_dag, monkeypatch)
         "pod['image']: is not allowed by profile `default`; allowed are: none",
         "mode: 'CLIENT', the worker's own pod as the driver, is not yet the operators' to ask for; give 'LOCAL'",
         "driver_log_level: 'LOUD' is no level; give one of ALL",
-        "connection 'WRONG': unknown extra 'tls'; known are ca_certificate",
+        "connection 'WRONG': unknown extra 'tls'; known are allow_plaintext, ca_certificate",
         "py_files: there is no 'nowhere.py' beside the DAG",
         "connection 'NOWHERE': Unreachable: the broker at grpc://127.0.0.1:1 doesn't answer",
         "'nope' is undefined",

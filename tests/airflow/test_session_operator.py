@@ -76,6 +76,35 @@ def test_a_function_without_spark_is_an_error_at_parse(airflow_home):
         SparkSessionOperator(task_id="t", python_callable=compute)
 
 
+def test_so_it_is_for_mapped_tasks(airflow_home):
+    from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
+
+    def compute(x):
+        return x
+
+    with pytest.raises(TypeError, match="compute: the function has no argument `spark`"):
+        SparkSessionOperator.partial(task_id="t", python_callable=compute)
+
+
+def test_what_is_missing_on_the_worker_is_told_before_a_lease_is_asked_for(small_broker, run_dag):
+    before = {lease.name for lease in small_broker.leases()}
+    run = run_dag(f"""
+        {IMPORTS}
+        from sparkbroker.airflow_provider.operators.script import SparkScriptOperator
+        def compute(spark):
+            pass
+        with DAG("missing", schedule=None) as dag:
+            Session(task_id="archives", python_callable=compute, archives=["nowhere.zip"])
+            SparkScriptOperator(task_id="script", script="nowhere.py")
+            SparkScriptOperator(task_id="python", script={__file__!r}, python="/nowhere/python")
+    """)  # fmt: skip
+    assert set(run.states.values()) == {"failed"}
+    for said in ("archives: there is no 'nowhere.zip'", "script: there is no 'nowhere.py'",
+                 "python: there is no '/nowhere/python' that can be run; give a Python"):  # fmt: skip
+        assert said in run.log
+    assert {lease.name for lease in small_broker.leases()} == before
+
+
 def test_an_argument_called_spark_is_an_error_at_parse(airflow_home):
     from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
 

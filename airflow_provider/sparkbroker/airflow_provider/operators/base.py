@@ -55,6 +55,10 @@ class SparkLeaseOperator(AskingOperator):
         """Compute, blocking; the lease is READY and attached. The result is the task's."""
         raise NotImplementedError(f"{type(self).__name__} has no run_with_lease")
 
+    def check_files(self, folder: str) -> None:
+        """Raise InvalidArgument for what is missing on this machine: before a driver is asked for, where a worker asks."""
+        artifacts.find(self.lease_options(), folder)
+
     # The task.
 
     def execute(self, context: Any) -> Any:
@@ -63,6 +67,7 @@ class SparkLeaseOperator(AskingOperator):
             self._warn_of_idle_arguments()
             return self._hold_named(context, self.lease)
         try:
+            self.check_files(artifacts.dag_folder(context))
             ask = self.lease_ask(context)
         except request.InvalidArgument as error:
             raise failures.as_airflow(error, self.conn_id) from error

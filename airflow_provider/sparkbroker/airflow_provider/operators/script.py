@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -78,6 +79,13 @@ class SparkScriptOperator(SparkLeaseOperator):
         self.env = env
         self.cwd = cwd
         self.python = python
+
+    def check_files(self, folder: str) -> None:
+        """See SparkLeaseOperator."""
+        super().check_files(folder)
+        artifacts.resolve([self.script], "script", folder)
+        if self.python is not None and shutil.which(self.python) is None:
+            raise request.InvalidArgument("python", f"there is no {self.python!r} that can be run", "give a Python")
 
     def run_with_lease(self, context: Any, lease: "Lease") -> None:
         """Run the program; raise ScriptFailed if its exit status isn't 0."""

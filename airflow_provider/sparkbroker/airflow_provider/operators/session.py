@@ -47,6 +47,12 @@ class SparkSessionOperator(SparkLeaseOperator):
         if templates_exts:
             self.template_ext = templates_exts
 
+    @classmethod
+    def partial(cls, *, python_callable: Callable[..., Any], **kwargs: Any) -> Any:
+        """See BaseOperator. What is mapped isn't constructed at parse: the function is looked at here."""
+        injection.wanted(python_callable)
+        return super().partial(python_callable=python_callable, **kwargs)
+
     def run_with_lease(self, context: Any, lease: "Lease") -> Any:
         """Call the function, with a session if it wants one."""
         function = injection.without_injected(self.python_callable)
