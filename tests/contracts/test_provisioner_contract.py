@@ -26,6 +26,7 @@ from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.sizing import charge
 from sparkbroker.broker.domain.units import DriverId, Principal
 from sparkbroker.broker.ports.provisioner import DriverRequest, Observation, Phase, Provisioner
+from tests import java
 from tests.kubernetes.holder import idle
 from tests.kubernetes.space import Space, check_needs, space
 
@@ -132,7 +133,7 @@ def local(folder: Path, launcher: Callable[[], SmallLauncher | SparkLauncher]) -
             launcher=launcher(),
         )
 
-    return Setup(Profile(name="p", defaults=SPEC), make)
+    return Setup(Profile(name="p", defaults=SPEC, conf=java.CONF), make)
 
 
 def small(folder: Path) -> Setup:

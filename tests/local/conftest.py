@@ -17,6 +17,7 @@ from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.sizing import charge
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest, Observation, Phase
+from tests import java
 
 GONE = (Phase.ABSENT, Phase.EXITED)
 
@@ -58,7 +59,7 @@ class Machine:
 
     def request(self, driver_id: str, spec: LeaseSpec | None = None, **profile: Any) -> DriverRequest:
         spec = spec or size()
-        made = Profile(name="p", defaults=size(), **profile)
+        made = Profile(name="p", defaults=size(), **({"conf": java.CONF} | profile))
         self.ids[DriverId(driver_id)] = made
         return DriverRequest(
             driver_id=DriverId(driver_id),

@@ -84,7 +84,7 @@ def test_jars_stand_after_sparks_and_go_to_executors(machine, small):
 def test_a_profiles_java_options_and_structured_logging_win_over_our_logging(machine, small):
     def arguments(**conf: str) -> list[str]:
         spec = msgspec.structs.replace(small(), conf={f"spark.{key}": value for key, value in conf.items()})
-        return list(jvm_arguments(machine.request("d1", spec), TOOLS, Path("/x"), (), ()))
+        return list(jvm_arguments(machine.request("d1", spec, conf={}), TOOLS, Path("/x"), (), ()))
 
     (ours,) = [each for each in arguments() if each.startswith("-Dlog4j2.")]
     assert Path(ours.rpartition(",file://")[2]).is_file()

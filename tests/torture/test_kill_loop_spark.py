@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests import java
+
 ROUNDS = 10
 WAIT = 90.0
 CONFIG = """
@@ -29,6 +31,7 @@ memory = "4g"
 [queues.default]
 [profiles.default]
 start_timeout = "90s"
+{java}
 [profiles.default.driver]
 cores = 1
 memory = "512m"
@@ -83,7 +86,7 @@ class Broker:
         self.socket = self.state / "run" / "broker.sock"
         self.log = folder / "broker.log"
         self.config = folder / "broker.toml"
-        self.config.write_text(CONFIG.format(state=self.state))
+        self.config.write_text(CONFIG.format(state=self.state, java=java.TOML))
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder)}
         self.process: Any = None
 

@@ -59,7 +59,8 @@ class ArchiveFiles(msgspec.Struct, frozen=True, kw_only=True):
         if self.aot:
             return (f"-XX:AOTCacheOutput={path}",)
         base = (f"-XX:SharedArchiveFile={self.base}",) if self.base is not None else ()
-        return (*base, f"-XX:ArchiveClassesAtExit={path}")
+        # Only classes are kept, and the optimising compiler would take half of the CPU. An AOT cache keeps profiles, too.
+        return (*base, f"-XX:ArchiveClassesAtExit={path}", "-XX:TieredStopAtLevel=1")
 
 
 def archive_files(cache: Path, tools: Toolchain) -> ArchiveFiles:
