@@ -94,8 +94,8 @@ test-in-airflow2: .venv/.installed .venv-airflow2/.installed
 
 .PHONY: airflow-ends
 airflow-ends: .venv/.installed .venv-airflow3/.installed .venv-airflow2/.installed ## Measure docs/reference/airflow-ends.md anew
-	SPARKBROKER_WRITE_ENDS=1 .venv-airflow3/bin/python -m pytest tests/airflow/test_ends.py $(PYTEST_ARGS)
-	SPARKBROKER_WRITE_ENDS=1 .venv-airflow2/bin/python -m pytest tests/airflow/test_ends.py $(PYTEST_ARGS)
+	WRITE_AIRFLOW_ENDS=1 .venv-airflow3/bin/python -m pytest tests/airflow/test_ends.py $(PYTEST_ARGS)
+	WRITE_AIRFLOW_ENDS=1 .venv-airflow2/bin/python -m pytest tests/airflow/test_ends.py $(PYTEST_ARGS)
 
 .PHONY: cluster
 cluster: ## A Kubernetes cluster of three nodes on this machine, with the broker on it (root, Go, minutes the first time)

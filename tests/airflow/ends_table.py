@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Final
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "airflow-ends.md"
-WRITE: Final = "SPARKBROKER_WRITE_ENDS"
+WRITE: Final = "WRITE_AIRFLOW_ENDS"
 """The environment variable under which a run of test_ends.py writes the page (``make airflow-ends``)."""
 HEAD: Final = """\
 # How tasks end
 
 Measured by `tests/airflow/test_ends.py` against the real scheduler, LocalExecutor and triggerer, a broker with the local
 provisioner, and a Spark job that writes the time again and again, so that its last beat shows when it stopped. Written by
-`make airflow-ends`; the machine is named below each table. Seconds count from the end's cause: the click, the signal, the
+`make airflow-ends`; the ends of a single task went on four at a time, the others alone; the machine is named below each table. Seconds count from the end's cause: the click, the signal, the
 timeout, the function's return. *Job stopped* is the job's last beat; *lease free* is when the broker had confirmed that the
 driver is gone and counted its capacity as free. Nothing was left behind in any row: no lease, no charge, no process.
 

@@ -1,8 +1,8 @@
 """However a task ends: its job is cancelled, its lease is given back, nothing is left, no other task's lease is touched.
 
 Against the real scheduler, LocalExecutor and triggerer, and real Spark. Each end is measured, for docs/reference/airflow-ends.md;
-nothing is asserted of times but bounds that are far off. Ends of a single task go on beside each other, where the page isn't
-to be written; ends in which a service is restarted come after them, one at a time.
+nothing is asserted of times but bounds that are far off. Ends of a single task go on beside each other; ends in which a
+service is restarted come after them, one at a time.
 """
 
 import os
@@ -18,12 +18,12 @@ import psutil
 import pytest
 
 from tests.airflow.brokers import TTL, state_of
-from tests.airflow.ends_table import WRITE, EndsTable, Row
+from tests.airflow.ends_table import EndsTable, Row
 from tests.airflow.processes import until
 from tests.airflow.services import WAIT, Place
 
 pytestmark = [pytest.mark.services, pytest.mark.spark, pytest.mark.timeout(900)]
-AT_ONCE = 1 if os.environ.get(WRITE) else 4
+AT_ONCE = 4
 SLOTS = 6
 START = 300.0
 """Seconds for the way from a click to a running job: scheduler, driver, worker."""
