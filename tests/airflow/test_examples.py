@@ -1,5 +1,7 @@
 """Every example runs, with real Spark, and computes what it says: the shared lease, the program, the notebook."""
 
+import re
+
 import pytest
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(400)]
@@ -9,7 +11,8 @@ def test_a_shared_lease(run_example, spark_broker):
     run = run_example("shared_lease")
     assert (run.xcom("count"), run.xcom("mean")) == (100, 49.5)
     name = run.xcom("acquire_spark_lease")
-    assert run.log.count(f"Attached to {name} as generation") == 3
+    # A process' first run has each line more than once: by Airflow's handler, and by Alembic's.
+    assert set(re.findall(f"Attached to {name} as generation ([0-9]+)", run.log)) == {"1", "2", "3"}
     assert f"{name} is given back" in run.log
 
 
