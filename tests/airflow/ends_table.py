@@ -14,9 +14,10 @@ HEAD: Final = """\
 
 Measured by `tests/airflow/test_ends.py` against the real scheduler, LocalExecutor and triggerer, a broker with the local
 provisioner, and a Spark job that writes the time again and again, so that its last beat shows when it stopped. Written by
-`make airflow-ends`; the ends of a single task went on four at a time, the others alone; the machine is named below each table. Seconds count from the end's cause: the click, the signal, the
-timeout, the function's return. *Job stopped* is the job's last beat; *lease free* is when the broker had confirmed that the
-driver is gone and counted its capacity as free. Nothing was left behind in any row: no lease, no charge, no process.
+`make airflow-ends`; the ends of a single task went on four at a time, the others alone; the machine is named below each
+table. Seconds count from the end's cause: the click, the signal, the timeout, the function's return. *Job stopped* is the
+job's last beat; *lease free* is when the broker had confirmed that the driver is gone and counted its capacity as free.
+Nothing was left behind in any row: no lease, no charge, no process.
 
 The broker's `ttl` was {ttl} s (its default is 30 s): an end that gives the task no time, such as SIGKILL, is found by it.
 """

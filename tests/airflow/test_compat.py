@@ -97,6 +97,12 @@ def test_executors_without_a_bound_get_one_and_it_is_told(given, count):
     ask(found.arguments)
 
 
+@pytest.mark.parametrize("name", ["instances", "dynamic_allocation_min_executors"])
+def test_a_number_of_executors_that_is_none_is_named(name):
+    with pytest.raises(ValueError, match=f"SparkExecutorConf.{name}: invalid literal"):
+        mapped(executors=SparkExecutorConf(dynamic_allocation_enabled=True, cores=1, memory="1g", **{name: "some"}))
+
+
 def test_a_factor_of_the_overhead_in_the_conf_is_the_arguments():
     driver, executors = SparkDriverConf(memory="8g"), SparkExecutorConf(instances=1, memory="8g")
     factors = {f"spark.{of}.memoryOverheadFactor": 0.5 for of in ("driver", "executor")}

@@ -95,6 +95,7 @@ def test_options_are_the_tasks_own():
         ("acquire_timeout", "soon", "acquire_timeout: 'soon' is no duration; give seconds or a timedelta"),
         ("max_duration", -1, "max_duration: -1 is out of range"),
         ("unattended_ttl", "nan", "unattended_ttl: 'nan' is out of range"),
+        ("priority", "high", "priority: 'high' is no priority; give a whole number: among the waiting, a greater one"),
         ("coers", 1, "coers: there is no such argument; known are profile,"),
     ],
 )

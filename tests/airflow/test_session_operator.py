@@ -84,6 +84,21 @@ def test_so_it_is_for_mapped_tasks(airflow_home):
 
     with pytest.raises(TypeError, match="compute: the function has no argument `spark`"):
         SparkSessionOperator.partial(task_id="t", python_callable=compute)
+    with pytest.raises(TypeError, match="`spark` is given by the task itself"):
+        SparkSessionOperator.partial(task_id="t", python_callable=lambda spark, x: x, op_kwargs={"spark": 1})
+
+
+def test_functions_can_be_mapped_over(small_broker, run_dag):
+    run = run_dag(f"""
+        {IMPORTS}
+        def one(lease):
+            return 1
+        def two(lease):
+            return 2
+        with DAG("functions", schedule=None) as dag:
+            Session.partial(task_id="each").expand(python_callable=[one, two])
+    """)  # fmt: skip
+    assert [run.xcom("each", map_index=place) for place in (0, 1)] == [1, 2]
 
 
 def test_what_is_missing_on_the_worker_is_told_before_a_lease_is_asked_for(small_broker, run_dag):

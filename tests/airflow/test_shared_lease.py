@@ -60,3 +60,10 @@ def test_a_lease_that_could_not_be_acquired_is_none_to_release(small_broker, run
     assert run.states["release_spark_lease"] in ("upstream_failed", "skipped")
     assert (run.states["gone"], run.states["wrong"]) == ("success", "failed")
     assert "lease: 'nonsense' is no lease's name; give one such as 'leases/abc'" in run.log
+
+
+def test_acquiring_on_a_lease_that_is_there_is_an_error_at_parse():
+    from sparkbroker.airflow_provider.operators.lease import AcquireLeaseOperator
+
+    with pytest.raises(ValueError, match="lease: this task acquires a lease; it can't attach to one"):
+        AcquireLeaseOperator(task_id="acquire", lease="leases/abc")

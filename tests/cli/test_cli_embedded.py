@@ -163,3 +163,29 @@ def test_a_signal_reaches_a_command_that_has_just_begun(shell, tmp_path):
         command, env=shell.env, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False
     )
     assert result.returncode == 9, result.stderr
+
+
+ENDED_AT_THE_GATE = """
+import asyncio, os, sys
+from sparkbroker.broker.cli import child
+
+def ended(command):
+    os.kill(command.pid, int(sys.argv[1]))
+    os.waitid(os.P_PID, command.pid, os.WEXITED | os.WNOWAIT)
+
+async def main():
+    command = await child.start(["touch", "begun"], dict(os.environ), ended)
+    print(await command.wait())
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_command_that_ends_before_it_begins_has_its_signals_status(shell, tmp_path, number):
+    command = [sys.executable, "-P", "-c", ENDED_AT_THE_GATE, str(int(number))]
+    result = subprocess.run(
+        command, env=shell.env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.stdout == f"{128 + number}\n", result.stderr
+    assert not (tmp_path / "begun").exists()

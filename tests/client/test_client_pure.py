@@ -111,7 +111,7 @@ def test_a_token_is_never_sent_in_the_clear_to_another_machine() -> None:
     with pytest.raises(client.BadAddress, match="unencrypted") as caught:
         address("grpc://broker.example:1", token="s3cret")
     assert "s3cret" not in str(caught.value)
-    assert address("grpc://broker.example:1", token="s3cret", plaintext_token=True).token == "s3cret"
+    assert address("grpc://broker.example:1", token="s3cret", allow_plaintext=True).token == "s3cret"
     assert address("grpc://127.0.0.1:1", token="s3cret").token == "s3cret"
 
 

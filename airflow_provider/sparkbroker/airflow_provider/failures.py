@@ -99,7 +99,8 @@ def diagnosis(error: BaseException) -> str:
 def payload(error: BaseException, *, conn_id: str, lease: str = "") -> dict[str, Any]:
     """An error as a trigger's event, which ``from_payload`` reads in the worker."""
     text = diagnosis(error)
-    if isinstance(error, BrokerUnreachable | NotAuthenticated | BrokerFault):
+    of_connection = isinstance(error, BadAddress | BrokerUnreachable | NotAuthenticated | BrokerFault)
+    if of_connection and f"connection {conn_id!r}" not in text:
         text = f"connection {conn_id!r}: {text}"
     return {
         "error": text,

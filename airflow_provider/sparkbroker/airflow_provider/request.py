@@ -171,7 +171,11 @@ def _whole(value: object, name: str, lowest: int = 1) -> int | None:
 
 
 def _priority(value: object, name: str) -> int | None:
-    return _whole(value, name, lowest=-_MOST)
+    try:
+        return _whole(value, name, lowest=-_MOST)
+    except InvalidArgument as error:
+        expected = "give a whole number: among the waiting, a greater one comes first"
+        raise InvalidArgument(name, f"{_shown(value)} is no priority", expected) from error
 
 
 def _executors(value: object, name: str) -> int | list[int] | None:

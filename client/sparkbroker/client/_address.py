@@ -49,14 +49,14 @@ def resolve_address(
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     ca_file: str | os.PathLike[str] | None = None,
-    plaintext_token: bool = False,
+    allow_plaintext: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> Address:
     """Find the broker's address; raise BadAddress, which names the source of what is wrong.
 
     Environment: SPARKBROKER_URL, SPARKBROKER_TOKEN, SPARKBROKER_TOKEN_FILE, SPARKBROKER_CA_FILE. File:
     ``$XDG_CONFIG_HOME/sparkbroker/client.toml`` with the keys url, token, token_file, ca_file. Default: the socket
-    ``$XDG_STATE_HOME/sparkbroker/run/broker.sock``. ``plaintext_token`` allows to send a token unencrypted to
+    ``$XDG_STATE_HOME/sparkbroker/run/broker.sock``. ``allow_plaintext`` allows to send a token unencrypted to
     another machine (a network that encrypts by itself).
     """
     env = os.environ if environ is None else environ
@@ -73,7 +73,7 @@ def resolve_address(
             socket = _home(env, "XDG_STATE_HOME", ".local/state") / "sparkbroker" / "run" / "broker.sock"
             found, source = f"unix://{socket}", "the default"
     address = _parse(found, source)
-    return _with_credentials(address, env, settings, token, token_file, ca_file, plaintext_token)
+    return _with_credentials(address, env, settings, token, token_file, ca_file, allow_plaintext)
 
 
 def _with_credentials(
@@ -83,7 +83,7 @@ def _with_credentials(
     token: str | None,
     token_file: str | os.PathLike[str] | None,
     ca_file: str | os.PathLike[str] | None,
-    plaintext_token: bool,
+    allow_plaintext: bool,
 ) -> Address:
     levels = [
         ("an argument", token, token_file),
@@ -104,10 +104,10 @@ def _with_credentials(
             f"{origin} gives the CA file {str(ca)!r}, and {address.url!r} (from {address.source}) has no TLS; use a "
             "grpcs:// URL, or leave the CA file out"
         )
-    if (text or path) and not (address.tls or address.loopback or plaintext_token):
+    if (text or path) and not (address.tls or address.loopback or allow_plaintext):
         raise BadAddress(
             f"{address.source}: a token would be sent unencrypted to {address.url!r}; use grpcs://, "
-            "or plaintext_token=True if the network encrypts by itself"
+            "or allow_plaintext=True if the network encrypts by itself"
         )
     return Address(
         url=address.url,

@@ -47,7 +47,7 @@ class AsyncBroker:
         token: str | None = None,
         token_file: str | os.PathLike[str] | None = None,
         ca_file: str | os.PathLike[str] | None = None,
-        plaintext_token: bool = False,
+        allow_plaintext: bool = False,
         patience: float = DEFAULT_PATIENCE,
         on_suspect: OnLease | None = None,
         on_resumed: OnLease | None = None,
@@ -58,7 +58,7 @@ class AsyncBroker:
             url
             if isinstance(url, Address)
             else resolve_address(
-                url, token=token, token_file=token_file, ca_file=ca_file, plaintext_token=plaintext_token
+                url, token=token, token_file=token_file, ca_file=ca_file, allow_plaintext=allow_plaintext
             )
         )
         self._patience = patience

@@ -33,7 +33,7 @@ class Broker:
         token: str | None = None,
         token_file: str | os.PathLike[str] | None = None,
         ca_file: str | os.PathLike[str] | None = None,
-        plaintext_token: bool = False,
+        allow_plaintext: bool = False,
         patience: float = DEFAULT_PATIENCE,
         on_suspect: Callable[[Any], object] | None = None,
         on_resumed: Callable[[Any], object] | None = None,
@@ -44,7 +44,7 @@ class Broker:
             url
             if isinstance(url, Address)
             else resolve_address(
-                url, token=token, token_file=token_file, ca_file=ca_file, plaintext_token=plaintext_token
+                url, token=token, token_file=token_file, ca_file=ca_file, allow_plaintext=allow_plaintext
             )
         )
         self._patience = patience

@@ -140,8 +140,12 @@ def _count(mapped: Mapped, conf: SparkExecutorConf) -> None:
             mapped.warn("dynamic_allocation_min_executors or …_max_executors", "dynamic_allocation_enabled isn't True")
         mapped.give("executors", conf.instances)
     elif most is None or most == "infinity":
-        late = is_late(conf.instances) or is_late(least)
-        bound = conf.instances if late else max(int(conf.instances or 0), int(least or 0), DEFAULT_EXECUTORS)
+        known = (
+            _read(conf.instances, "SparkExecutorConf.instances", _whole) or 0,
+            _read(least, "SparkExecutorConf.dynamic_allocation_min_executors", _whole) or 0,
+            DEFAULT_EXECUTORS,
+        )
+        bound = next(filter(is_late, known), None) or max(known)
         mapped.warn(
             "dynamic_allocation_max_executors without a number",
             f"a lease has a bound; it is {bound} now: give the number that you want",
@@ -277,6 +281,10 @@ def _read(value: Any, name: str, reader: Callable[[Any], Any]) -> Any:
         return reader(value)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{name}: {error}") from error
+
+
+def _whole(value: Any) -> Any:
+    return value if is_late(value) else int(value)
 
 
 def _cores(value: Any) -> Any:

@@ -155,19 +155,17 @@ def read_settings(connection: Any, source: str) -> Settings:
     url = _url(connection, text["url"], use_tls, source)
     if text["ca_file"] and text["ca_certificate"]:
         raise BadAddress(f"{source}: gives both ca_file and ca_certificate; give one of them")
-    plaintext_token = _flag(extra, "allow_plaintext", source)
     try:
         address = resolve_address(
             url,
             token=connection.password or None,
             token_file=text["token_file"] or None,
             ca_file=text["ca_file"] or None,
-            plaintext_token=plaintext_token,
+            allow_plaintext=_flag(extra, "allow_plaintext", source),
             environ={},  # the worker's own settings are for other brokers
         )
     except BadAddress as error:
-        named = str(error).replace("plaintext_token=True", "allow_plaintext")
-        raise BadAddress(f"{source}: {named}") from error
+        raise BadAddress(f"{source}: {error}") from error
     if text["ca_certificate"]:
         if not address.tls:
             raise BadAddress(

@@ -25,6 +25,12 @@ class AcquireLeaseOperator(SparkLeaseOperator):
 
     sharing = "SHARED"
 
+    def __init__(self, **kwargs: Any) -> None:
+        if "lease" in kwargs:
+            problem = "this task acquires a lease; it can't attach to one"
+            raise request.InvalidArgument("lease", problem, "leave it out, or use another operator")
+        super().__init__(**kwargs)
+
     def _use(self, context: Any, lease: "Lease") -> str:
         try:
             lease.wait_ready(Teller(self.log).tell)

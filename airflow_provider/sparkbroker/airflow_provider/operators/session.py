@@ -48,10 +48,12 @@ class SparkSessionOperator(SparkLeaseOperator):
             self.template_ext = templates_exts
 
     @classmethod
-    def partial(cls, *, python_callable: Callable[..., Any], **kwargs: Any) -> Any:
+    def partial(cls, **kwargs: Any) -> Any:
         """See BaseOperator. What is mapped isn't constructed at parse: the function is looked at here."""
-        injection.wanted(python_callable)
-        return super().partial(python_callable=python_callable, **kwargs)
+        function, given = kwargs.get("python_callable"), kwargs.get("op_kwargs")
+        if callable(function):
+            injection.check_given(function, given if isinstance(given, Mapping) else ())
+        return super().partial(**kwargs)
 
     def run_with_lease(self, context: Any, lease: "Lease") -> Any:
         """Call the function, with a session if it wants one."""

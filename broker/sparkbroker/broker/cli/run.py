@@ -18,7 +18,7 @@ from sparkbroker.broker.cli import child as children
 from sparkbroker.broker.cli import python_files
 from sparkbroker.broker.cli.child import Child
 from sparkbroker.broker.cli.embedded import EmbeddedBroker
-from sparkbroker.broker.cli.exit_codes import FAILED, LEASE_LOST, OK, SIGNAL_BASE, Exit
+from sparkbroker.broker.cli.exit_codes import FAILED, LEASE_LOST, OK, REFUSED, SIGNAL_BASE, Exit
 from sparkbroker.broker.cli.locate import find
 from sparkbroker.broker.cli.progress import ProgressDisplay
 from sparkbroker.broker.cli.run_options import RunOptions
@@ -147,7 +147,8 @@ class _Run:
         paths = python_files.python_path(self._files, folder / "modules")
         url = self._broker.address.url
         if isinstance(connection, ClientConnection):
-            raise BrokerFault("a lease of mode CLIENT is its program's own: ask for it there, with Broker().session()")
+            problem = "a lease of mode CLIENT is for the program that asks for it, with Broker().session()"
+            raise Exit(REFUSED, f"{problem}; give --mode connect or --mode local")
         if not isinstance(connection, ConnectConnection):
             return local_environment(
                 os.environ,

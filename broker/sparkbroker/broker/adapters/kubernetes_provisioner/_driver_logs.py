@@ -91,7 +91,7 @@ class DriverLogs:
 
     async def read(
         self, known: KnownDriver, *, offset: int, tail_lines: int, follow: bool, executors: Mapping[str, int] | None
-    ) -> AsyncIterator[LogChunk]:
+    ) -> AsyncGenerator[LogChunk, None]:
         """See the port."""
         own = self._driver_s(known, offset, 0 if offset else tail_lines, follow=follow)
         chunks = own if executors is None else self._merged(known, own, executors, tail_lines, follow=follow)

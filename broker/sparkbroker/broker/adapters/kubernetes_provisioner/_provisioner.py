@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -57,6 +58,8 @@ from sparkbroker.broker.ports.provisioner import (
 )
 
 log = structlog.get_logger()
+
+Found = TypeVar("Found")
 
 SESSION_CALL_TIMEOUT: Final = 5.0
 FORCED_GRACE: Final = 1
@@ -197,23 +200,28 @@ class KubernetesProvisioner:
         found: set[DriverId] = set()
         for namespace in dict.fromkeys((*(n for p in self._profiles for n in p.namespaces), *self._watches)):
             watch = self._watch(namespace)
-            try:
-                pods, version = await self._cluster.list_pods(namespace, owned(self._owner))
-            except ApiFailed as error:
-                if not error.misconfigured:
-                    raise
-                # One tenant's namespace that we may not see keeps nobody else from working.
-                self._refusals[namespace] = error.message
-                log.warning("kubernetes.namespace_refused", namespace=namespace, message=error.message)
-                continue
             self._refusals.pop(namespace, None)
-            self._note(watch.store.replace(pods, version))
+            listed = await self._unless_refused(namespace, self._cluster.list_pods(namespace, owned(self._owner)))
+            if listed is None:
+                continue
+            self._note(watch.store.replace(*listed))
             found |= set(watch.store.drivers())
         result = [self._look(driver_id) for driver_id in sorted(found) if driver_id]
         accounts = await self._accounts(found)
         result += accounts
         result += await self._records(found | {seen.driver_id for seen in accounts})
         return result
+
+    async def _unless_refused(self, namespace: str, asked: Awaitable[Found]) -> Found | None:
+        """None: we may not look into it. One tenant's namespace of that kind keeps nobody else from working."""
+        try:
+            return await asked
+        except ApiFailed as error:
+            if not error.misconfigured:
+                raise
+            self._refusals[namespace] = error.message
+            log.warning("kubernetes.namespace_refused", namespace=namespace, message=error.message)
+            return None
 
     async def _accounts(self, living: set[DriverId]) -> list[Observation]:
         """Leases in mode CLIENT of which only an account or its binding is left: of a create that was cut off, for example."""
@@ -222,15 +230,7 @@ class KubernetesProvisioner:
         for namespace in dict.fromkeys(n for p in offers for n in p.namespaces):
             if namespace in self._refusals:
                 continue
-            try:
-                found = await self._clients.drivers(namespace)
-            except ApiFailed as error:
-                if not error.misconfigured:
-                    raise
-                # As with pods: it keeps nobody else from working.
-                self._refusals[namespace] = error.message
-                log.warning("kubernetes.namespace_refused", namespace=namespace, message=error.message)
-                continue
+            found = await self._unless_refused(namespace, self._clients.drivers(namespace)) or set()
             left |= {driver_id: {"namespace": namespace, "holder": 1} for driver_id in found - living}
         return [
             Observation(driver_id=driver_id, phase=Phase.STOPPING, handle=handle, message="only its account is left")
@@ -484,8 +484,9 @@ class KubernetesProvisioner:
         known = self._driver(driver_id)
         self._place(known, handle, None)
         chunks = self._logs.read(known, offset=offset, tail_lines=tail_lines, follow=follow, executors=executors)
-        async for chunk in chunks:
-            yield chunk
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
 
     async def wait_for_change(self) -> set[DriverId]:
         while not self._changed:

@@ -9,6 +9,7 @@ Not promised: protection from code that runs in a driver: it runs as this user. 
 *and* clears its environment is not found.
 """
 
+from sparkbroker.broker.adapters.local_provisioner._archive import Archives
 from sparkbroker.broker.adapters.local_provisioner._examine import ArchiveState, ClassArchive, class_archive
 from sparkbroker.broker.adapters.local_provisioner._launch import Launcher, LaunchPlan, Place, Versions
 from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
@@ -26,6 +27,7 @@ from sparkbroker.broker.adapters.local_provisioner._toolchain import (
 
 __all__ = [
     "ArchiveState",
+    "Archives",
     "ClassArchive",
     "LaunchPlan",
     "Launcher",

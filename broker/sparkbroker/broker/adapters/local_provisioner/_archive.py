@@ -117,6 +117,12 @@ class Archives:
         self._build = asyncio.get_running_loop().create_task(build, name="build a class archive")
         self._build.add_done_callback(self._built)
 
+    async def built(self) -> None:
+        """Build the archive that was last missed, at once, and wait for the end of it; how it ended is logged."""
+        self.build_wanted()
+        while self._build is not None:
+            await asyncio.wait([self._build])
+
     def _built(self, _: asyncio.Task[None]) -> None:
         self._build = None
 

@@ -37,7 +37,7 @@ _SPEC: Final = LeaseSpec(profile="training", queue="training", driver=ContainerS
 
 _ENDS_WITH_US: Final = """
 import os, sys, threading
-threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
 """
 """Whatever ends this process ends the queries: their standard input is a pipe that only we hold."""
 QUERIES: Final = """
