@@ -1,5 +1,6 @@
 """The task as the parent of its Spark session's lineage, where Airflow's OpenLineage provider is installed."""
 
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -19,6 +20,13 @@ with DAG("lineage", schedule=None) as dag:
 def test_without_the_provider_nothing_is_added(monkeypatch):
     monkeypatch.setattr(openlineage, "find_spec", lambda name: None)
     assert openlineage.parent_conf({}) == {}
+
+
+def test_a_broken_provider_of_lineage_is_told_and_fails_no_task(monkeypatch, caplog):
+    monkeypatch.setattr(openlineage, "find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "airflow.providers.openlineage.utils.spark", None)
+    assert openlineage.parent_conf({}) == {}
+    assert "isn't told its OpenLineage parent: ModuleNotFoundError" in caplog.text
 
 
 @pytest.mark.spark

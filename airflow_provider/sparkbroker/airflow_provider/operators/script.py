@@ -85,7 +85,7 @@ class SparkScriptOperator(SparkLeaseOperator):
         super().check_files(folder)
         artifacts.resolve([self.script], "script", folder)
         # Another is found in the program's own folder and environment, which the start alone can tell.
-        if self.python is not None and os.path.isabs(self.python) and shutil.which(self.python) is None:
+        if self.python is not None and Path(self.python).is_absolute() and shutil.which(self.python) is None:
             raise request.InvalidArgument("python", f"there is no {self.python!r} that can be run", "give a Python")
 
     def run_with_lease(self, context: Any, lease: "Lease") -> None:
