@@ -15,6 +15,7 @@ from sparkbroker.client import AsyncBroker
 from tests.airflow.brokers import state_of
 
 CONN = "sparkbroker_default"
+MANY = 300
 
 
 def ask(key, **more):
@@ -23,6 +24,11 @@ def ask(key, **more):
 
 async def event_of(trigger):
     return (await anext(trigger.run())).payload
+
+
+def waiting_leases(broker):
+    """The names of those that wait in the queue, and of the tests' own."""
+    return [lease.name for lease in broker.live() if "t-many-" in lease.key and state_of(lease) == "QUEUED"]
 
 
 async def started(trigger, broker, key):
@@ -168,19 +174,21 @@ async def test_a_lease_that_ends_while_it_waits_is_told(small_broker, full):
 
 
 async def test_all_triggers_share_one_channel_until_the_last_has_gone(small_broker, full):
-    names = [f"t-many-{number}" for number in range(20)]
-    waiting = [
-        await started(LeaseTrigger(conn_id=CONN, ask=ask(name, mode="LOCAL")), small_broker, name) for name in names
-    ]
+    names = [f"t-many-{number}" for number in range(MANY)]
+    running = [asyncio.create_task(event_of(LeaseTrigger(conn_id=CONN, ask=ask(name, mode="LOCAL")))) for name in names]
+    while len(waiting := await asyncio.to_thread(waiting_leases, small_broker)) < MANY:
+        assert not any(trigger.done() for trigger in running)
     assert len(triggers._shared) == 1
-    assert [shared.users for shared in triggers._shared.values()] == [20]
+    assert [shared.users for shared in triggers._shared.values()] == [MANY]
     async with shared_broker(CONN) as one, shared_broker(CONN) as other:
         assert one is other
         assert isinstance(one, AsyncBroker)
     await asyncio.to_thread(full.release)
-    for running, lease in waiting:
-        assert await running == {"lease": lease.name}
-        await asyncio.to_thread(small_broker.client.release, lease.name)
+    for trigger in asyncio.as_completed(running):
+        event = await trigger
+        waiting.remove(event["lease"])
+        await asyncio.to_thread(small_broker.client.release, event["lease"])
+    assert not waiting
     assert not triggers._shared
 
 
