@@ -8,6 +8,7 @@ from sparkbroker.airflow_provider import client_mode, pod_override
 from sparkbroker.airflow_provider.compat.config import SparkBaseConf, SparkDriverConf, SparkExecutorConf
 from sparkbroker.airflow_provider.compat.mapping import Mapped, lease_arguments
 from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
+from sparkbroker.client._own_pod import missing_variables
 
 _told: Final[set[str]] = set()
 
@@ -64,7 +65,7 @@ class PySparkOnK8sOperator(SparkSessionOperator):
 
     def execute(self, context: Any) -> Any:
         """Acquire and compute: in client mode as this worker can."""
-        if self.client_or_local and not self.lease_given and client_mode.missing_variables():
+        if self.client_or_local and not self.lease_given and missing_variables():
             self.log.info(
                 "deploy_mode CLIENT: this worker is in no pod that says which it is; mode LOCAL, without executors"
             )

@@ -25,6 +25,7 @@ class AskingOperator(BaseOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"conf": "json", "labels": "json", "pod": "json"}
     sharing: ClassVar[str | None] = None
     """SHARED for a lease that several tasks are to attach to; None: the profile's."""
+    executor_config: Any
     no_client: ClassVar[str] = ""
     """Why the worker's own pod can't be the driver (mode CLIENT); empty: it can."""
 

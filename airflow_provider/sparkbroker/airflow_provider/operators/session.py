@@ -48,7 +48,7 @@ class SparkSessionOperator(SparkLeaseOperator):
             self.template_ext = templates_exts
 
     @classmethod
-    def partial(cls, *, python_callable: Callable[..., Any], **kwargs: Any) -> Any:
+    def partial(cls, *, python_callable: Callable[..., Any], **kwargs: Any) -> Any:  # type: ignore[override]  # as __init__
         """See BaseOperator. What is mapped isn't constructed at parse: the function is looked at here."""
         injection.wanted(python_callable)
         return super().partial(python_callable=python_callable, **kwargs)
