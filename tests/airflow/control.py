@@ -15,10 +15,10 @@ CALL: Final = 180.0
 
 
 class RestControl:
-    """Airflow 3's API server on this machine, which takes everybody for an admin."""
+    """Airflow 3's API server, which takes everybody for an admin."""
 
-    def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}"
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._base = f"http://{host}:{port}"
         self._token = ""
 
     def dags(self) -> set[str]:
@@ -35,12 +35,25 @@ class RestControl:
     def trigger(self, dag: str, run: str, conf: Mapping[str, Any]) -> None:
         self._call("POST", f"/api/v2/dags/{dag}/dagRuns", {"dag_run_id": run, "logical_date": None, "conf": dict(conf)})
 
+    def runs(self, dag: str) -> list[str]:
+        """Their names."""
+        return [str(run["dag_run_id"]) for run in self._call("GET", f"/api/v2/dags/{dag}/dagRuns")["dag_runs"]]
+
     def run_state(self, dag: str, run: str) -> str:
         return str(self._call("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")["state"])
 
     def tasks(self, dag: str, run: str) -> list[dict[str, Any]]:
         answer = self._call("GET", f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances?limit=100")
         return list(answer["task_instances"])
+
+    def log(self, dag: str, run: str, task: str) -> str:
+        """Of the first try: one line for each that it says."""
+        answer = self._call("GET", f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/logs/1?full_content=true")
+        return "\n".join(str(line["event"] if isinstance(line, dict) else line) for line in answer["content"])
+
+    def xcom(self, dag: str, run: str, task: str) -> Any:
+        path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value?deserialize=true"
+        return self._call("GET", path)["value"]
 
     def mark(self, dag: str, run: str, task: str, state: str) -> None:
         self._call("PATCH", f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}", {"new_state": state})

@@ -52,7 +52,7 @@ def test_each_names_the_argument_and_the_fix(small_broker, run_dag, monkeypatch)
         "ask for less",
         "conf['spark.master']: can't be set by a holder",
         "pod['image']: is not allowed by profile `default`; allowed are: none",
-        "mode: 'CLIENT', the worker's own pod as the driver, is not yet the operators' to ask for; give 'LOCAL'",
+        "mode: 'CLIENT' makes the worker's own pod the driver, and this worker is in no pod; run the task with Kub",
         "driver_log_level: 'LOUD' is no level; give one of ALL",
         "connection 'WRONG': unknown extra 'tls'; known are allow_plaintext, ca_certificate",
         "py_files: there is no 'nowhere.py' beside the DAG",

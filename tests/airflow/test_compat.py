@@ -22,7 +22,8 @@ from sparkbroker.airflow_provider.compat import (
     operators,
 )
 from sparkbroker.airflow_provider.compat.arguments import ARGUMENTS, BY_NAME
-from sparkbroker.airflow_provider.compat.mapping import lease_arguments, memory_text, plain
+from sparkbroker.airflow_provider.compat.mapping import lease_arguments, memory_text
+from sparkbroker.airflow_provider.compat.pods import plain
 from sparkbroker.airflow_provider.compat.resources import JvmUnit, K8sUnit
 from sparkbroker.airflow_provider.request import ask
 
@@ -145,7 +146,7 @@ def test_each_argument_has_the_effect_that_the_table_says_or_warns(name):
 def test_the_sizes_are_as_they_were():
     found = mapped(SparkBaseConf())
     assert found.arguments == {
-        "mode": "LOCAL",
+        "mode": "CLIENT",
         "cores": 1,
         "memory": "1024m",
         "executors": 1,
@@ -223,7 +224,7 @@ def test_two_images_are_not_kept_apart():
 
 
 def test_pod_settings_without_pods_warn():
-    found = mapped(SparkBaseConf(), SparkDriverConf(image="mine"))
+    found = mapped(SparkBaseConf(deploy_mode="local"), SparkDriverConf(image="mine"))
     assert "pod" not in found.arguments
     assert "the settings of pods (image) has no effect" in found.warnings[0]
     assert "executor_config" in found.warnings[0]
@@ -323,7 +324,7 @@ def test_the_operator_warns_once_and_takes_a_leases_own_arguments():
         second = operators.PySparkOnK8sOperator(
             task_id="b", python_callable=work, spark_base_conf=conf, profile="big", cores=4, mode="CONNECT"
         )
-    assert (first.mode, first.cores, first.executors) == ("LOCAL", 1, 1)
+    assert (first.mode, first.cores, first.executors) == ("CLIENT", 1, 1)
     assert (second.mode, second.cores, second.profile) == ("CONNECT", 4, "big")
     with pytest.raises(TypeError, match="spark_extra_conf: 'x' is no mapping"):
         operators.PySparkOnK8sOperator(task_id="c", python_callable=work, spark_extra_conf="x")  # type: ignore[arg-type]

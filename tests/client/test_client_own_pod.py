@@ -34,7 +34,7 @@ def connection(token: str = "first", **more: Any) -> ClientConnection:
 
 
 def test_the_own_pod_is_the_downward_api_s_or_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert own_pod(None, VARIABLES) == pb.HolderPod(**POD) == own_pod(POD, {})
+    assert own_pod(None, VARIABLES) == POD == own_pod(POD, {})
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
     assert acquire_request({"mode": "CLIENT"}, "r").spec.holder_pod == pb.HolderPod(**POD)

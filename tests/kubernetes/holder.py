@@ -51,18 +51,18 @@ class Door:
              "-addext", f"subjectAltName=IP:{host}", "-keyout", key, "-out", self.certificate],
             check=True, capture_output=True, timeout=60,
         )  # fmt: skip
-        tokens = folder / "tokens.toml"
+        self._tokens = tokens = folder / "tokens.toml"
         self.principal = getpass.getuser()
-        self.token = self._new_token(tokens, self.principal)
-        self.stranger = self._new_token(tokens, "stranger")
+        self.token = self.new_token(self.principal)
+        self.stranger = self.new_token("stranger")
         listen = [f'"unix:{folder}/state/run/broker.sock"', f'"tcp://{self.url.removeprefix("grpcs://")}"']
         self.server = (
             f'listen = [{", ".join(listen)}]\ntls_cert = "{self.certificate}"\ntls_key = "{key}"\ntokens = "{tokens}"'
         )
 
-    @staticmethod
-    def _new_token(path: Path, principal: str) -> str:
-        command = [sys.executable, "-m", "sparkbroker.broker", "token", "new", principal, "--append", str(path)]
+    def new_token(self, principal: str) -> str:
+        """For a broker that isn't started yet."""
+        command = [sys.executable, "-m", "sparkbroker.broker", "token", "new", principal, "--append", str(self._tokens)]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
 
 

@@ -2,12 +2,13 @@
 
 What this package promises:
 
-- It knows Airflow and the broker's client, and nothing of Kubernetes. The connection alone says where the broker is, so
+- It knows Airflow and the broker's client, and of Kubernetes only how Airflow is told of a worker's pod (mode CLIENT). The connection alone says where the broker is, so
   that the same DAG runs on a laptop and in a cluster.
-- Parsing a DAG imports neither gRPC nor pyspark nor protobuf, has no side effects, and gives the same DAG each time.
+- Parsing a DAG imports neither gRPC nor pyspark nor protobuf (and Kubernetes' client only for mode CLIENT), has no side effects, and gives the same DAG each time.
 - However a task ends while its process can still act (success, failure, a kill, a timeout), its jobs are cancelled and its
   lease is given back. No other task's lease is touched: a lease is found by its name or by the task instance's own key.
-- A task that defers takes no worker slot while it waits, and a restart of the triggerer keeps its place in the queue.
+- A task that defers takes no worker slot while it waits, and a restart of the triggerer keeps its place in the queue. One in
+  mode CLIENT never defers: it would come back in another pod.
 - The token of the connection is in no trigger's arguments, XCom, rendered template, log or lease.
 
 What it does not promise:

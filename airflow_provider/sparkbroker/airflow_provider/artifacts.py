@@ -55,18 +55,19 @@ def version_of(info: Sequence[Any]) -> str:
     return f"{info[0]}.{info[1]}"
 
 
-def check_python(driver: str, ours: str) -> None:
-    """Raise InvalidArgument if functions of our Python can't run in the driver's; empty: the broker doesn't know it."""
-    if driver and driver != ours:
+def check_python(there: str, ours: str, who: str = "driver runs") -> None:
+    """Raise InvalidArgument if functions of our Python can't run in the driver's, or the executors' (``who``); empty: the
+    broker doesn't know it."""
+    if there and there != ours:
         raise InvalidArgument(
             "profile",
-            f"its driver runs Python {driver} and this task Python {ours}, so that Python functions would fail there",
-            f"use a profile (or an image in pod) with Python {ours}, or a worker with Python {driver}",
+            f"its {who} Python {there} and this task Python {ours}, so that Python functions would fail there",
+            f"use a profile (or an image in pod) with Python {ours}, or a worker with Python {there}",
         )
 
 
 def ui_of(spark: Any, connection: Any) -> str:
-    """Where the Spark UI of a session is; empty: unknown. ``connection`` is the lease's, None for a LOCAL one."""
+    """Where the Spark UI of a session is; empty: unknown. ``connection``: of a driver elsewhere; None: it is here."""
     if connection is not None:
         return str(connection.ui_url)
     return "" if is_connect(spark) else spark.sparkContext.uiWebUrl or ""

@@ -44,6 +44,7 @@ _ARGUMENT_OF: Final = {
     "spec.": "",
 }
 """How a field of the broker's is called here, by how its name begins: the first that fits."""
+_HOLDER: Final = "spec.holder_pod"
 _FIELD: Final = re.compile(
     r"(?<![\w.])(?:driver\.(?P<driver>cores|memory_overhead|memory)"
     r"|executors\.(?:size\.(?P<size>cores|memory_overhead|memory)|(?:min|max)_count))(?![\w.])"
@@ -125,6 +126,10 @@ def _by_argument(message: str) -> str:
     """A message of the broker's fields, which may begin with one, in the names of the task's arguments."""
     message = _FIELD.sub(_argument, message)
     field, colon, rest = message.partition(":")
+    if field == _HOLDER:
+        return "mode: of this profile it is CLIENT, for which the worker's pod is made; give mode='CLIENT' in the DAG"
+    if field.startswith(_HOLDER):
+        return f"mode: for 'CLIENT' the worker's pod would have to be another one:{rest}"
     for begins, argument in _ARGUMENT_OF.items():
         if field.startswith(begins):
             counted = begins == "spec.executors"  # whose min_count and max_count are one argument here

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 
 def has_template(value: object) -> bool:
@@ -28,3 +29,8 @@ def is_plain(value: object) -> bool:
             return all(is_plain(item) for item in value)
         case _:
             return False
+
+
+def is_late(value: Any) -> bool:
+    """Whether it is known only when the task runs: a template, or an XCom."""
+    return has_template(value) or (hasattr(value, "resolve") and hasattr(value, "iter_references"))

@@ -142,11 +142,8 @@ def _text(value: object, name: str) -> str | None:
 
 def _mode(value: object, name: str) -> str | None:
     mode = (_text(value, name) or "").upper()
-    if mode == "CLIENT":
-        problem = "'CLIENT', the worker's own pod as the driver, is not yet the operators' to ask for"
-        raise InvalidArgument(name, problem, "give 'LOCAL' for the classic API on any worker, or 'CONNECT'")
-    if mode not in ("", "CONNECT", "LOCAL"):
-        raise InvalidArgument(name, f"{mode!r} is unknown", "give 'CONNECT' or 'LOCAL'")
+    if mode not in ("", "CONNECT", "LOCAL", "CLIENT"):
+        raise InvalidArgument(name, f"{mode!r} is unknown", "give 'CONNECT', 'LOCAL' or 'CLIENT'")
     return mode or None
 
 

@@ -82,7 +82,7 @@ def acquire_request(ask: Ask, request_id: str) -> pb.AcquireLeaseRequest:
     if driver is not None:
         spec.driver.CopyFrom(driver)
     if spec.mode == pb.LEASE_MODE_CLIENT or "holder_pod" in given:
-        spec.holder_pod.CopyFrom(own_pod(given.get("holder_pod")))
+        spec.holder_pod.CopyFrom(pb.HolderPod(**own_pod(given.get("holder_pod"))))
     executors = _executors(given)
     if executors is not None:
         spec.executors.CopyFrom(executors)

@@ -5,8 +5,8 @@
 ``arguments`` says what becomes of each. What has no meaning here warns once, and says what to use.
 
 What this doesn't promise: that an argument which the lease's profile doesn't allow is obeyed (the broker refuses it, by
-name), or that a pod looks as it did. In client mode, the default as it was there, the driver runs in the task's own
-process, as a LOCAL lease: a classic session, whose executors are its threads.
+name), or that a pod looks as it did. Client mode is the default as it was there: mode CLIENT in a worker that knows which pod it
+is, and in others mode LOCAL, a classic session whose executors are threads of the task's process.
 """
 
 from typing import TYPE_CHECKING, Any

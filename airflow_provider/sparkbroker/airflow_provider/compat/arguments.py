@@ -21,7 +21,7 @@ class Argument:
 def _base() -> tuple[Argument, ...]:
     name = "SparkBaseConf."
     return (
-        Argument(old=name + "deploy_mode", new="mode", note="CONNECT is mode CONNECT; CLIENT and LOCAL are mode LOCAL"),
+        Argument(old=name + "deploy_mode", new="mode", note="CLIENT in a worker that is no pod: LOCAL"),
         Argument(old=name + "spark_url", new="", note="the lease says where its Spark is; name the broker by conn_id"),
         Argument(old=name + "kubernetes_namespace", new="pod", note="`namespace`"),
         Argument(old=name + "kubernetes_ca_cert_file", new="", note="the broker has its own access to Kubernetes"),
@@ -61,7 +61,11 @@ def _pod(name: str, of: str, *, conf: str) -> tuple[Argument, ...]:
             Argument(old=name + old, new="pod", note=f"`{new}`; in `{conf}_template` where driver and executors differ")
             for old, new in settings
         ),
-        Argument(old=name + "image", new="pod", note="`image`, one for driver and executors"),
+        Argument(
+            old=name + "image",
+            new="pod",
+            note="`image`, one for both; in client mode the worker's is `SparkDriverConf`'s",
+        ),
         Argument(old=name + "service_account_name", new="pod", note=f"`{of}service_account`"),
         Argument(old=name + "container_name", new="", note="the broker names the containers"),
         Argument(old=name + "containers", new="", note="use the other settings, or a pod template in the profile"),

@@ -1,19 +1,19 @@
 """The predecessor's configuration made into a lease's arguments. Pure: also what to warn of is a value."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any, Final, TypeVar
 
 from sparkbroker.airflow_provider.compat.arguments import BY_NAME, CONF_ARGUMENTS, CONF_WITHOUT_MEANING
 from sparkbroker.airflow_provider.compat.config import (
-    Sentinel,
     SparkBaseConf,
     SparkDeployMode,
     SparkDriverConf,
     SparkExecutorConf,
 )
+from sparkbroker.airflow_provider.compat.pods import of_executors, of_lease, of_worker, texts
 from sparkbroker.airflow_provider.compat.resources import CPU, JvmUnit, Memory
-from sparkbroker.airflow_provider.late import has_template
+from sparkbroker.airflow_provider.late import is_late
 
 LEAST_OVERHEAD: Final = Memory.mebibytes(384)
 """Of a driver or an executor, whatever the factor: Spark's own rule."""
@@ -24,31 +24,19 @@ _DYNAMIC: Final = {
     "spark.dynamicAllocation.minExecutors": "dynamic_allocation_min_executors",
     "spark.dynamicAllocation.maxExecutors": "dynamic_allocation_max_executors",
 }
-_AFFINITIES: Final = {
-    "node_affinity": "nodeAffinity",
-    "pod_affinity": "podAffinity",
-    "pod_anti_affinity": "podAntiAffinity",
-}
-_OF_SPEC: Final = {
-    "tolerations": "tolerations",
-    "node_selector": "nodeSelector",
-    "affinity": "affinity",
-    "volumes": "volumes",
-}
-_OF_CONTAINER: Final = {"env": "env", "volume_mounts": "volumeMounts"}
-"""Pod settings by what they are called in a Pod's spec and in its container."""
-_ROLE: Final = "eks.amazonaws.com/role-arn"
 _NO_POD: Final = (
-    "in client and local mode the driver is the task's own process, which Airflow shapes (executor_config); "
+    "in local mode the driver is the task's own process, which Airflow shapes (executor_config); "
     "deploy_mode CONNECT gives the lease pods of its own"
 )
 
 
 class Mapped:
-    """What came of it: ``arguments`` of a lease, and ``warnings``, sentences in order."""
+    """What came of it: ``arguments`` of a lease, ``worker``, a part of the worker's Pod where that is the driver, and
+    ``warnings``, sentences in order."""
 
     def __init__(self) -> None:
         self.arguments: dict[str, Any] = {}
+        self.worker: dict[str, Any] = {}
         self.warnings: list[str] = []
 
     def give(self, name: str, value: Any) -> None:
@@ -72,7 +60,7 @@ def lease_arguments(
     _check_kind("spark_driver_conf", driver, SparkDriverConf)
     _check_kind("spark_executor_conf", executors, SparkExecutorConf)
     mode = _deploy_mode(base.deploy_mode)
-    mapped.give("mode", "CONNECT" if mode is SparkDeployMode.CONNECT else "LOCAL")
+    mapped.give("mode", mode.name)
     executors, rest = _take_dynamic(executors, extra)
     driver = _take_factor(driver, rest, "spark.driver.memoryOverheadFactor")
     executors = _take_factor(executors, rest, "spark.executor.memoryOverheadFactor")
@@ -81,16 +69,30 @@ def lease_arguments(
     if mode is not SparkDeployMode.LOCAL:
         _size(mapped, executors, "SparkExecutorConf", "executor_")
         _count(mapped, executors)
-    mapped.give("packages", _texts(base.jars))
+    mapped.give("packages", texts(base.jars))
     conf = _conf(base, driver, executors)
-    pod = _pod(mapped, base, driver, executors)
-    if mode is SparkDeployMode.CONNECT:
-        mapped.give("pod", pod)
-    elif pod:
-        mapped.warn(f"the settings of pods ({', '.join(sorted(pod))})", _NO_POD)
+    _pods(mapped, mode, base, driver, executors)
     _extra(mapped, conf, rest)
     mapped.give("conf", conf)
     return mapped
+
+
+def _pods(
+    mapped: Mapped, mode: SparkDeployMode, base: SparkBaseConf, driver: SparkDriverConf, executors: SparkExecutorConf
+) -> None:
+    if mode is SparkDeployMode.CLIENT:
+        mapped.give("pod", of_executors(base, executors))
+        mapped.worker = of_worker(base, driver)
+        return
+    pod = of_lease(base, driver, executors)
+    if mode is SparkDeployMode.CONNECT:
+        mapped.give("pod", pod)
+        if executors.image not in (None, pod.get("image")):
+            mapped.warn(
+                "SparkExecutorConf.image", "a driver of the broker's and its executors run SparkDriverConf.image"
+            )
+    elif pod:
+        mapped.warn(f"the settings of pods ({', '.join(sorted(pod))})", _NO_POD)
 
 
 def _check_kind(name: str, conf: object, kind: type) -> None:
@@ -195,85 +197,6 @@ def _extra(mapped: Mapped, conf: dict[str, Any], extra: Mapping[str, Any]) -> No
             conf[key] = value
 
 
-def _pod(mapped: Mapped, base: SparkBaseConf, driver: SparkDriverConf, executors: SparkExecutorConf) -> dict[str, Any]:
-    """The settings of both where they agree; where they don't, each one's template."""
-    pod: dict[str, Any] = {
-        "image": driver.image or executors.image,
-        "image_pull_policy": base.image_pull_policy,
-        "image_pull_secrets": _texts(base.image_pull_secrets),
-        "namespace": _named(base.kubernetes_namespace),
-        "service_account": _named(driver.service_account_name),
-        "executor_service_account": _named(executors.service_account_name),
-    }
-    if executors.image not in (None, pod["image"]):
-        mapped.warn("SparkExecutorConf.image", "a lease's driver and executors run one image, that of SparkDriverConf")
-    ours, theirs = _pod_of(driver), _pod_of(executors)
-    agreed = {name: value for name, value in ours.items() if theirs.get(name) == value}
-    pod |= agreed
-    if "env" in agreed:
-        pod["env"] = _environment(agreed["env"])
-    for of, settings in (("driver", ours), ("executor", theirs)):
-        pod[f"{of}_template"] = _template(of, {name: settings[name] for name in settings if name not in agreed})
-    return {name: value for name, value in pod.items() if value not in (None, [], {})}
-
-
-def _pod_of(conf: SparkDriverConf | SparkExecutorConf) -> dict[str, Any]:
-    """By the names of pod settings, in Kubernetes' words."""
-    role = None if conf.aws_role_arn in (None, Sentinel.AUTODETECT) else conf.aws_role_arn
-    affinity = {new: plain(getattr(conf, old)) for old, new in _AFFINITIES.items() if getattr(conf, old) is not None}
-    found = {
-        "annotations": {**(conf.pod_annotations or {}), **({_ROLE: role} if role else {})},
-        "tolerations": conf.tolerations,
-        "node_selector": conf.node_selector,
-        "affinity": affinity,
-        "volumes": conf.volumes,
-        "volume_mounts": conf.volume_mounts,
-        "env": conf.environment_variables,
-        "labels": conf.pod_labels,
-    }
-    return {name: plain(value) for name, value in found.items() if value not in (None, [], {})}
-
-
-def _template(of: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A part of a Pod with these settings."""
-    metadata = {name: settings[name] for name in ("labels", "annotations") if name in settings}
-    spec = {written: settings[name] for name, written in _OF_SPEC.items() if name in settings}
-    container = {written: settings[name] for name, written in _OF_CONTAINER.items() if name in settings}
-    if container:
-        spec["containers"] = [{"name": f"spark-kubernetes-{of}", **container}]
-    return {name: part for name, part in (("metadata", metadata), ("spec", spec)) if part}
-
-
-def _environment(variables: Any) -> Any:
-    """As a pod setting: each name with its text, or with where its value comes from."""
-    if not isinstance(variables, list):
-        return variables
-    return {variable["name"]: variable.get("valueFrom", variable.get("value", "")) for variable in variables}
-
-
-def _named(value: Any) -> Any:
-    return None if value is Sentinel.AUTODETECT else value
-
-
-def plain(value: Any) -> Any:
-    """An object of the Kubernetes client as the API writes it (``secretKeyRef``), without that client; other values as
-    they are."""
-    names = getattr(value, "attribute_map", None)
-    if isinstance(names, Mapping):
-        given = {written: getattr(value, name) for name, written in names.items()}
-        return {written: plain(item) for written, item in given.items() if item is not None}
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
-def is_late(value: Any) -> bool:
-    """Whether it is known only when the task runs: a template, or an XCom."""
-    return has_template(value) or (hasattr(value, "resolve") and hasattr(value, "iter_references"))
-
-
 def _read(value: Any, name: str, reader: Callable[[Any], Any]) -> Any:
     if value is None:
         return None
@@ -312,9 +235,3 @@ def _memory(value: Any) -> Memory:
         return Memory.from_k8s_spec(value)
     except ValueError:
         return Memory.from_jvm_spec(value)
-
-
-def _texts(value: Sequence[str] | str | None) -> Any:
-    if isinstance(value, str):
-        return value if is_late(value) else [item.strip() for item in value.split(",") if item.strip()]
-    return None if value is None else value if is_late(value) else list(value)

@@ -4,9 +4,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from sparkbroker.airflow_provider import client_mode, pod_override
 from sparkbroker.airflow_provider.compat.config import SparkBaseConf, SparkDriverConf, SparkExecutorConf
-from sparkbroker.airflow_provider.compat.mapping import lease_arguments
+from sparkbroker.airflow_provider.compat.mapping import Mapped, lease_arguments
 from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
+from sparkbroker.client._own_pod import missing_variables
 
 _told: Final[set[str]] = set()
 
@@ -18,7 +20,12 @@ class NoEffectWarning(UserWarning):
 class PySparkOnK8sOperator(SparkSessionOperator):
     """SparkSessionOperator with the predecessor's configuration; an argument of a lease (``profile``, ``cores``, …) wins
     over what comes of it. ``compat.arguments`` has the table.
+
+    Its client mode, the default there, is mode CLIENT where the worker says which pod it is in, as those of KubernetesExecutor
+    do; a worker that doesn't has no other choice than mode LOCAL. ``mode="CLIENT"`` leaves none.
     """
+
+    client_or_local: bool = False
 
     def __init__(
         self,
@@ -35,16 +42,35 @@ class PySparkOnK8sOperator(SparkSessionOperator):
             raise TypeError(
                 f"spark_extra_conf: {spark_extra_conf!r} is no mapping; give a dict (its values may be templates)"
             )
-        mapped = lease_arguments(
-            spark_base_conf or SparkBaseConf(),
-            spark_driver_conf or SparkDriverConf(),
-            spark_executor_conf or SparkExecutorConf(),
-            spark_extra_conf or {},
-        )
+        mapped = _mapped(spark_base_conf, spark_driver_conf, spark_executor_conf, spark_extra_conf)
         for sentence in mapped.warnings:
             _warn_once(sentence)
         super().__init__(python_callable=python_callable, **{**mapped.arguments, **kwargs})
+        self.client_or_local = "mode" not in kwargs and client_mode.is_client(self.mode)
+        self.executor_config = _with_worker({"mode": self.mode, "lease": self.lease}, self.executor_config, mapped)
         self.show_return_value_in_logs = show_return_value_in_logs
+
+    @classmethod
+    def shape_worker(cls, arguments: dict[str, Any]) -> None:
+        """See AskingOperator."""
+        base, driver, executors, extra = (
+            arguments.get(f"spark_{of}_conf") for of in ("base", "driver", "executor", "extra")
+        )
+        mapped = _mapped(base, driver, executors, extra if isinstance(extra, Mapping) else {})
+        given = {**mapped.arguments, **arguments}
+        super().shape_worker(given)
+        config = _with_worker(given, given.get("executor_config"), mapped)
+        if config:
+            arguments["executor_config"] = config
+
+    def execute(self, context: Any) -> Any:
+        """Acquire and compute: in client mode as this worker can."""
+        if self.client_or_local and not self.lease_given and missing_variables():
+            self.log.info(
+                "deploy_mode CLIENT: this worker is in no pod that says which it is; mode LOCAL, without executors"
+            )
+            self.mode, self.pod = "LOCAL", None
+        return super().execute(context)
 
     def run_with_lease(self, context: Any, lease: Any) -> Any:
         """As there, the result is logged unless it is told not to be."""
@@ -52,6 +78,21 @@ class PySparkOnK8sOperator(SparkSessionOperator):
         if self.show_return_value_in_logs:
             self.log.info("Done. Returned value was: %s", value)
         return value
+
+
+def _mapped(
+    base: SparkBaseConf | None, driver: SparkDriverConf | None, executors: SparkExecutorConf | None, extra: Any
+) -> Mapped:
+    return lease_arguments(
+        base or SparkBaseConf(), driver or SparkDriverConf(), executors or SparkExecutorConf(), extra or {}
+    )
+
+
+def _with_worker(arguments: Mapping[str, Any], executor_config: Any, mapped: Mapped) -> Any:
+    """With the driver's own settings, where the worker is the driver."""
+    if not (mapped.worker and client_mode.is_workers(arguments)):
+        return executor_config
+    return pod_override.with_pod(executor_config, mapped.worker)
 
 
 def _warn_once(sentence: str) -> None:

@@ -89,11 +89,17 @@ def decorator(
 
 @functools.cache
 def _explaining(kind: type[Any]) -> type[Any]:
-    """Airflow's object behind a decorator, with an error for a mapped ``spark`` that says what to do instead."""
+    """Airflow's object behind a decorator, with an error for a mapped ``spark`` that says what to do instead, and with the
+    worker's pod of mapped tasks."""
 
     class Explaining(kind):
         def _validate_arg_names(self, func: Any, kwargs: dict[str, Any]) -> None:
             injection.check_given(self.function, kwargs)
             super()._validate_arg_names(func, kwargs)
+
+        def _expand(self, expand_input: Any, *, strict: bool) -> Any:
+            made = super()._expand(expand_input, strict=strict)
+            self.operator_class.shape_worker(made.operator.partial_kwargs)
+            return made
 
     return Explaining

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Literal
 
-from sparkbroker.airflow_provider import identity, late, request
+from sparkbroker.airflow_provider import client_mode, identity, late, pod_override, request
 from sparkbroker.airflow_provider._compat import (
     START_FROM_TRIGGER,
     BaseOperator,
@@ -25,6 +25,9 @@ class AskingOperator(BaseOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"conf": "json", "labels": "json", "pod": "json"}
     sharing: ClassVar[str | None] = None
     """SHARED for a lease that several tasks are to attach to; None: the profile's."""
+    executor_config: Any
+    no_client: ClassVar[str] = ""
+    """Why the worker's own pod can't be the driver (mode CLIENT); empty: it can."""
 
     def __init__(
         self,
@@ -95,7 +98,24 @@ class AskingOperator(BaseOperator):
         self.app_name = app_name
         self.driver_log_level = driver_log_level
         self.on_retry = on_retry
+        asked = {**self.lease_arguments(), "lease": lease}
+        client_mode.check(asked, api=self.api, refusal=self.no_client)
+        self.executor_config = _with_worker(asked, self.executor_config)
         self._start_from_trigger_if_possible()
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """See BaseOperator. What is mapped isn't constructed at parse, and its worker's pod is said then."""
+        made = super().partial(**kwargs)
+        cls.shape_worker(made.kwargs)
+        return made
+
+    @classmethod
+    def shape_worker(cls, arguments: dict[str, Any]) -> None:
+        """Give the arguments of a task that isn't constructed yet the ``executor_config`` that it will have."""
+        config = _with_worker(arguments, arguments.get("executor_config"))
+        if config:
+            arguments["executor_config"] = config
 
     def lease_arguments(self) -> dict[str, Any]:
         """Those of ``request.LeaseArguments`` that are given."""
@@ -109,8 +129,13 @@ class AskingOperator(BaseOperator):
     def lease_ask(self, context: Any) -> dict[str, Any]:
         """What the broker is asked for by this try, as ``LeaseTrigger`` takes it. Raise InvalidArgument."""
         arguments = self.lease_arguments()
+        ask = request.ask(arguments)
+        if client_mode.is_client(self.mode):
+            client_mode.check(arguments, api=self.api, refusal=self.no_client)
+            client_mode.check_worker()
+            ask = client_mode.with_overhead(ask)
         return identity.complete_ask(
-            request.ask(arguments),
+            ask,
             identity.TaskIdentity.of(context["ti"]),
             options=request.options(arguments),
             sharing=self.sharing,
@@ -138,6 +163,8 @@ class AskingOperator(BaseOperator):
             return  # which for Airflow would include the time in the queue
         if not (isinstance(self.conn_id, str) and late.is_plain(arguments)):
             return  # an XCom's value is known in the worker only
+        if client_mode.is_client(self.mode) or late.has_template(self.mode):
+            return  # the pod that asks is the driver
         if late.has_template([self.conn_id, arguments]) and _templates_in_its_own_way(self.get_dag()):
             return
         kwargs: dict[str, Any] = {"conn_id": self.conn_id, **arguments}
@@ -149,6 +176,13 @@ class AskingOperator(BaseOperator):
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=CLASSPATH, trigger_kwargs=kwargs, next_method="execute_with_lease"
         )
+
+
+def _with_worker(arguments: Mapping[str, Any], executor_config: Any) -> Any:
+    """In mode CLIENT, with the worker's pod as the driver's."""
+    if not client_mode.is_workers(arguments):
+        return executor_config
+    return pod_override.with_pod(executor_config, client_mode.worker_pod(arguments))
 
 
 def _templates_in_its_own_way(dag: Any) -> bool:

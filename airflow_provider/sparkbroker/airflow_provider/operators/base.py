@@ -2,11 +2,11 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from sparkbroker.airflow_provider import artifacts, driver_log, failures, identity, openlineage, request
+from sparkbroker.airflow_provider import artifacts, client_mode, driver_log, failures, identity, openlineage, request
 from sparkbroker.airflow_provider._compat import (
     KILL_BY_RAISING,
     AirflowException,
@@ -17,9 +17,18 @@ from sparkbroker.airflow_provider.failures import TaskKilled
 from sparkbroker.airflow_provider.hooks.broker import Settings, SparkBrokerHook
 from sparkbroker.airflow_provider.links import LeaseLink, SparkUiLink, lease_url, spark_ui_url
 from sparkbroker.airflow_provider.operators.asking import AskingOperator
+from sparkbroker.airflow_provider.operators.finding import (
+    LeaseSpent,
+    acquire,
+    is_here,
+    lease_name,
+    mode_of,
+    open_shared,
+    unspent,
+)
 from sparkbroker.airflow_provider.progress import Teller
 from sparkbroker.airflow_provider.triggers.lease import LeaseTrigger
-from sparkbroker.client import Broker, LeaseKeyInUse, SparkbrokerError
+from sparkbroker.client import Broker, SparkbrokerError
 
 if TYPE_CHECKING:
     from sparkbroker.client import Lease
@@ -36,6 +45,9 @@ class SparkLeaseOperator(AskingOperator):
     Arguments: ``request.LeaseArguments``; ``conn_id``; ``lease``, the name of an acquired shared lease to attach to
     instead of acquiring one; ``deferrable`` (None: Airflow's ``default_deferrable``): wait in the triggerer, from the very
     start where Airflow can; ``api``, for LOCAL leases: ``classic`` (with ``sparkContext``) or ``connect``.
+
+    In mode CLIENT the worker's own pod is the driver. Such a task waits in its worker; its ``executor_config`` is given a
+    ``pod_override`` of the driver's size, in which what the DAG itself says there wins.
 
     The lease is given back however ``run_with_lease`` ends. An error of the broker's is raised as ``LeaseFailed``, or as
     ``LeaseRefused`` (no retry) if another try would meet it too; the task's own errors are left as they are.
@@ -71,7 +83,9 @@ class SparkLeaseOperator(AskingOperator):
             ask = self.lease_ask(context)
         except request.InvalidArgument as error:
             raise failures.as_airflow(error, self.conn_id) from error
-        if self.deferrable:
+        if client_mode.is_client(self.mode):
+            self.log.info("Mode CLIENT: the pod of this worker is to be the driver, so that the task waits here")
+        elif self.deferrable:
             self.defer(trigger=LeaseTrigger(conn_id=self.conn_id, ask=ask), method_name="execute_with_lease")
         return self._hold(context, lambda broker: acquire(broker, ask))
 
@@ -90,7 +104,7 @@ class SparkLeaseOperator(AskingOperator):
             name = lease_name(lease)
         except request.InvalidArgument as error:
             raise failures.as_airflow(error, self.conn_id) from error
-        return self._hold(context, lambda broker: broker.open(name))
+        return self._hold(context, lambda broker: open_shared(broker, name))
 
     def _hold(self, context: Any, get: "Callable[[Broker], Lease]") -> Any:
         """Attach to the lease that ``get`` finds, compute, and give it back."""
@@ -136,7 +150,7 @@ class SparkLeaseOperator(AskingOperator):
             self.log.info("%s is given back", lease.name)
 
     def _after_failure(self, context: Any, lease: "Lease", error: BaseException) -> None:
-        if not is_local(lease):
+        if not is_here(lease):
             driver_log.show_tail(self.log, lease.name, lambda: lease.logs(tail_lines=driver_log.TAIL_LINES))
         ti = context["ti"]
         tries_left = bool(self.retries) and ti.try_number <= ti.max_tries
@@ -159,16 +173,17 @@ class SparkLeaseOperator(AskingOperator):
         options = self.lease_options()
         brought = artifacts.find(options, artifacts.dag_folder(context))
         name = options.app_name or identity.TaskIdentity.of(context["ti"]).lease_key()
-        connection = None if is_local(lease) else lease.connection()
+        connection = None if mode_of(lease) == "LOCAL" else lease.connection()
         if connection is not None and self.runs_python:
-            artifacts.check_python(connection.python_version, artifacts.version_of(sys.version_info))
+            of = "executors run" if is_here(lease) else "driver runs"
+            artifacts.check_python(connection.python_version, artifacts.version_of(sys.version_info), of)
         with lease.session(api=self.api, app_name=name) as spark:
             self._spark = spark
             try:
                 artifacts.add(spark, brought)
                 for key, value in openlineage.parent_conf(context).items():
                     spark.conf.set(key, value)
-                self._push_ui_link(context, lease, artifacts.ui_of(spark, connection))
+                self._push_ui_link(context, lease, artifacts.ui_of(spark, None if is_here(lease) else connection))
                 yield spark
             finally:
                 self._spark = None
@@ -176,7 +191,7 @@ class SparkLeaseOperator(AskingOperator):
     @contextmanager
     def _live_log(self, lease: "Lease") -> Iterator[None]:
         level = self.lease_options().driver_log_level
-        if not level or is_local(lease):
+        if not level or is_here(lease):
             yield
             return
         # Of a shared lease others have had their part of the log.
@@ -257,47 +272,3 @@ class SparkLeaseOperator(AskingOperator):
                         self.log.info("%s is released: nobody waits for it any more", lease.name)
         except (SparkbrokerError, AirflowException) as error:
             self.log.warning("The lease may wait on, until its wait_ttl: %s", error)
-
-
-def is_local(lease: "Lease") -> bool:
-    """Whether Spark runs in this process, so that what it logs is in the task's log already."""
-    from sparkbroker.v1 import broker_pb2  # noqa: PLC0415  parsing a DAG is to load little
-
-    return lease.info.spec.mode == broker_pb2.LEASE_MODE_LOCAL
-
-
-class LeaseSpent(Exception):
-    """A lease that was used has ended."""
-
-
-def unspent(broker: Broker, name: str) -> "Lease":
-    """The lease that a trigger has waited for. Raise LeaseSpent if an earlier run of the task has used it.
-
-    Airflow 3 runs a task that is cleared while it runs with the event of the earlier run, unless it began in the triggerer.
-    """
-    lease = broker.open(name)
-    if lease.info.generation and lease.state not in ("QUEUED", "PROVISIONING", "READY"):
-        raise LeaseSpent(f"{name} was used by an earlier run of this task, and is {lease.state}")
-    return lease
-
-
-def lease_name(value: Any) -> str:
-    """The name of a lease, of the XCom of a task that has acquired it. Raise InvalidArgument."""
-    if value is None:
-        problem = "the task that acquires it has given none: it was skipped, or marked as a success"
-        raise request.InvalidArgument("lease", problem, "run that task, then this one")
-    name = value.get("lease") if isinstance(value, Mapping) else value
-    if not isinstance(name, str) or not name.startswith("leases/"):
-        raise request.InvalidArgument("lease", f"{value!r} is no lease's name", "give one such as 'leases/abc'")
-    return name
-
-
-def acquire(broker: Broker, ask: Mapping[str, Any]) -> "Lease":
-    """A lease for ``ask``; an earlier try's is replaced or reattached to. Errors as of the client."""
-    try:
-        return broker.acquire(**request.client_ask(ask))
-    except LeaseKeyInUse as error:
-        another = identity.after_conflict(ask, broker.get(error.metadata["lease"]).spec.labels)
-        if another is None:
-            raise
-    return acquire(broker, another)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from sparkbroker.airflow_provider import failures, request
 from sparkbroker.airflow_provider._compat import BaseOperator, XComArg
 from sparkbroker.airflow_provider.hooks.broker import DEFAULT_CONN_ID, SparkBrokerHook
-from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator, lease_name
+from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
+from sparkbroker.airflow_provider.operators.finding import lease_name
 from sparkbroker.airflow_provider.progress import Teller
 from sparkbroker.airflow_provider.request import LeaseArguments
 from sparkbroker.client import LeaseEnded, LeaseNotFound, SparkbrokerError
@@ -24,6 +25,7 @@ class AcquireLeaseOperator(SparkLeaseOperator):
     """
 
     sharing = "SHARED"
+    no_client = "other tasks are to share this lease, from pods of their own"
 
     def __init__(self, **kwargs: Any) -> None:
         if "lease" in kwargs:

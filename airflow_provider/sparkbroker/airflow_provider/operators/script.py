@@ -50,6 +50,7 @@ class SparkScriptOperator(SparkLeaseOperator):
     (``spark.sparkContext``) of the lease's size in a JVM of its own.
     """
 
+    no_client = "a program of its own can't use the session of the worker's pod"
     template_fields: Sequence[str] = (
         "script",
         "arguments",
