@@ -29,6 +29,12 @@ BROKER_PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 BIN: Final = Path(sys.executable).parent
 START: Final = 300.0
 """Seconds within which the broker, and then Airflow, has to be up."""
+CONFIG: Final = """\
+[queues.default]
+[profiles.default]
+ui = true
+allowed_pod = ["*"]  # here without effect: it runs no pods
+"""
 GRACE: Final = 10.0
 """Seconds that Airflow gets to end by itself."""
 
@@ -65,7 +71,12 @@ def broker(folder: Path) -> Iterator[str]:
     """A broker that keeps everything in ``folder``; its URL."""
     say("starting a broker")
     environment = surroundings() | {"XDG_CONFIG_HOME": str(folder / "config")}
-    command = [str(BROKER_PYTHON), "-m", "sparkbroker.broker", "serve", "--state-folder", str(folder / "broker")]
+    config = folder / "broker.toml"
+    config.write_text(CONFIG)
+    command = [
+        str(BROKER_PYTHON), "-m", "sparkbroker.broker", "serve",
+        "--config", str(config), "--state-folder", str(folder / "broker"),
+    ]  # fmt: skip
     url = f"unix://{folder}/broker/run/broker.sock"
     with (folder / "broker.log").open("ab") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

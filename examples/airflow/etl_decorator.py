@@ -26,7 +26,7 @@ def etl_decorator():
         path.write_text("\n".join(["year,score", *lines]))
         return str(path)
 
-    @task.spark_session(cores=1, memory="600m", app_name="load {{ run_id }}")
+    @task.spark_session(cores=1, memory="600m", labels={"step": "load {{ run_id }}"})
     def load(source: str, spark) -> str:
         target = source.replace(".csv", ".parquet")
         spark.read.csv(source, header=True, inferSchema=True).write.mode("overwrite").parquet(target)

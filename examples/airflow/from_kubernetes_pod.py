@@ -17,7 +17,7 @@ except ImportError:  # Airflow 2
     from airflow.models import DAG
 from sparkbroker.airflow_provider.operators.script import SparkScriptOperator
 
-# The profile says which of them it takes; one that runs no pods, such as on a laptop, takes them without effect.
+# The profile says which of them it takes (allowed_pod); one that runs no pods, such as on a laptop, takes them without effect.
 POD = {"image": "registry.example.com/etl:1.4", "tolerations": [{"key": "spark", "operator": "Exists"}]}
 
 with DAG("from_kubernetes_pod", schedule=None, tags=["sparkbroker"]) as the_dag:

@@ -104,4 +104,4 @@ def test_a_log_that_cant_be_read_hides_no_other_error(monkeypatch):
 def test_a_live_log_that_breaks_off_says_so():
     log = Log()
     driver_log.LiveLog(lambda: (_ for _ in ()).throw(OSError("cut off")), "INFO", log).wait(30)
-    assert log.lines == [(logging.INFO, "The driver's log is no longer followed: cut off")]
+    assert log.lines == [(logging.WARNING, "The driver's log is no longer followed: cut off")]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 
@@ -240,6 +241,11 @@ def test_a_task_starts_in_the_triggerer_where_airflow_can(airflow_home):
         assert not task(deferrable=True, cores="{{ cores() }}").start_from_trigger
         assert task(task_id="p", deferrable=True, cores=2).start_from_trigger is _compat.START_FROM_TRIGGER
     if _compat.START_FROM_TRIGGER:
+        changed = task(task_id="c", deferrable=True)
+        changed.cores = 3  # as a policy of the cluster's may
+        assert changed.start_trigger_args.trigger_kwargs["cores"] == 3
+        changed.execution_timeout = timedelta(hours=1)
+        assert not changed.start_from_trigger
         told = task(deferrable=True, cores="{{ 1 }}").start_trigger_args
         assert told.trigger_kwargs == {"conn_id": "sparkbroker_default", "cores": "{{ 1 }}", "on_retry": "replace"}
 

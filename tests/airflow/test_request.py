@@ -84,7 +84,7 @@ def test_options_are_the_tasks_own():
         ("executors", [4, 1], "executors: the fewest is 4 and the most 1; give the fewest first"),
         ("memory", "", "memory: '' is not a memory size; write one such as \"2g\""),
         ("memory", 2, "memory: 2 is no text"),
-        ("mode", "cluster", "mode: 'CLUSTER' is unknown; give 'CONNECT' or 'LOCAL'"),
+        ("mode", "cluster", "mode: 'CLUSTER' is unknown; give 'CONNECT', 'LOCAL' or 'CLIENT'"),
         ("conf", "a=b", "conf: 'a=b' is neither what is meant nor JSON of it"),
         ("conf", {"a": []}, "conf['a']: [] is neither text nor a number"),
         ("conf", ["a"], "conf: ['a'] is no mapping; give a dict"),

@@ -207,10 +207,14 @@ def test_the_version_is_that_of_the_python_that_runs_the_program(tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 3.2\n")
     python.chmod(0o755)
-    assert script_module._version(str(python)) == "3.2"
-    assert script_module._version(sys.executable) == f"{sys.version_info.major}.{sys.version_info.minor}"
+
+    def version(name, path=os.environ["PATH"]):
+        return script_module._version(script_module._Python(name, str(tmp_path), {"PATH": path}))
+
+    assert version(str(python)) == version("./python") == version("python", f"{tmp_path}:/bin") == "3.2"
+    assert version(sys.executable) == f"{sys.version_info.major}.{sys.version_info.minor}"
     with pytest.raises(InvalidArgument, match=r"python: '/nowhere/python' can't be run \(.*\); give a Python"):
-        script_module._version("/nowhere/python")
+        version("/nowhere/python")
 
 
 # With Airflow.

@@ -6,7 +6,9 @@ import decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyspark.sql import types as T  # noqa: N812  its usual name
 
+from sparkbroker.airflow_provider.operators import sql as sql_module
 from sparkbroker.airflow_provider.operators.sql import plain
 from sparkbroker.airflow_provider.request import InvalidArgument
 from sparkbroker.airflow_provider.sql_statements import split_statements
@@ -60,32 +62,40 @@ def test_nothing_is_lost_but_semicolons_and_comments(text):
         rest = rest[rest.index(statement) + len(statement) :]
 
 
-class Row(tuple[object, ...]):
-    __slots__ = ()
-
-    def asDict(self):  # noqa: N802
-        return {"a": self[0]}
+LOCAL = dt.datetime(2026, 7, 2, 3)  # noqa: DTZ001  as Spark gives it
+NESTED = T.MapType(T.IntegerType(), T.ArrayType(T.StructType([T.StructField("a", T.TimestampType())])))
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
+    ("value", "kind", "expected"),
     [
-        (decimal.Decimal("1.50"), "1.50"),
-        (dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC), "2026-01-02T03:00:00+00:00"),
-        (dt.date(2026, 1, 2), "2026-01-02"),
-        (b"\x01\xff", "01ff"),
-        (float("nan"), "nan"),
-        ({1: [Row((decimal.Decimal(1),))]}, {"1": [{"a": "1"}]}),
-        (True, True),
+        (decimal.Decimal("1.50"), T.DecimalType(3, 2), "1.50"),
+        (LOCAL, T.TimestampType(), LOCAL.astimezone(dt.UTC).isoformat()),
+        (LOCAL, T.TimestampNTZType(), "2026-07-02T03:00:00"),
+        (dt.date(2026, 1, 2), T.DateType(), "2026-01-02"),
+        (b"\x01\xff", T.BinaryType(), "01ff"),
+        (float("nan"), T.DoubleType(), "nan"),
+        ({1: [T.Row(a=LOCAL)]}, NESTED, {"1": [{"a": LOCAL.astimezone(dt.UTC).isoformat()}]}),
+        (True, T.BooleanType(), True),
+        (None, T.TimestampType(), None),
     ],
 )
-def test_values_become_json(value, expected):
-    assert plain(value, "c") == expected
+def test_values_become_json(value, kind, expected):
+    assert plain(value, kind, "c") == expected
 
 
-def test_a_value_that_json_can_not_hold_names_its_column():
-    with pytest.raises(InvalidArgument, match=r"the column 'c' has values of the type object.*CAST"):
-        plain(object(), "c")
+@pytest.mark.parametrize(
+    ("value", "kind"), [(object(), T.StringType()), ({"1": 0, 1: 0}, T.MapType(T.StringType(), T.IntegerType()))]
+)
+def test_a_value_that_json_can_not_hold_names_its_column(value, kind):
+    with pytest.raises(InvalidArgument, match=rf"the column 'c' has values of the type {type(value).__name__}.*CAST"):
+        plain(value, kind, "c")
+
+
+@pytest.mark.parametrize("value", [0, 1.9, "many", 2**31 - 1, None])
+def test_a_bound_that_is_none(value):
+    with pytest.raises(InvalidArgument, match="max_rows"):
+        sql_module._most(value)
 
 
 DAG_OF_ALL = """
@@ -99,6 +109,8 @@ with DAG("statements", schedule=None, params={"n": 3}) as dag:
 
         sql("count", "create temporary view v as select * from range({{ params.n }}); select id, id from v")
         sql("rows", "select :x + id as y, 1.5 as z from range(2)", parameters={"x": 5}, result="rows")
+        times = "select timestamp'2024-07-01 12:00:00Z' as t, timestamp_ntz'2024-07-01 12:00:00' as n"
+        sql("times", times, result="rows")
         sql("none", ["select 1", "select 2"], result=None)
         sql("other_session", "select * from v")
         sql("too_many", "select * from range(10)", result="rows", max_rows=9)
@@ -120,6 +132,7 @@ def test_statements_run_in_a_session_of_the_task(spark_broker, run_dag):
     assert run.states["release_spark_lease"] == "success"
     assert run.xcom("count") == 3
     assert run.xcom("rows") == [{"y": 5, "z": "1.5"}, {"y": 6, "z": "1.5"}]
+    assert run.xcom("times") == [{"t": "2024-07-01T12:00:00+00:00", "n": "2024-07-01T12:00:00"}]
     assert run.xcom("none") is None
     assert [run.xcom("mapped", map_index=index) for index in (0, 1)] == [1, 4]
     assert "max_rows: the last statement gives more than 9 rows; add a LIMIT" in run.log

@@ -18,6 +18,7 @@ from sparkbroker.broker.adapters.local_user import LocalUser
 from sparkbroker.broker.adapters.static_tokens import StaticTokens
 from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.broker.rpc.listeners import ListenFailed, TcpListener, Tls, UnixListener
+from sparkbroker.client import AsyncBroker, BadAddress
 from sparkbroker.v1 import broker_pb2 as pb
 from sparkbroker.v1 import broker_pb2_grpc
 
@@ -231,6 +232,31 @@ async def test_tls(serve, tcp, token_file, tls, authority):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await acquire(broker_pb2_grpc.BrokerServiceStub(channel), bearer(token_file[1]["ann"]))
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_client_tells_at_once_whom_it_does_not_trust(serve, tcp, token_file, tls, authority, tmp_path):
+    served = await serve(listeners=[TcpListener("0.0.0.0", 0, tcp.authenticator, tls)])
+    port = served.server.addresses[0].rpartition(":")[2]
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    (tmp_path / "none.pem").write_text("no certificate")
+
+    async def queues(host, ca):
+        url, path = f"grpcs://{host}:{port}", None if ca is None else tmp_path / ca
+        async with AsyncBroker(url, token=token_file[1]["ann"], ca_file=path, patience=600) as broker:
+            return await broker.queues()
+
+    assert await queues("localhost", "ca.pem")
+    for host, ca, said in [
+        ("localhost", None, "its certificate isn't trusted (unable to get local issuer certificate)"),
+        ("localhost", "other.pem", "its certificate isn't trusted ("),
+        ("127.0.0.2", "ca.pem", "IP address mismatch, certificate is not valid for '127.0.0.2'"),
+        ("localhost", "none.pem", "holds no certificate in PEM"),
+    ]:
+        with pytest.raises(BadAddress) as caught:
+            await queues(host, ca)
+        assert said in str(caught.value)
+        assert str(caught.value).startswith(f"the url argument: grpcs://{host}:{port}: ")
 
 
 async def test_tls_files_that_cannot_be_used_are_named(serve, tcp, tls, authority, tmp_path):

@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+from sparkbroker.airflow_provider.text_lines import Lines
 
 _LAUNCHER: Final = str(Path(__file__).with_name("_launch_child.py"))
 _LOOK: Final = 0.5
@@ -60,7 +62,7 @@ def run_child(
 
 def _follow(process: "subprocess.Popen[bytes]", say: Callable[[str], object], check: Callable[[], object]) -> None:
     assert process.stdout is not None  # noqa: S101  asked for above
-    lines = _Lines(say)
+    lines = Lines(LONGEST_LINE)
     late = 0
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
@@ -71,14 +73,19 @@ def _follow(process: "subprocess.Popen[bytes]", say: Callable[[str], object], ch
                 late += len(piece) if exited else 0
                 if not piece or late > _LARGEST_PIPE:
                     break
-                lines.take(piece)
+                _tell(lines.take(piece), say)
             elif exited:
                 break
             check()
-    lines.close()
+    _tell(lines.close(), say)
     while not _exited(process):  # It has closed its output, and works on.
         check()
         time.sleep(_LOOK)
+
+
+def _tell(lines: Iterable[str], say: Callable[[str], object]) -> None:
+    for line in lines:
+        say(line)
 
 
 def _exited(process: "subprocess.Popen[bytes]") -> bool:
@@ -106,28 +113,3 @@ def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
         os.killpg(process.pid, number)
     except ProcessLookupError:
         return  # The group has ended by itself.
-
-
-class _Lines:
-    """Bytes to lines of text."""
-
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self._say = say
-        self._rest = b""
-
-    def take(self, piece: bytes) -> None:
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            self._tell(line)
-        while len(self._rest) > LONGEST_LINE:
-            self._tell(self._rest[:LONGEST_LINE])
-            self._rest = self._rest[LONGEST_LINE:]
-
-    def close(self) -> None:
-        if self._rest:
-            self._tell(self._rest)
-            self._rest = b""
-
-    def _tell(self, line: bytes) -> None:
-        for start in range(0, max(len(line), 1), LONGEST_LINE):
-            self._say(line[start : start + LONGEST_LINE].decode(errors="replace").rstrip("\r"))

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, Final
 
+from sparkbroker.airflow_provider.text_lines import Lines
+from sparkbroker.client import ClientClosed, LeaseEnded
+
 TAIL_LINES: Final = 50
 TAIL_TIMEOUT: Final = 5.0
 """Seconds that a failing task waits for the end of its driver's log."""
@@ -27,23 +30,16 @@ def level_of(line: str, before: str) -> str:
 
 def lines_of(pieces: Iterable[bytes]) -> Iterator[str]:
     """Whole lines of a log that comes in pieces of any size; a very long one is cut in several."""
-    rest = b""
+    lines = Lines(_LONGEST_LINE)
     for piece in pieces:
-        rest += piece
-        *whole, rest = rest.split(b"\n")
-        for line in whole:
-            yield line.decode("utf-8", "replace").rstrip("\r")
-        while len(rest) > _LONGEST_LINE:
-            yield rest[:_LONGEST_LINE].decode("utf-8", "replace")
-            rest = rest[_LONGEST_LINE:]
-    if rest:
-        yield rest.decode("utf-8", "replace")
+        yield from lines.take(piece)
+    yield from lines.close()
 
 
 class LiveLog:
     """Writes the lines from ``level`` on into ``log`` as they come, in a thread of its own, until the log ends.
 
-    It ends by itself with the driver or with the client; an error of reading ends it too, with a line that says so.
+    It ends by itself with the driver, the lease or the client; an error of reading ends it too, with a line that says so.
     """
 
     def __init__(self, pieces: Callable[[], Iterable[bytes]], level: str, log: Any) -> None:
@@ -66,7 +62,11 @@ class LiveLog:
                 if number >= self._least:
                     self._log.log(max(number, logging.INFO), "driver: %s", line)
         except BaseException as error:  # noqa: BLE001  a thread's end: nobody is there to raise it to
-            self._log.debug("The driver's log is no longer followed: %s", error)
+            said = "The driver's log is no longer followed: %s"
+            if isinstance(error, ClientClosed | LeaseEnded):
+                self._log.debug(said, error)
+            else:
+                self._log.warning(said, error)
 
 
 def read_tail(pieces: Callable[[], Iterable[bytes]], timeout: float) -> list[str]:

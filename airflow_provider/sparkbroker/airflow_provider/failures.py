@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final
 
-from sparkbroker.airflow_provider._compat import AirflowException, AirflowFailException
+from sparkbroker.airflow_provider._compat import AirflowException, AirflowFailException, AirflowNotFoundException
 from sparkbroker.airflow_provider.request import InvalidArgument
 from sparkbroker.client import (  # none of these brings gRPC
     BadAddress,
@@ -33,6 +33,13 @@ _PERMANENT: Final = (
     QueueNotFound,
     SparkConflict,
     SparkMissing,
+)
+_OF_THE_CONNECTION: Final = (
+    AirflowNotFoundException,
+    BadAddress,
+    BrokerUnreachable,
+    NotAuthenticated,
+    BrokerFault,
 )
 _ARGUMENT_OF: Final = {
     "spec.executors.size.": "executor_",
@@ -100,7 +107,7 @@ def diagnosis(error: BaseException) -> str:
 def payload(error: BaseException, *, conn_id: str, lease: str = "") -> dict[str, Any]:
     """An error as a trigger's event, which ``from_payload`` reads in the worker."""
     text = diagnosis(error)
-    of_connection = isinstance(error, BadAddress | BrokerUnreachable | NotAuthenticated | BrokerFault)
+    of_connection = isinstance(error, _OF_THE_CONNECTION)
     if of_connection and f"connection {conn_id!r}" not in text:
         text = f"connection {conn_id!r}: {text}"
     return {

@@ -18,7 +18,8 @@ _NAMESPACE: Final = uuid.UUID("1e69a861-2b05-549b-a14a-69277592e4f0")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskIdentity:
-    """One try of one task instance. ``map_index`` is -1 where it isn't mapped. ``id`` is new for each try; empty: unknown."""
+    """One try of one task instance. ``map_index`` is -1 where it isn't mapped. empty ``id``: unknown. It is
+    new for each try, unless the executor itself has failed the try before: then no lease was attached to."""
 
     dag_id: str
     run_id: str

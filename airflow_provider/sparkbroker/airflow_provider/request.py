@@ -155,7 +155,8 @@ def _memory(value: object, name: str) -> str | None:
     return text if text is None else _KUBERNETES.sub(lambda match: match[0][:-1].lower(), text)
 
 
-def _whole(value: object, name: str, lowest: int = 1) -> int | None:
+def whole(value: object, name: str, lowest: int = 1) -> int | None:
+    """A whole number, also as text; None stays. Raise InvalidArgument."""
     if value is None:
         return None
     number = value
@@ -169,7 +170,7 @@ def _whole(value: object, name: str, lowest: int = 1) -> int | None:
 
 def _priority(value: object, name: str) -> int | None:
     try:
-        return _whole(value, name, lowest=-_MOST)
+        return whole(value, name, lowest=-_MOST)
     except InvalidArgument as error:
         expected = "give a whole number: among the waiting, a greater one comes first"
         raise InvalidArgument(name, f"{_shown(value)} is no priority", expected) from error
@@ -182,8 +183,8 @@ def _executors(value: object, name: str) -> int | list[int] | None:
         given = parts[0] if len(parts) == 1 else parts
     try:
         if not isinstance(given, list | tuple):
-            return _whole(given, name, lowest=0)
-        fewest, most = (_whole(item, name, lowest=0) for item in given)
+            return whole(given, name, lowest=0)
+        fewest, most = (whole(item, name, lowest=0) for item in given)
     except ValueError as error:  # one of them, or not two of them
         expected = "give a number, or the fewest and the most: 4, [1, 4] or '1,4'"
         raise InvalidArgument(name, f"{_shown(value)} is neither a number nor a pair", expected) from error
@@ -277,11 +278,11 @@ _OF_THE_BROKER: Final[dict[str, Callable[[Any, str], Any]]] = {
     "profile": _text,
     "lease_queue": _text,
     "mode": _mode,
-    "cores": _whole,
+    "cores": whole,
     "memory": _memory,
     "memory_overhead": _memory,
     "executors": _executors,
-    "executor_cores": _whole,
+    "executor_cores": whole,
     "executor_memory": _memory,
     "executor_memory_overhead": _memory,
     "conf": _conf,

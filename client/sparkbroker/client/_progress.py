@@ -16,8 +16,11 @@ def after_update(progress: Progress, update: pb.WatchLeaseResponse) -> Progress:
             return _after_event(progress, update.event)
         case "progress":
             waiting = update.progress
+            # What it waits for comes before the event of its new state.
+            starts = waiting.blocking_reason == pb.LEASE_REASON_STARTING and progress.state == "QUEUED"
             return replace(
                 progress,
+                state="PROVISIONING" if starts else progress.state,
                 position=waiting.position,
                 queue_length=waiting.queue_length,
                 reason=reason_name(waiting.blocking_reason),

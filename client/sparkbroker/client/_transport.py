@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from sparkbroker.client import _fork
 from sparkbroker.client._address import Address
 from sparkbroker.client._clock import now
-from sparkbroker.client._errors import BrokerUnreachable, ClientClosed, SparkbrokerError
+from sparkbroker.client._errors import BadAddress, BrokerUnreachable, ClientClosed, SparkbrokerError
 from sparkbroker.client._status import translate, translate_status
 from sparkbroker.v1.broker_pb2_grpc import BrokerServiceStub
 
@@ -109,6 +109,7 @@ class ChannelTransport(ABC):
     def __init__(self, address: Address) -> None:
         self.address: Final = address
         self.closed = False
+        self._answered = False
         self.calls: Final[set[Call]] = set()
         self.exchanges: Final = _Count()
         """Requests that are about to be answered: all calls but open streams that wait for what may come."""
@@ -159,12 +160,25 @@ class ChannelTransport(ABC):
     async def unary(self, method: str, request: Message, reply: type[Reply], timeout: float) -> Reply:
         with self.exchanges:
             try:
-                return await self._unary(method, request, reply, timeout)
+                answer = await self._unary(method, request, reply, timeout)
             except BrokerUnreachable as error:
                 cause = error.__cause__
                 if isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     self.distrust()
+                await self._check_certificate(error)
                 raise
+            self._answered = True
+            return answer
+
+    async def _check_certificate(self, error: BrokerUnreachable) -> None:
+        """Raise BadAddress if the broker has never answered because its certificate isn't trusted."""
+        if not self.address.tls or self._answered:
+            return
+        from sparkbroker.client._tls import distrusted  # noqa: PLC0415  for those who are in trouble
+
+        if problem := await distrusted(self.address):
+            advice = "give the CA's certificate as ca_file, and the host by a name that is in the broker's certificate"
+            raise BadAddress(f"{self.address.source}: {self.address.url}: {problem}; {advice}") from error
 
     async def stream(
         self, method: str, request: Message, reply: type[Reply], timeout: float

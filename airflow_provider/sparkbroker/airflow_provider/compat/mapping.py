@@ -168,8 +168,12 @@ _Sized = TypeVar("_Sized", SparkDriverConf, SparkExecutorConf)
 
 
 def _take_factor(conf: _Sized, rest: dict[str, Any], key: str) -> _Sized:
-    """What ``spark_extra_conf`` says of the overhead's factor, into the configuration."""
+    """What ``spark_extra_conf`` says of the overhead's factor, into the configuration, and the memory that it is of."""
     factor = rest.pop(key, None)
+    if factor is None and conf.memory_overhead_factor is None:
+        return conf
+    memory = rest.pop(key.removesuffix("OverheadFactor"), None)
+    conf = conf if memory is None else replace(conf, memory=memory)
     return conf if factor is None else replace(conf, memory_overhead_factor=factor)
 
 

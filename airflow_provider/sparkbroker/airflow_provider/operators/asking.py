@@ -1,6 +1,6 @@
 """The arguments of a task with a lease, and what they ask the broker for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Literal
 
@@ -18,6 +18,20 @@ _RETRY_MARGIN: Final = 120.0
 """Seconds for which a lease is kept for the next try beyond Airflow's own delay: it has to be scheduled and started."""
 
 
+class _Computed:
+    """An attribute of a task that follows its others, which a policy or a DAG may set after the task was made.
+
+    ``of_class`` is what the class itself says of it, and so a mapped task.
+    """
+
+    def __init__(self, compute: Callable[[Any], Any], of_class: Any) -> None:
+        self._compute = compute
+        self._of_class = of_class
+
+    def __get__(self, task: Any, owner: type) -> Any:
+        return self._of_class if task is None else self._compute(task)
+
+
 class AskingOperator(BaseOperator):
     """What a task says of its lease. It holds none: that is SparkLeaseOperator, where the arguments are described."""
 
@@ -25,7 +39,10 @@ class AskingOperator(BaseOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"conf": "json", "labels": "json", "pod": "json"}
     sharing: ClassVar[str | None] = None
     """SHARED for a lease that several tasks are to attach to; None: the profile's."""
+    start_trigger_args = _Computed(lambda task: task.trigger_args(), None)
+    start_from_trigger = _Computed(lambda task: task.trigger_args() is not None, False)
     executor_config: Any
+    _made: bool = False
     no_client: ClassVar[str] = ""
     """Why the worker's own pod can't be the driver (mode CLIENT); empty: it can."""
 
@@ -101,7 +118,7 @@ class AskingOperator(BaseOperator):
         asked = {**self.lease_arguments(), "lease": lease}
         client_mode.check(asked, api=self.api, refusal=self.no_client)
         self.executor_config = _with_worker(asked, self.executor_config)
-        self._start_from_trigger_if_possible()
+        self._made = True
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
@@ -154,28 +171,28 @@ class AskingOperator(BaseOperator):
             most=None if most is None else most.total_seconds(),
         )
 
-    def _start_from_trigger_if_possible(self) -> None:
-        """Airflow does as told here for tasks that aren't mapped, outside of ``dag.test``; ``execute`` does for the rest."""
+    def trigger_args(self) -> StartTriggerArgs | None:
+        """What Airflow starts in the triggerer, for tasks that aren't mapped, outside of ``dag.test``; ``execute`` does it for
+        the rest. None: the task starts in a worker."""
+        if not self._made:
+            return None  # asked by BaseOperator, whose part is made first
         arguments = self.lease_arguments()
         if not (START_FROM_TRIGGER and self.deferrable) or self.lease_given:
-            return
+            return None
         if self.execution_timeout is not None:
-            return  # which for Airflow would include the time in the queue
+            return None  # which for Airflow would include the time in the queue
         if not (isinstance(self.conn_id, str) and late.is_plain(arguments)):
-            return  # an XCom's value is known in the worker only
+            return None  # an XCom's value is known in the worker only
         if client_mode.is_client(self.mode) or late.has_template(self.mode):
-            return  # the pod that asks is the driver
+            return None  # the pod that asks is the driver
         if late.has_template([self.conn_id, arguments]) and _templates_in_its_own_way(self.get_dag()):
-            return
+            return None
         kwargs: dict[str, Any] = {"conn_id": self.conn_id, **arguments}
         if self.sharing is not None:
             kwargs["sharing"] = self.sharing
         if self.on_retry != "replace":
             kwargs["retry_window"] = self._retry_window()
-        self.start_from_trigger = True
-        self.start_trigger_args = StartTriggerArgs(
-            trigger_cls=CLASSPATH, trigger_kwargs=kwargs, next_method="execute_with_lease"
-        )
+        return StartTriggerArgs(trigger_cls=CLASSPATH, trigger_kwargs=kwargs, next_method="execute_with_lease")
 
 
 def _with_worker(arguments: Mapping[str, Any], executor_config: Any) -> Any:

@@ -10,6 +10,7 @@ from sparkbroker.airflow_provider import artifacts, client_mode, driver_log, fai
 from sparkbroker.airflow_provider._compat import (
     KILL_BY_RAISING,
     AirflowException,
+    AirflowNotFoundException,
     AirflowSkipException,
     AirflowTaskTimeout,
 )
@@ -118,7 +119,7 @@ class SparkLeaseOperator(AskingOperator):
             ):
                 afterwards.callback(self._tell_of_release, lease)
                 return self._use(context, lease)
-        except (SparkbrokerError, request.InvalidArgument) as error:
+        except (AirflowNotFoundException, SparkbrokerError, request.InvalidArgument) as error:
             # A refusal is said in its one sentence: where in the client it came from helps nobody.
             raise failures.as_airflow(error, self.conn_id) from (None if failures.is_permanent(error) else error)
         finally:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 
 from sparkbroker.airflow_provider import failures, request
-from sparkbroker.airflow_provider._compat import BaseOperator, XComArg
+from sparkbroker.airflow_provider._compat import AirflowNotFoundException, BaseOperator, XComArg
 from sparkbroker.airflow_provider.hooks.broker import DEFAULT_CONN_ID, SparkBrokerHook
 from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
 from sparkbroker.airflow_provider.operators.finding import lease_name
@@ -71,7 +71,7 @@ class ReleaseLeaseOperator(BaseOperator):
                 broker.release(name, "its tasks are done")
         except (LeaseEnded, LeaseNotFound) as error:
             self.log.info("%s has ended already: %s", name, error)
-        except (SparkbrokerError, request.InvalidArgument) as error:
+        except (AirflowNotFoundException, SparkbrokerError, request.InvalidArgument) as error:
             raise failures.as_airflow(error, self.conn_id) from error
         else:
             self.log.info("%s is given back", name)

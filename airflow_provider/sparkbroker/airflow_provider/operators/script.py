@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -88,24 +89,29 @@ class SparkScriptOperator(SparkLeaseOperator):
         # Another is found in the program's own folder and environment, which the start alone can tell.
         if self.python is not None and Path(self.python).is_absolute() and shutil.which(self.python) is None:
             raise request.InvalidArgument("python", f"there is no {self.python!r} that can be run", "give a Python")
+        if self.cwd is not None and not Path(self.cwd).is_dir():
+            raise request.InvalidArgument("cwd", f"there is no folder {self.cwd!r}", "give one of the worker's")
 
     def run_with_lease(self, context: Any, lease: "Lease") -> None:
         """Run the program; raise ScriptFailed if its exit status isn't 0."""
         folder = artifacts.dag_folder(context)
+        self.check_files(folder)  # in the triggerer nobody could
         (script,) = artifacts.resolve([self.script], "script", folder)
         options = request.options(self.lease_arguments())
         brought = artifacts.find(options, folder)
         command = [self.python or sys.executable, script, *_texts(self.arguments, "arguments")]
         given = _environment(self.env)
+        where = self.cwd or str(Path(script).parent)
+        python = _Python(command[0], where, {**os.environ, **given})
         self.log.info("Running %s", shlex.join(command))
-        with self._spark_variables(context, lease, options.app_name, brought, command[0]) as variables:
+        with self._spark_variables(context, lease, options.app_name, brought, python) as variables:
             # Without it, a driver of its own would start the first python3 of the PATH for Python functions.
             worker = {"PYSPARK_PYTHON": command[0], **os.environ}
             environment = _merged(worker, given, variables, brought.py_files)
             status = run_child(
                 command,
                 environment=environment,
-                folder=self.cwd or str(Path(script).parent),
+                folder=where,
                 say=lambda line: self.log.info("%s", line),
                 check=lambda: _check(lease),
             )
@@ -116,13 +122,13 @@ class SparkScriptOperator(SparkLeaseOperator):
 
     @contextmanager
     def _spark_variables(
-        self, context: Any, lease: "Lease", app_name: str, brought: artifacts.Artifacts, python: str
+        self, context: Any, lease: "Lease", app_name: str, brought: artifacts.Artifacts, python: "_Python"
     ) -> Iterator[dict[str, str]]:
-        """What makes the pyspark of ``python`` open the lease's session; secret."""
+        """What makes its pyspark open the lease's session; secret."""
         from sparkbroker.client import ClientConnection, ConnectConnection  # noqa: PLC0415  parsing a DAG is to load little
         from sparkbroker.client._session import check_pyspark  # noqa: PLC0415  as above
 
-        if python == sys.executable:
+        if python.name == sys.executable:
             check_pyspark()
         connection = lease.connection()
         if isinstance(connection, ClientConnection):
@@ -141,16 +147,26 @@ class SparkScriptOperator(SparkLeaseOperator):
             yield _connect(connection, Path(folder))
 
 
-def _version(python: str) -> str:
-    if python == sys.executable:
+@dataclass(frozen=True, slots=True)
+class _Python:
+    """What runs the program, found from that folder and by that environment's PATH."""
+
+    name: str
+    folder: str
+    environment: Mapping[str, str]
+
+
+def _version(python: _Python) -> str:
+    if python.name == sys.executable:
         return artifacts.version_of(sys.version_info)
-    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    command = [python.name, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     try:
         done = subprocess.run(
-            [python, "-c", program], capture_output=True, text=True, check=True, timeout=_EXIT_TIMEOUT
-        )
+            command, cwd=python.folder, env=python.environment,
+            capture_output=True, text=True, check=True, timeout=_EXIT_TIMEOUT,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
-        raise request.InvalidArgument("python", f"{python!r} can't be run ({error})", "give a Python") from error
+        raise request.InvalidArgument("python", f"{python.name!r} can't be run ({error})", "give a Python") from error
     return done.stdout.strip()
 
 

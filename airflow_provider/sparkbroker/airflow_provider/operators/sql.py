@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
-from sparkbroker.airflow_provider.request import InvalidArgument
+from sparkbroker.airflow_provider.request import InvalidArgument, whole
 from sparkbroker.airflow_provider.sql_statements import split_statements
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _RESULTS: Final = ("count", "rows", None)
 _SHOWN: Final = 200
+_MOST_ROWS: Final = 2**31 - 1
+"""More than Spark's LIMIT can ask for."""
 
 
 class SparkSqlOperator(SparkLeaseOperator):
@@ -23,7 +25,7 @@ class SparkSqlOperator(SparkLeaseOperator):
     ``sql`` is text, a path that ends in ``.sql`` (as Airflow looks for templates), or a list of them; each may hold several
     statements. ``parameters`` are for the statements' named markers (``:name``). Every statement is run to its end, queries
     too. What the last one gives becomes the XCom: ``result="count"`` the number of its rows, ``"rows"`` the rows as
-    dictionaries (JSON: decimals and times as text, bytes as hex), None nothing. More than ``max_rows`` rows are an error and
+    dictionaries (JSON: decimals and times as text, TIMESTAMP in UTC, bytes as hex), None nothing. More than ``max_rows`` rows are an error and
     not a part of them.
     """
 
@@ -61,13 +63,11 @@ class SparkSqlOperator(SparkLeaseOperator):
                 frame = spark.sql(statement, args=dict(self.parameters)) if self.parameters else spark.sql(statement)
                 if place < len(statements):
                     count_rows(frame)
-                    continue
-                if output == "rows":
-                    return rows(frame, most)
-                count = count_rows(frame)
-                self.log.info("Its rows: %d", count)
-                return count if output == "count" else None
-        return None
+            if output == "rows":
+                return rows(frame, most)
+            count = count_rows(frame)
+            self.log.info("Its rows: %d", count)
+            return count if output == "count" else None
 
 
 def count_rows(frame: Any) -> int:
@@ -94,11 +94,17 @@ def rows(frame: Any, most: int) -> list[dict[str, Any]]:
     if len(found) > most:
         problem = f"the last statement gives more than {most} rows"
         raise InvalidArgument("max_rows", problem, "add a LIMIT, write them to a table, or allow more")
-    return [{name: plain(value, name) for name, value in zip(names, row, strict=True)} for row in found]
+    kinds = [field.dataType for field in frame.schema.fields]
+    return [
+        {name: plain(value, kind, name) for name, kind, value in zip(names, kinds, row, strict=True)} for row in found
+    ]
 
 
-def plain(value: Any, column: str) -> Any:
-    """A value of Spark's as JSON has it. Raise InvalidArgument, naming the column."""
+def plain(value: Any, kind: Any, column: str) -> Any:
+    """A value of Spark's as JSON has it, by its type. Raise InvalidArgument, naming the column.
+
+    A TIMESTAMP is an instant, which Spark gives as the worker's local time: it is written in UTC, with the offset.
+    """
     match value:
         case None | bool() | int() | str():
             return value
@@ -106,22 +112,32 @@ def plain(value: Any, column: str) -> Any:
             return value
         case float() | decimal.Decimal() | dt.timedelta():
             return str(value)
+        case dt.datetime() if kind.typeName() == "timestamp":
+            return value.astimezone(dt.UTC).isoformat()
         case dt.date() | dt.time():
             return value.isoformat()
         case bytes() | bytearray():
             return value.hex()
         case _:
-            return _plain_nested(value, column)
+            return _plain_nested(value, kind, column)
 
 
-def _plain_nested(value: Any, column: str) -> Any:
-    if hasattr(value, "toJson"):  # a VARIANT
-        return value.toJson()
-    match value.asDict() if hasattr(value, "asDict") else value:
-        case Mapping() as mapping:
-            return {str(plain(key, column)): plain(item, column) for key, item in mapping.items()}
-        case list() | tuple() as items:
-            return [plain(item, column) for item in items]
+def _plain_nested(value: Any, kind: Any, column: str) -> Any:
+    match kind.typeName():
+        case "variant":
+            return value.toJson()
+        case "map":
+            plain_items = {
+                str(plain(key, kind.keyType, column)): plain(item, kind.valueType, column)
+                for key, item in value.items()
+            }
+            if len(plain_items) == len(value):
+                return plain_items
+        case "struct":
+            pairs = zip(kind.fields, value, strict=True)
+            return {field.name: plain(item, field.dataType, column) for field, item in pairs}
+        case "array":
+            return [plain(item, kind.elementType, column) for item in value]
     problem = f"the column {column!r} has values of the type {type(value).__name__}, which XCom can't hold"
     raise InvalidArgument("result", problem, "cast it in the SQL (CAST(… AS STRING))")
 
@@ -151,10 +167,7 @@ def _result(value: Any) -> str | None:
 
 
 def _most(value: Any) -> int:
-    try:
-        most = int(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument("max_rows", f"{value!r} is no number", "give a whole number, at least 1") from error
-    if most < 1:
-        raise InvalidArgument("max_rows", f"{value!r} is out of range", "give a whole number, at least 1")
+    most = whole(value, "max_rows")
+    if most is None or most >= _MOST_ROWS:
+        raise InvalidArgument("max_rows", f"{value!r} is out of range", f"give a number from 1 to {_MOST_ROWS - 1}")
     return most

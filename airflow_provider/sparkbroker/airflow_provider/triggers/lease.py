@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sparkbroker.airflow_provider import failures, identity, request
-from sparkbroker.airflow_provider._compat import BaseTrigger, TriggerEvent
+from sparkbroker.airflow_provider._compat import AirflowNotFoundException, BaseTrigger, TriggerEvent
 from sparkbroker.airflow_provider.hooks.broker import SparkBrokerHook
 from sparkbroker.airflow_provider.progress import Teller
 from sparkbroker.client import LeaseKeyInUse, SparkbrokerError
@@ -103,7 +103,7 @@ class LeaseTrigger(BaseTrigger):
                 async with aclosing(lease.progress()) as changes:
                     async for change in changes:
                         teller.tell(change)
-        except (SparkbrokerError, request.InvalidArgument) as error:
+        except (AirflowNotFoundException, SparkbrokerError, request.InvalidArgument) as error:
             event = failures.payload(error, conn_id=self.conn_id, lease=self._found)
         else:
             event = {"lease": self._found}
@@ -191,16 +191,22 @@ _shared: Final[dict[tuple[asyncio.AbstractEventLoop, "Address", float], _Shared]
 """One client, and so one gRPC channel, for all triggers of a process that use the same connection."""
 
 
+def _client() -> "type[AsyncBroker]":
+    """It brings gRPC: not while a DAG is parsed, and not in the triggerer's event loop, which it would hold up."""
+    from sparkbroker.client import AsyncBroker  # noqa: PLC0415
+
+    return AsyncBroker
+
+
 @asynccontextmanager
 async def shared_broker(conn_id: str) -> "AsyncIterator[AsyncBroker]":
     """The client that this event loop's triggers share; closed when its last user has gone."""
-    from sparkbroker.client import AsyncBroker  # noqa: PLC0415  brings gRPC, and parsing a DAG is to load little
-
+    client = await asyncio.to_thread(_client)
     settings = await SparkBrokerHook(conn_id).asettings()
     key = (asyncio.get_running_loop(), settings.address, settings.patience)
     shared = _shared.get(key)
     if shared is None:
-        shared = _shared[key] = _Shared(AsyncBroker(settings.address, patience=settings.patience))
+        shared = _shared[key] = _Shared(client(settings.address, patience=settings.patience))
     shared.users += 1
     try:
         yield shared.broker
