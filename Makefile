@@ -104,6 +104,7 @@ cluster: ## A Kubernetes cluster of three nodes on this machine, with the broker
 	$(CLUSTER) up >/dev/null
 	$(CLUSTER) image sparkbroker.test/spark:1 images/spark
 	$(CLUSTER) image sparkbroker.test/broker:1 .
+	$(CLUSTER) image sparkbroker.test/airflow:1 . --file images/airflow/Dockerfile
 	$(CLUSTER) kubectl apply -f tests/cluster/namespaces.yaml
 	$(CLUSTER) helm upgrade --install --namespace sparkbroker --values tests/cluster/values.yaml sparkbroker chart
 	$(CLUSTER) kubectl -n sparkbroker rollout restart deployment/sparkbroker
