@@ -74,7 +74,8 @@ KUBERNETES: Final = (
     ("spark.kubernetes.executor.decommissionLabel*", PASSED, "needs the right to patch pods"),
     ("spark.kubernetes.executor.podDeletionCost", PASSED, "needs the right to patch pods"),
     ("spark.kubernetes.executor.deleteOnTermination", PASSED, "`false` keeps pods of failed executors until the lease ends, charged"),
-    ("spark.kubernetes.executor.terminationGracePeriodSeconds", PASSED, "the chart's `admissionPolicy.maxGracePeriod` is its limit"),
+    ("spark.kubernetes.executor.terminationGracePeriodSeconds", PASSED,
+     "or in `executor_template`; 120 s with `decommission`. The chart's `admissionPolicy.maxGracePeriod` is its limit"),
     ("spark.kubernetes.executor.roll* spark.kubernetes.executor.minTasksPerExecutorBeforeRolling", PASSED, "with Spark's own plugin"),
     ("spark.kubernetes.executor.resize*", USELESS, "needs the right to resize pods; a lease is charged for its request"),
     ("spark.kubernetes.executor.* spark.kubernetes.executorSnapshots* spark.kubernetes.driver.*Timeout", PASSED,
@@ -138,9 +139,10 @@ def page() -> str:
     from sparkbroker.broker.adapters.kubernetes_provisioner import _conf
     from sparkbroker.broker.config.allowed_conf import OWNED_CONF
     from sparkbroker.broker.domain.holder_conf import EXACT_ONLY, USE_INSTEAD
+    from sparkbroker.broker.domain.pod_settings import parse_pod
 
     given = set_by_the_broker()
-    defaults = {**_conf.DEFAULTS, **_conf.DECOMMISSION}
+    defaults = {**_conf.defaults(parse_pod({"decommission": True}, "pod")), **_conf.defaults(parse_pod({}, "pod"))}
     ours = {key: value for key, value in given.items() if key not in defaults and key != "spark.app.name"}
     return "\n".join(
         [
@@ -180,7 +182,7 @@ def page() -> str:
             "",
             "`spark.master` and `spark.driver.host` are what the pod finds in its environment. `spark.driver.bindAddress` is removed.",
             "",
-            "Defaults, which `conf` may change (those of decommissioning with `decommission = true`):",
+            "Defaults, which `conf` may change (those of decommissioning where `decommission = true`):",
             "",
             _table(["property", "default here"], [[f"`{key}`", f"`{value}`"] for key, value in defaults.items()]),
             "",

@@ -55,7 +55,7 @@ def test_what_is_overwritten_is_what_the_broker_sets(generate_spark):
     given = {name for name in generate_spark.set_by_the_broker() if name.startswith("spark.kubernetes.")}
     from sparkbroker.broker.adapters.kubernetes_provisioner import _conf
 
-    told = {generate_spark.row_of(name)[1] for name in given - set(_conf.DEFAULTS)}
+    told = {generate_spark.row_of(name)[1] for name in given - set(_conf.defaults(PodSettings()))}
     assert told == {generate_spark.OVERWRITTEN, generate_spark.MAPPED}
 
 
