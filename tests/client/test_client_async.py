@@ -11,7 +11,9 @@ import grpc
 import pytest
 
 from sparkbroker import client
+from sparkbroker.broker.rpc import parse
 from sparkbroker.client import AsyncBroker, Progress
+from sparkbroker.client._rpc import MAX_OFFSETS, _note_offset
 from sparkbroker.v1 import broker_pb2 as pb
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -437,6 +439,19 @@ async def test_logs_of_a_driver_and_its_executors_resume_each_at_its_byte(broker
         async for piece in b.all_logs(name, tail_lines=10):
             found[piece.source] = found.get(piece.source, b"") + piece.data
         assert found == {"": b"one\ntwo\nthree\n", "e1": b"a\nb\n"}
+
+
+def test_a_request_resumes_no_more_executors_than_the_broker_takes() -> None:
+    resumed, heard = pb.StreamLogsRequest(executors=True), dict[str, None]()
+    for number in range(MAX_OFFSETS):
+        _note_offset(resumed, heard, pb.StreamLogsResponse(source=f"e{number}", next_offset=1))
+    _note_offset(resumed, heard, pb.StreamLogsResponse(source="e0", next_offset=2))
+    _note_offset(resumed, heard, pb.StreamLogsResponse(source="new", next_offset=1))
+    assert len(resumed.executor_offsets) == MAX_OFFSETS
+    assert resumed.executor_offsets["e0"] == 2
+    assert "new" in resumed.executor_offsets
+    assert "e1" not in resumed.executor_offsets, "silent for the longest"
+    assert parse.executor_offsets(resumed) is not None
 
 
 async def test_the_token_goes_with_every_call_and_into_no_log(broker: Any, caplog: pytest.LogCaptureFixture) -> None:

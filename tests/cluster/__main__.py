@@ -1,7 +1,7 @@
 """A real Kubernetes cluster of three nodes on one Linux machine, from Go modules and Debian packages: no Docker, no registry.
 
-Real: etcd, API server (RBAC, NodeRestriction, Pod Security), controller-manager, scheduler, kube-proxy, CoreDNS, and three
-kubelets, each with its own containerd: node1 and node2 in zone-a, node3 in zone-b. Not real: one kernel, and each node
+Real: etcd, API server (RBAC, NodeRestriction, Pod Security), controller-manager, scheduler, kube-proxy, CoreDNS, NetworkPolicies, and
+three kubelets, each with its own containerd: node1 and node2 in zone-a, node3 in zone-b. Not real: one kernel, and each node
 reports the whole machine's CPUs and memory.
 """
 

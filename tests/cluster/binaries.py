@@ -1,6 +1,6 @@
 """The cluster's programs, compiled from the Go modules under ``tools`` and kept in the cache folder.
 
-Three modules, since one with everything in it doesn't compile. Cold it takes about six minutes of two cores and 8 GB of
+Several modules, since one with everything in it doesn't compile. Cold it takes about six minutes of two cores and 8 GB of
 Go's own caches; a module whose go.mod, go.sum and flags haven't changed is left as it is.
 """
 
@@ -13,7 +13,7 @@ from tests.cluster.layout import BIN, KUBERNETES, TOOLS
 from tests.cluster.needs import check_build
 from tests.cluster.processes import run
 
-MODULES = ("containers", "kubernetes", "addons")
+MODULES = ("containers", "kubernetes", "addons", "policies")
 
 
 def build() -> None:

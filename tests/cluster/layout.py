@@ -85,5 +85,6 @@ IDENTITIES = {
     "scheduler": Identity(user="system:kube-scheduler"),
     "proxy": Identity(user="system:kube-proxy"),
     "dns": Identity(user="coredns", groups=("system:masters",)),
+    "network-policies": Identity(user="kube-network-policies", groups=("system:masters",)),
     **{node.name: Identity(user=f"system:node:{node.name}", groups=("system:nodes",)) for node in NODES},
 }

@@ -6,11 +6,12 @@ from pathlib import Path
 from tests.cluster.binaries import build
 from tests.cluster.control_plane import start_control_plane
 from tests.cluster.images import BUILDKIT_DAEMON, load_pause
-from tests.cluster.kubectl import default_account_exists, nodes_ready
+from tests.cluster.kubectl import default_account_exists, ready_nodes
 from tests.cluster.layout import LOGS, NODES, PKI, RUN, STATE
 from tests.cluster.needs import check_run
 from tests.cluster.network import make_network, remove_network
 from tests.cluster.nodes import start_node
+from tests.cluster.policies import start_policies, stop_policies
 from tests.cluster.processes import daemons, run, stop_all, wait
 from tests.cluster.volumes import make_volumes
 
@@ -32,9 +33,11 @@ def up() -> None:
     RUN.chmod(0o700)
     make_network()
     start_control_plane()
-    for node in NODES:
+    start_policies()
+    for number, node in enumerate(NODES, 1):
         start_node(node)
-    wait("a node", nodes_ready)
+        # One after the other: each takes the socket for device plugins, whose path is the same for all, from the last one.
+        wait(node.name, lambda number=number: ready_nodes() == number)  # type: ignore[misc]
     load_pause()
     make_volumes()
     wait("the default service account", default_account_exists)
@@ -47,6 +50,7 @@ def down() -> None:
     for mount in sorted(mounts, reverse=True):
         if mount.startswith((f"{RUN}/", f"{STATE}/")):
             run("umount", "-l", mount, check=False, quiet=True)
+    stop_policies()
     remove_network()
     for folder in (RUN, STATE):
         shutil.rmtree(folder, ignore_errors=True)
@@ -54,4 +58,4 @@ def down() -> None:
 
 def _is_up() -> bool:
     started = [daemon for daemon in daemons() if daemon.name != BUILDKIT_DAEMON]
-    return bool(started) and all(daemon.lives() for daemon in started) and nodes_ready()
+    return bool(started) and all(daemon.lives() for daemon in started) and ready_nodes() == len(NODES)

@@ -184,6 +184,19 @@ def test_a_changed_configuration_restarts_the_broker(render):
     assert checksum({"config": "[queues.a]\n"}) != checksum({"config": "[queues.b]\n"})
 
 
+def test_peers_that_are_named_are_beside_the_chart_s_own(render):
+    peer = {"podSelector": {"matchLabels": {"may": "connect"}}}
+    clients = {"brokerClients": [peer], "driverClients": [peer], "metricsClients": [peer]}
+    found = render({"networkPolicy": clients, "sparkNamespaces": ["spark"]})
+    broker = found["NetworkPolicy", "apps", "broker-sparkbroker"]["spec"]
+    [calls, metrics] = [rule["from"] for rule in broker["ingress"]]
+    assert (calls[0], metrics) == (peer, [peer])
+    sessions = found["NetworkPolicy", "spark", "broker-sparkbroker-driver"]["spec"]["ingress"][0]["from"]
+    assert sessions[0] == peer
+    assert sessions[1]["podSelector"] == broker["podSelector"]
+    assert sessions[1]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "apps"}
+
+
 def test_what_is_switched_off_is_not_there(render):
     found = render(
         {

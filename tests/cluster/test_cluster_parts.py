@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,6 +52,15 @@ def test_missing_packages_are_named_together(monkeypatch):
     monkeypatch.setattr(needs, "search_path", lambda: "/nowhere")
     with pytest.raises(ClusterError, match=r"apt-get install runc debootstrap iproute2 .*openssl"):
         needs.check_run()
+
+
+def test_the_readme_names_what_is_needed():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    [named] = re.findall(r"`apt-get install ([^`]+)`", text)
+    wanted = {word for packages in needs.PACKAGES.values() for word in packages.split()}
+    assert set(named.split()) == wanted | {"containernetworking-plugins"}
+    go = needs.newest_go_line(path.read_text() for path in layout.TOOLS.glob("*/go.mod"))
+    assert f"Go {go} " in text
 
 
 def test_it_needs_root(monkeypatch):

@@ -36,6 +36,7 @@ start_timeout = "{start_timeout}s"
 max_attempts = {max_attempts}
 modes = {modes}
 client_role = "client"
+client_credential_ttl = "{credential_ttl}"
 allowed_pod = ["*"]
 pod = {pod}
 [profiles.pods.pod_bounds]
@@ -70,6 +71,7 @@ class KubeBroker:
             "cpu": "8",
             "server": "",
             "modes": '["CONNECT", "LOCAL"]',
+            "credential_ttl": "1h",
         } | settings
         self._config.write_text(CONFIG.format(state=self.state, pod=_inline(pod), **given))
         self._process: subprocess.Popen[bytes] | None = None

@@ -82,7 +82,7 @@ async def test_a_dead_node_holds_its_capacity_until_an_operator_frees_it(space, 
             assert "removed from the cluster's record" in done
             lease = await running.until_ended(name)
             assert lease.state == pb.LEASE_STATE_RELEASED
-            assert f"by force (it burnt down): {done}" in lease.message
+            assert f"waits for no confirmation any more (it burnt down): {done}" in lease.message
             await running.until_free(space)
             faults.add("its node dies; from `lease release --force` on", lease, asked)
             log = running.log.read_text()

@@ -334,3 +334,18 @@ def test_the_same_request_makes_the_same_objects():
 
 def test_properties_are_escaped_as_java_reads_them():
     assert properties_file({"spark.a b": "x = y:z\\\n#!"}) == "spark.a\\ b=x\\ \\=\\ y\\:z\\\\\\n\\#\\!\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "seconds"),
+    [
+        ({}, {}, "5s"),
+        ({"decommission": True}, {}, "120s"),
+        ({"decommission": True, "executor_template": {"spec": {"terminationGracePeriodSeconds": 60}}}, {}, "60s"),
+        ({}, {"spark.kubernetes.executor.terminationGracePeriodSeconds": "7s"}, "7s"),
+    ],
+)
+def test_executors_have_the_time_for_their_end_that_was_asked_for(settings, given, seconds):
+    """By a property: Spark writes 30 seconds over what the template says."""
+    found = conf(made(**settings, profile_conf=given))
+    assert found["spark.kubernetes.executor.terminationGracePeriodSeconds"] == seconds

@@ -20,8 +20,8 @@ async def running(space, tmp_path):
 
 @pytest.fixture
 async def zones(space, need):
-    """Nodes' zones by name: at least two in one zone and one in another."""
-    nodes = (await space.get("/api/v1/nodes"))["items"]
+    """Zones by name, of the nodes that take any pod: at least two in one zone and one in another."""
+    nodes = [node for node in (await space.get("/api/v1/nodes"))["items"] if not node["spec"].get("taints")]
     found = {node["metadata"]["name"]: node["metadata"]["labels"].get(ZONE, "") for node in nodes}
     counts = [list(found.values()).count(zone) for zone in set(found.values())]
     need(len(counts) >= 2 and max(counts) >= 2, "a cluster of two zones, with two nodes in one of them")

@@ -111,6 +111,7 @@ async def test_pods_are_as_restricted_and_small_as_they_should_be(space, running
         mounted = any("projected" in volume for volume in volumes)
         assert mounted == (role == Role.DRIVER), volumes
         if role == Role.EXECUTOR:
+            assert pod["spec"]["terminationGracePeriodSeconds"] == 5
             (owner,) = pod["metadata"]["ownerReferences"]
             assert owner["name"] == f"sparkbroker-{pod['metadata']['labels']['sparkbroker.io/driver']}"
             assert not any("secret" in volume for volume in volumes)

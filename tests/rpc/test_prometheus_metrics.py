@@ -44,6 +44,7 @@ async def test_what_was_reported_is_shown(metrics):
     metrics.streams("WatchLease", 1)
     metrics.streams("WatchLease", -1)
     metrics.observe_leases(lambda: {("etl", "READY"): 3}, asyncio.get_running_loop())
+    metrics.observe_calls(lambda: {("create", "pods"): 7})
     shown = await scrape(port)
     ok = (("code", "OK"), ("method", "GetLease"))
     assert shown["sparkbroker_rpc_duration_seconds_count", *ok] == 2
@@ -59,6 +60,7 @@ async def test_what_was_reported_is_shown(metrics):
     assert shown["sparkbroker_leases_ended_total", ("outcome", "EXPIRED"), ("reason", "HOLDER_LOST")] == 2
     assert shown["sparkbroker_rpc_streams", ("method", "WatchLease")] == 1
     assert shown["sparkbroker_leases", ("queue", "etl"), ("state", "READY")] == 3
+    assert shown["sparkbroker_kubernetes_calls_total", ("resource", "pods"), ("verb", "create")] == 7
     assert shown["process_resident_memory_bytes",] > 0
 
 

@@ -86,6 +86,10 @@ class _Broker:
         self._tokens = read_tokens(config)
         profiles = to_profiles(config)
         cache = config.store.cache_folder or folder.cache
+        kubernetes = KubernetesProvisioner(
+            folder=folder.path / "pods", key=folder.key, profiles=profiles.values(), clock=clock, embedded=embedded
+        )
+        self._metrics.observe_calls(kubernetes.calls)
         self._provisioners: Mapping[str, Provisioner] = {
             "local": LocalProvisioner(
                 folder=folder.drivers,
@@ -96,13 +100,7 @@ class _Broker:
                 launcher=launcher or SparkLauncher(cache, clock, archives=config.store.class_archives),
             ),
             "static": StaticProvisioner(folder=folder.path / "endpoints", profiles=profiles.values(), clock=clock),
-            "kubernetes": KubernetesProvisioner(
-                folder=folder.path / "pods",
-                key=folder.key,
-                profiles=profiles.values(),
-                clock=clock,
-                embedded=embedded,
-            ),
+            "kubernetes": kubernetes,
         }
         found = {pool: size for each in self._provisioners.values() for pool, size in each.capacity().items()}
         pools = to_capacity(config, found)

@@ -18,6 +18,8 @@ CALL_TIMEOUT: Final = 15.0
 """Seconds for one try of a call."""
 STREAM_TIMEOUT: Final = 50.0
 """Seconds for which a watch is left open before it is asked for anew: a connection that died silently shows then."""
+MAX_OFFSETS: Final = 1000
+"""Executors of which a request says where their logs go on."""
 
 
 class Rpc:
@@ -82,11 +84,12 @@ class Rpc:
         as of ``watch``."""
         resumed = pb.StreamLogsRequest()
         resumed.CopyFrom(request)
+        heard = dict.fromkeys(request.executor_offsets)
         async with aclosing(self._follow("StreamLogs", resumed, pb.StreamLogsResponse, again=False)) as chunks:
             async for chunk in chunks:
                 if not isinstance(chunk, BrokerUnreachable):
                     if chunk.source:
-                        resumed.executor_offsets[chunk.source] = chunk.next_offset
+                        _note_offset(resumed, heard, chunk)
                     else:
                         resumed.offset = chunk.next_offset
                     if not resumed.executors:
@@ -129,6 +132,16 @@ class Rpc:
             if failed is not None:
                 yield failed
             await asyncio.sleep(delay)
+
+
+def _note_offset(resumed: pb.StreamLogsRequest, heard: dict[str, None], chunk: pb.StreamLogsResponse) -> None:
+    """Go on there. The broker takes so many offsets and no more: that of who was silent the longest is dropped."""
+    heard.pop(chunk.source, None)
+    heard[chunk.source] = None
+    resumed.executor_offsets[chunk.source] = chunk.next_offset
+    if len(heard) > MAX_OFFSETS:
+        oldest = next(iter(heard))
+        del heard[oldest], resumed.executor_offsets[oldest]
 
 
 def _is_last(update: pb.WatchLeaseResponse) -> bool:

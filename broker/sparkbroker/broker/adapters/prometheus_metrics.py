@@ -26,6 +26,9 @@ from sparkbroker.broker.domain.errors import BrokerError
 Census = Callable[[], Mapping[tuple[str, str], int]]
 """How many leases there are by (queue, state). Called on the event loop, at each scrape."""
 
+Calls = Callable[[], Mapping[tuple[str, str], int]]
+"""How many calls have been made of Kubernetes by (verb, resource). Called by the thread of a scrape."""
+
 _CENSUS_SECONDS: Final = 5.0
 
 _RPC_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
@@ -78,6 +81,7 @@ class PrometheusMetrics:
         self._commit_operations = _Histogram(_OPERATIONS)
         self._ended: dict[tuple[str, str], int] = {}
         self._streams: dict[str, int] = {}
+        self._calls: Calls = dict
         self._census: Census | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._http: tuple[WSGIServer, Thread] | None = None
@@ -107,6 +111,10 @@ class PrometheusMetrics:
     def observe_leases(self, census: Census, loop: asyncio.AbstractEventLoop) -> None:
         """Show the census as a gauge. It runs on ``loop``, so it may read what only that loop's thread may."""
         self._census, self._loop = census, loop
+
+    def observe_calls(self, calls: Calls) -> None:
+        """Show how many calls are made of Kubernetes."""
+        self._calls = calls
 
     def serve(self, host: str, port: int) -> int:
         """Listen for scrapes of ``/metrics`` and return the port. Raise MetricsNotServed. Call ``close`` after it."""
@@ -180,6 +188,14 @@ class PrometheusMetrics:
         for method, count in self._streams.copy().items():
             streams.add_metric((method,), count)
         yield streams
+        calls = CounterMetricFamily(
+            "sparkbroker_kubernetes_calls",
+            "Calls of the Kubernetes API, by what RBAC names: the opening of a watch is one.",
+            labels=("verb", "resource"),
+        )
+        for labels, count in self._calls().items():
+            calls.add_metric(labels, count)
+        yield calls
         yield from self._leases()
 
     def _histograms(self) -> Iterator[Metric]:

@@ -90,6 +90,7 @@ def _profile(config: Config, name: str, section: ProfileSection) -> Profile:
         start_timeout=section.start_timeout,
         max_attempts=section.max_attempts,
         client_role=section.client_role,
+        client_credential_ttl=section.client_credential_ttl,
     )
 
 

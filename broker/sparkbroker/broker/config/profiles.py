@@ -203,6 +203,9 @@ class Profile(Section):
     max_attempts: int = Field(default=2, ge=1, le=100)
     client_role: KubernetesName = "sparkbroker-client"
     """With mode CLIENT: the Role, in the pods' namespaces, that the account of each lease gets; the chart makes it."""
+    client_credential_ttl: Duration = Field(default=3600.0, ge=600.0, le=86_400.0)
+    """With mode CLIENT: how long a credential lasts; the client renews it at half of that. Kubernetes makes none for less than
+    10 minutes."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -31,7 +31,7 @@ _JAR_PATH: Final = re.compile(r"/[^\s,]+")
 _SIZE: Final = "the broker sizes the driver and charges for it: use {}"
 _BROKERS: Final = "the broker sets it itself"
 
-_USE_INSTEAD: Final[tuple[tuple[str, str], ...]] = (
+USE_INSTEAD: Final[tuple[tuple[str, str], ...]] = (
     ("spark.driver.cores", _SIZE.format("driver.cores")),
     ("spark.driver.memory", _SIZE.format("driver.memory")),
     ("spark.driver.memoryOverhead*", _SIZE.format("driver.memory_overhead")),
@@ -59,7 +59,7 @@ _USE_INSTEAD: Final[tuple[tuple[str, str], ...]] = (
     ("spark.connect.authenticate.*", _BROKERS),
 )
 
-_EXACT_ONLY: Final[tuple[str, ...]] = (
+EXACT_ONLY: Final[tuple[str, ...]] = (
     "spark.kubernetes.*", "spark.jars.*", "spark.files", "spark.archives", "spark.connect.*", "spark.plugins*",
     "spark.extraListeners", "spark.ui.*", "spark.driver.*ClassPath*", "spark.executor.*ClassPath*",
     "spark.driver.*JavaOptions", "spark.executor.*JavaOptions", "spark.driver.*LibraryPath",
@@ -76,8 +76,8 @@ def _pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(p).replace(r"\*", ".*") for p in patterns))
 
 
-_USE_INSTEAD_COMPILED: Final = tuple((_pattern((pattern,)), words) for pattern, words in _USE_INSTEAD)
-_EXACT_ONLY_COMPILED: Final = _pattern(_EXACT_ONLY)
+_USE_INSTEAD_COMPILED: Final = tuple((_pattern((pattern,)), words) for pattern, words in USE_INSTEAD)
+_EXACT_ONLY_COMPILED: Final = _pattern(EXACT_ONLY)
 
 
 def check_conf(conf: dict[str, str], profile: Profile) -> dict[str, str]:

@@ -69,6 +69,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 2
     client_role: str = "sparkbroker-client"
     """Of the provisioner ``kubernetes``: the Role, in each namespace, that the account of a lease in mode CLIENT gets."""
+    client_credential_ttl: float = 3600.0
+    """Seconds that a credential of that account lasts."""
 
     @classmethod
     def unknown(cls, provisioner: ProvisionerName) -> "Profile":

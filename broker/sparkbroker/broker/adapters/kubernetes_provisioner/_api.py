@@ -7,6 +7,7 @@ kubernetes-asyncio is imported when a connection is made, not before: it is an e
 import asyncio
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -57,11 +58,11 @@ class Api:
         # Also a line that is longer than any object.
         self._errors_of_a_stream: tuple[type[BaseException], ...] = (*errors, ValueError)
         self._throttle = throttle
-        self.calls = 0
-        """How many were made, for figures."""
+        self.calls = Counter[tuple[str, str]]()
+        """How many were made, by verb and resource."""
 
     def __repr__(self) -> str:
-        return f"<Api {self._client.configuration.host} [{self.calls} calls]>"
+        return f"<Api {self._client.configuration.host} [{self.calls.total()} calls]>"
 
     @classmethod
     async def connect(
@@ -114,7 +115,7 @@ class Api:
     ) -> bytes:
         """The answer's body. Raise ApiFailed for any other than success."""
         await self._throttle.turn()
-        self.calls += 1
+        self.calls[call.verb, call.resource] += 1
         try:
             async with asyncio.timeout(timeout):
                 response = await self._send(method, path, query, body, timeout, kind)
@@ -132,7 +133,7 @@ class Api:
     async def stream(self, call: Call, path: str, *, query: Query = (), silence: float) -> AsyncIterator[Any]:
         """An answer that goes on: a reader, which raises ApiFailed after ``silence`` seconds without a byte."""
         await self._throttle.turn()
-        self.calls += 1
+        self.calls[call.verb, call.resource] += 1
         response = None
         try:
             async with asyncio.timeout(CALL_TIMEOUT):

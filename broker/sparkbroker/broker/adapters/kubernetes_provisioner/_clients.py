@@ -2,7 +2,6 @@
 both taken back. Every step can be repeated after a crash at any point: names come from the driver's id."""
 
 from http import HTTPStatus
-from typing import Final
 
 import msgspec
 
@@ -14,9 +13,6 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import ClientAccess, DriverRequest
-
-TOKEN_SECONDS: Final = 3600
-"""Of a credential; its holder asks for the next one before."""
 
 
 class Clients:
@@ -96,15 +92,15 @@ class Clients:
     async def access(self, request: DriverRequest, pod: Pod) -> ClientAccess:
         """Conf and a new credential for the session in this pod."""
         conf, template = _holder.session(request, pod, self._owner)
-        name = account_name(request.driver_id)
+        name, seconds = account_name(request.driver_id), int(request.profile.client_credential_ttl)
         try:
-            token, expires = await self._cluster.account_token(pod.metadata.namespace, name, TOKEN_SECONDS)
+            token, expires = await self._cluster.account_token(pod.metadata.namespace, name, seconds)
         except ApiFailed as error:
             if error.code != HTTPStatus.NOT_FOUND:
                 raise
             # Somebody has deleted it.
             await self.give_rights(pod, request.driver_id, request.profile.client_role)
-            token, expires = await self._cluster.account_token(pod.metadata.namespace, name, TOKEN_SECONDS)
+            token, expires = await self._cluster.account_token(pod.metadata.namespace, name, seconds)
         return ClientAccess(
             conf=conf,
             executor_pod_template=msgspec.json.encode(template).decode(),

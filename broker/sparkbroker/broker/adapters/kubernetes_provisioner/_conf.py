@@ -22,7 +22,7 @@ UI_PORT: Final = 4040
 SMALLEST_HEAP: Final = 480 * MIB
 """Spark refuses to start in less than 450 MiB, as the JVM counts it, which is less than -Xmx."""
 
-_DEFAULTS: Final = {
+DEFAULTS: Final = {
     # The broker ends sessions with their attachments; Spark's own timeout would end an idle notebook's.
     "spark.connect.session.manager.defaultSessionTimeout": "-1",
     # Else the server opens its port only once most of its executors have registered.
@@ -33,7 +33,11 @@ _DEFAULTS: Final = {
     "spark.kubernetes.driver.reusePersistentVolumeClaim": "false",
     "spark.kubernetes.driver.service.deleteOnTermination": "false",
 }
-_DECOMMISSION: Final = {
+EXECUTOR_GRACE: Final = 5
+DECOMMISSION_GRACE: Final = 120
+"""Seconds that an executor's pod has from SIGTERM to SIGKILL."""
+_GRACE: Final = "spark.kubernetes.executor.terminationGracePeriodSeconds"
+DECOMMISSION: Final = {
     "spark.decommission.enabled": "true",
     "spark.storage.decommission.enabled": "true",
     "spark.storage.decommission.rddBlocks.enabled": "true",
@@ -45,7 +49,7 @@ def properties(request: DriverRequest, settings: PodSettings, namespace: str) ->
     """The driver's ``spark.*`` properties but for its address and master, which its pod knows. Raise ProvisionerFailed
     (misconfigured) for sizes that Spark can't run with."""
     spec, profile = request.spec, request.profile
-    given = {**_DEFAULTS, **(_DECOMMISSION if settings.decommission else {}), **spec.conf, **profile.conf}
+    given = {**defaults(settings), **spec.conf, **profile.conf}
     for key in given:
         if not key.startswith("spark."):
             raise _wrong(f"conf {key!r}: Spark reads only keys that begin with spark.; write spark.hadoop.{key}")
@@ -79,6 +83,14 @@ def properties(request: DriverRequest, settings: PodSettings, namespace: str) ->
     return result
 
 
+def defaults(settings: PodSettings) -> dict[str, str]:
+    """What holds unless a conf says otherwise."""
+    # Spark writes the time that executors have for their end over that of their template.
+    usual = DECOMMISSION_GRACE if settings.decommission else EXECUTOR_GRACE
+    grace = settings.executor_template.get("spec", {}).get("terminationGracePeriodSeconds", usual)
+    return {**DEFAULTS, **(DECOMMISSION if settings.decommission else {}), _GRACE: f"{grace}s"}
+
+
 def client_properties(
     request: DriverRequest, settings: PodSettings, namespace: str, pod: str, ip: str
 ) -> dict[str, str]:
@@ -89,7 +101,7 @@ def client_properties(
         raise _wrong("a lease of mode CLIENT without executors is what the mode LOCAL is for")
     if spec.driver.memory < SMALLEST_HEAP:
         raise _wrong(f"driver.memory: {format_memory(spec.driver.memory)} is too small; Spark needs at least 480m")
-    given = {**_DEFAULTS, **(_DECOMMISSION if settings.decommission else {}), **spec.conf, **profile.conf}
+    given = {**defaults(settings), **spec.conf, **profile.conf}
     result = {
         **{key: value for key, value in given.items() if not key.startswith("spark.connect.")},
         "spark.app.id": object_name(request.driver_id),

@@ -36,9 +36,7 @@ from sparkbroker.broker.ports.provisioner import DriverRequest
 
 Manifest = dict[str, Any]
 DRIVER_GRACE: Final = 10
-EXECUTOR_GRACE: Final = 5
-DECOMMISSION_GRACE: Final = 120
-"""Seconds that a pod has from SIGTERM to SIGKILL."""
+"""Seconds that a driver's pod has from SIGTERM to SIGKILL."""
 USER: Final = 185
 _FILES_VOLUME: Final = f"{NAME_PREFIX}files"
 _LOCAL_VOLUME: Final = f"{NAME_PREFIX}local"
@@ -142,8 +140,6 @@ def executor_template(request: DriverRequest, settings: PodSettings, *, owner: s
     pod = _pod(Role.EXECUTOR, request, settings, container, None, owner=owner)
     spec = pod["spec"]
     spec |= {"automountServiceAccountToken": False, "enableServiceLinks": False}
-    grace = DECOMMISSION_GRACE if settings.decommission else EXECUTOR_GRACE
-    spec.setdefault("terminationGracePeriodSeconds", grace)
     asked = deep_merge(spec.get("affinity", {}), settings.affinity)
     spec["affinity"] = executor_affinity(request.driver_id, asked, one_zone=settings.one_zone)
     return pod

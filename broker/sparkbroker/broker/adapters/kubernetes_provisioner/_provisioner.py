@@ -118,6 +118,10 @@ class KubernetesProvisioner:
     def __repr__(self) -> str:
         return f"<KubernetesProvisioner {list(self._watches.values())!r} [{len(self._drivers)} drivers known]>"
 
+    def calls(self) -> Mapping[tuple[str, str], int]:
+        """How many it has made of API servers, by verb and resource. May be asked by another thread."""
+        return dict(self._given.api.calls) if self._given is not None else {}
+
     # -- what it works with
 
     async def start(self) -> None:
