@@ -8,8 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,7 @@ class Broker(NamedTuple):
     port: int
     process: "subprocess.Popen[str]"
     headers: dict[str, str]
+    metrics_port: int
 
     @property
     def pid(self) -> int:
@@ -82,26 +83,37 @@ def ended(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]
 
 @contextmanager
 def broker(
-    folder: Path, *, server: str = "", store: str = "", leases: str = "", rest: str = "", logs: bool = False
+    folder: Path,
+    *,
+    server: str = "",
+    store: str = "",
+    leases: str = "",
+    rest: str = "",
+    logs: bool = False,
+    env: Mapping[str, str] | None = None,
+    log_file: Path | None = None,
 ) -> Iterator[Broker]:
-    """The real thing, everything on. Each section's own lines; with ``logs`` its log, as JSON, is on ``stderr``.
+    """The real thing, everything on. Each section's own lines; with ``logs`` its log, as JSON, is on ``stderr``. ``env`` is
+    added to its environment; ``log_file`` gets what it says otherwise.
 
     With ``logs`` this doesn't wait until it accepts connections.
     """
-    port, (token, entry) = free_port(), new_token("bench")
+    port, metrics_port, (token, entry) = free_port(), free_port(), new_token("bench")
     (folder / "tokens.toml").touch(mode=0o600)
     (folder / "tokens.toml").write_text(entry)
     text = CONFIG.format(
-        port=port, metrics_port=free_port(), folder=folder, log_level="info" if logs else "warning",
+        port=port, metrics_port=metrics_port, folder=folder, log_level="info" if logs else "warning",
         server='log_format = "json"\n' + server, store=store, leases=leases,
     )  # fmt: skip
     (folder / "broker.toml").write_text(text + rest)
     command = [sys.executable, "-m", "sparkbroker.broker", "serve", "--config", str(folder / "broker.toml")]
-    started = subprocess.Popen(command, text=True, stderr=subprocess.PIPE if logs else None)
-    with ended(started) as process:
+    with ExitStack() as stack:
+        errors = subprocess.PIPE if logs else stack.enter_context(log_file.open("wb")) if log_file else None
+        started = subprocess.Popen(command, text=True, stderr=errors, env={**os.environ, **(env or {})})
+        process = stack.enter_context(ended(started))
         if not logs:
             wait_for_port(port, process)
-        yield Broker(port, process, {"authorization": f"Bearer {token}"})
+        yield Broker(port, process, {"authorization": f"Bearer {token}"}, metrics_port)
 
 
 def wait_for_port(port: int, process: "subprocess.Popen[str]", pause: float = 0.05) -> None:
