@@ -11,7 +11,7 @@ from tests.cluster.layout import HERE
 
 ROOT = HERE.parents[1]
 PAGE = (ROOT / "docs" / "how-to" / "managed-cluster.md").read_text()
-VALUES = yaml.safe_load(re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1])
+VALUES = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0])
 
 
 def test_its_configuration_is_the_broker_s(tmp_path):
