@@ -113,6 +113,13 @@ def test_a_factor_of_the_overhead_in_the_conf_is_the_arguments():
     assert "conf" not in found.arguments or not found.arguments["conf"]
 
 
+def test_a_factor_in_the_conf_is_of_the_memory_in_the_conf():
+    extra = {"spark.executor.memory": "4g", "spark.executor.memoryOverheadFactor": "0.5"}
+    found = lease_arguments(CONNECT, SparkDriverConf(), SparkExecutorConf(instances=1, memory="1g"), extra)
+    assert memory_text(found.arguments["executor_memory"]) == memory_text("4g")
+    assert found.arguments["executor_memory_overhead"] == "2048m"
+
+
 def test_a_dictionary_for_a_configuration_is_named():
     with pytest.raises(TypeError, match=r"spark_driver_conf: \{'memory': '1g'\} is no SparkDriverConf; give one"):
         lease_arguments(CONNECT, {"memory": "1g"}, SparkExecutorConf(), {})  # type: ignore[arg-type]

@@ -112,10 +112,12 @@ def test_what_is_missing_on_the_worker_is_told_before_a_lease_is_asked_for(small
             Session(task_id="archives", python_callable=compute, archives=["nowhere.zip"])
             SparkScriptOperator(task_id="script", script="nowhere.py")
             SparkScriptOperator(task_id="python", script={__file__!r}, python="/nowhere/python")
+            SparkScriptOperator(task_id="cwd", script={__file__!r}, cwd="/nowhere")
     """)  # fmt: skip
     assert set(run.states.values()) == {"failed"}
     for said in ("archives: there is no 'nowhere.zip'", "script: there is no 'nowhere.py'",
-                 "python: there is no '/nowhere/python' that can be run; give a Python"):  # fmt: skip
+                 "python: there is no '/nowhere/python' that can be run; give a Python",
+                 "cwd: there is no folder '/nowhere'; give one of the worker's"):  # fmt: skip
         assert said in run.log
     assert {lease.name for lease in small_broker.leases()} == before
 

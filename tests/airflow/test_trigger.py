@@ -165,6 +165,12 @@ async def test_what_no_retry_mends_is_told_as_that(small_broker, given, reason, 
     assert (payload["permanent"], payload["reason"]) == (True, reason)
 
 
+async def test_a_connection_that_is_not_there_is_told_and_may_come(airflow_home):
+    payload = await event_of(LeaseTrigger(conn_id="missing", ask=ask("t-missing")))
+    assert payload["error"].startswith("connection 'missing': ")
+    assert not payload["permanent"]
+
+
 async def test_a_lease_that_ends_while_it_waits_is_told(small_broker, full):
     running, lease = await started(LeaseTrigger(conn_id=CONN, ask=ask("t-lost")), small_broker, "t-lost")
     await asyncio.to_thread(small_broker.client.release, lease.name)

@@ -59,13 +59,18 @@ async def test_progress_tells_position_reason_and_phases(broker: Any) -> None:
         await until(lambda: broker.called("WatchLease"))
         broker.progress(lease.name, position=3, queue_length=5, blocking_reason=1, message="8 of 8 cores are in use")
         await until(lambda: any(p.position == 3 for p in seen))
-        broker.move(lease.name, pb.LEASE_STATE_PROVISIONING, 6, "starting")
+        starting = pb.LEASE_REASON_STARTING
+        broker.progress(lease.name, blocking_reason=starting, message="the driver is being created")
+        await until(lambda: seen[-1].reason == "STARTING")
+        assert seen[-1].state == "PROVISIONING"
+        broker.move(lease.name, pb.LEASE_STATE_PROVISIONING, starting, "starting")
         broker.move(lease.name, pb.LEASE_STATE_READY, 8, "serving")
         await waiting
         await lease.release()
     told = [(p.state, p.reason, p.position, p.queue_length) for p in seen]
-    assert told[-3:] == [
+    assert told[-4:] == [
         ("QUEUED", "QUEUE_QUOTA", 3, 5),
+        ("PROVISIONING", "STARTING", 0, 0),
         ("PROVISIONING", "STARTING", 0, 0),
         ("READY", "SERVING", 0, 0),
     ]

@@ -18,7 +18,8 @@ from sparkbroker.broker.adapters.local_user import LocalUser
 from sparkbroker.broker.adapters.static_tokens import StaticTokens
 from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.broker.rpc.listeners import ListenFailed, TcpListener, Tls, UnixListener
-from sparkbroker.client import AsyncBroker, BadAddress
+from sparkbroker.client import AsyncBroker, BadAddress, resolve_address
+from sparkbroker.client._tls import distrusted
 from sparkbroker.v1 import broker_pb2 as pb
 from sparkbroker.v1 import broker_pb2_grpc
 
@@ -257,6 +258,17 @@ async def test_the_client_tells_at_once_whom_it_does_not_trust(serve, tcp, token
             await queues(host, ca)
         assert said in str(caught.value)
         assert str(caught.value).startswith(f"the url argument: grpcs://{host}:{port}: ")
+
+
+async def test_the_client_distrusts_nobody_whom_grpc_trusts(serve, tcp, tls, authority, tmp_path, monkeypatch):
+    served = await serve(listeners=[TcpListener("0.0.0.0", 0, tcp.authenticator, tls)])
+    address = resolve_address(f"grpcs://localhost:{served.server.addresses[0].rpartition(':')[2]}")
+    authority.cert_pem.write_to_path(tmp_path / "roots.pem")
+    assert "isn't trusted" in await distrusted(address)
+    monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(tmp_path / "roots.pem"))
+    assert await distrusted(address) == ""
+    monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(tmp_path / "none.pem"))
+    assert await distrusted(address) == ""
 
 
 async def test_tls_files_that_cannot_be_used_are_named(serve, tcp, tls, authority, tmp_path):
