@@ -87,8 +87,8 @@ def spark_broker_process(core_environment: None, session_folder: Path) -> Iterat
         session_folder / "b",
         spark=True,
         cpu=8,
-        profile='ui = true\nallowed_pod = ["*"]',
-        extra="[queues.full]\ncpu = 1",
+        profile='allowed_pod = ["*"]',
+        extra='[queues.full]\ncpu = 1\n[profiles.with_ui]\nui = true\ndriver.cores = 1\ndriver.memory = "600m"',
     ).start()
     yield broker
     broker.close()
@@ -138,7 +138,7 @@ def make_broker(core_environment: None, state_folder: Path) -> Iterator[Callable
 # A whole Airflow.
 
 
-LAST = ("test_secrets.py", "test_slots.py", "test_ends.py")
+WHOLE = ("test_secrets.py", "test_slots.py", "test_ends.py")
 TIMEOUT = 240
 """Seconds: Airflow's import and its database are the first test's, on a machine whose disk is cold."""
 
@@ -152,8 +152,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _rank(item: pytest.Item) -> int:
-    """What needs a whole Airflow comes last: that is started after all else, which it would slow down."""
-    return 1 + LAST.index(item.path.name) if item.path.name in LAST else 0
+    """What needs a whole Airflow comes last, since it slows down all that runs after its start; where several processes share
+    the tests it comes first, since it takes longest."""
+    if item.path.name not in WHOLE:
+        return 0
+    return WHOLE.index(item.path.name) + (-len(WHOLE) if "PYTEST_XDIST_WORKER" in os.environ else 1)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -166,7 +169,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class OneAirflow(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return "a whole Airflow" if Path(file).name in LAST else file
+            return "a whole Airflow" if Path(file).name in WHOLE else file
 
     return OneAirflow(config, log)
 

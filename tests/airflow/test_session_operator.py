@@ -27,7 +27,7 @@ def test_functions_compute_with_connect_and_with_classic_sessions(spark_broker, 
             spark.sql("select nonsense from nowhere").collect()
         with DAG("compute", schedule=None) as dag:
             one = Session(task_id="connect", python_callable=connect, op_args=[3], op_kwargs={{"factor": "{{{{ 3 }}}}"}},
-                          py_files=[{str(tmp_path / "a_module.py")!r}], deferrable=True, driver_log_level="INFO")
+                          py_files=[{str(tmp_path / "a_module.py")!r}], deferrable=True, driver_log_level="INFO", profile="with_ui")
             two = Session(task_id="fails", python_callable=fails)
             three = Session(task_id="classic", python_callable=classic, mode="LOCAL", trigger_rule="all_done")
             chain(one, two, three)
