@@ -9,7 +9,7 @@ BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
 PYTEST_ARGS ?=
 # Processes, each a file at a time: half of the time of a test goes by in waiting for others, sockets and JVMs.
-PARALLEL ?= --numprocesses 3 --dist loadfile
+PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 TORTURE_ROUNDS ?= 1000
 BENCHMARKS ?= throughput start recovery memory admission watches imports store airflow
 BENCH_ARGS ?=
@@ -64,7 +64,7 @@ airflow: .venv/.demo-installed .venv-airflow3/.installed ## Airflow with the exa
 # ---- tests
 
 .PHONY: test
-test: test-core test-airflow ## Everything that this machine can run
+test: test-core test-airflow test-kubernetes ## Everything that this machine can run
 
 .PHONY: test-core
 test-core: .venv/.installed ## All tests but those of Airflow, Kubernetes and torture
@@ -117,8 +117,11 @@ cluster-down: ## Stop it; binaries and images are kept
 	$(CLUSTER) down
 
 .PHONY: test-kubernetes
-test-kubernetes: .venv/.installed ## The tests that need a cluster: KUBECONFIG's, else that of `make cluster`
-	KUBECONFIG=$${KUBECONFIG:-$$($(CLUSTER) kubeconfig || true)} $(BIN)/python -m pytest -m "kubernetes and not slow" $(PYTEST_ARGS)
+test-kubernetes: .venv/.installed ## The tests that need a cluster: KUBECONFIG's, else that of `make cluster` (in CI it is made)
+	@config=$${KUBECONFIG:-$$($(CLUSTER) kubeconfig 2>/dev/null || true)}; \
+	if [ -z "$$config$${CI:-}" ]; then echo "SKIPPED: all tests on Kubernetes: \`make cluster\` starts one"; exit; fi; \
+	if [ -z "$$config" ]; then $(MAKE) --no-print-directory cluster && config=$$($(CLUSTER) kubeconfig) || exit; fi; \
+	KUBECONFIG=$$config $(BIN)/python -m pytest -m "kubernetes and not slow" $(PYTEST_ARGS)
 
 .PHONY: kubernetes-faults
 kubernetes-faults: .venv/.installed ## Measure docs/reference/kubernetes-faults.md anew, on the cluster of `make cluster`
