@@ -143,7 +143,8 @@ def airflow_settings(folder: Path, url: str, port: int) -> dict[str, str]:
     return {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder),
-        "TMPDIR": str(folder / "tmp"),  # where the examples write
+        "TMPDIR": str(folder / "tmp"),
+        "EXAMPLES_FOLDER": str(folder / "examples"),  # where they write
         "AIRFLOW_HOME": str(folder / "home"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "examples" / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

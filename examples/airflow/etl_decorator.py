@@ -3,18 +3,20 @@
 ``spark`` is given by the decorator, wherever the function declares it; all else is passed as ever.
 """
 
+import os
 import random
 from pathlib import Path
-from tempfile import gettempdir
 
 try:
     from airflow.sdk import dag, task
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
 
-
 # In a cluster: a folder that workers and drivers share.
-@dag(schedule=None, tags=["sparkbroker"], params={"folder": gettempdir() + "/etl_decorator"})
+FOLDER = os.environ.get("EXAMPLES_FOLDER", "/tmp/examples")
+
+
+@dag(schedule=None, tags=["sparkbroker"], params={"folder": f"{FOLDER}/etl_decorator"})
 def etl_decorator():
     @task
     def extract(folder: str) -> str:

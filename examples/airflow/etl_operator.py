@@ -1,7 +1,7 @@
 """Extract, transform, load with ``SparkSessionOperator``, for who doesn't like decorators."""
 
+import os
 from pathlib import Path
-from tempfile import gettempdir
 
 try:
     from airflow.sdk import DAG
@@ -23,8 +23,9 @@ def transform(source, *, spark, lease):
     return {str(row["weekday"]): row["count"] for row in rows}
 
 
-folder = gettempdir() + "/etl_operator"
-with DAG("etl_operator", schedule=None, tags=["sparkbroker"], params={"folder": folder}) as etl:
+# In a cluster: a folder that workers and drivers share.
+folder = os.environ.get("EXAMPLES_FOLDER", "/tmp/examples")
+with DAG("etl_operator", schedule=None, tags=["sparkbroker"], params={"folder": folder + "/etl_operator"}) as etl:
     extracted = SparkSessionOperator(
         task_id="extract", python_callable=extract, op_kwargs={"folder": "{{ params.folder }}"}
     )

@@ -3,7 +3,7 @@
 Needs ``papermill`` and ``ipykernel`` on the worker.
 """
 
-from tempfile import gettempdir
+import os
 
 try:
     from airflow.sdk import DAG
@@ -11,7 +11,7 @@ except ImportError:  # Airflow 2
     from airflow.models import DAG
 from sparkbroker.airflow_provider.operators.script import SparkScriptOperator
 
-params = {"folder": gettempdir() + "/notebook", "rows": 1000}
+params = {"folder": os.environ.get("EXAMPLES_FOLDER", "/tmp/examples") + "/notebook", "rows": 1000}
 with DAG("notebook", schedule=None, tags=["sparkbroker"], params=params) as the_dag:
     SparkScriptOperator(
         task_id="report",

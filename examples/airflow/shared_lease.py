@@ -3,7 +3,7 @@
 The lease is acquired by a setup and given back by a teardown, which runs also when a task has failed.
 """
 
-from tempfile import gettempdir
+import os
 
 try:
     from airflow.sdk import dag, task
@@ -13,8 +13,10 @@ except ImportError:  # Airflow 2
 from sparkbroker.airflow_provider.operators.lease import spark_lease
 from sparkbroker.airflow_provider.operators.sql import SparkSqlOperator
 
+FOLDER = os.environ.get("EXAMPLES_FOLDER", "/tmp/examples")
 
-@dag(schedule=None, tags=["sparkbroker"], params={"folder": gettempdir() + "/shared_lease"})
+
+@dag(schedule=None, tags=["sparkbroker"], params={"folder": f"{FOLDER}/shared_lease"})
 def shared_lease():
     with spark_lease(cores=1, memory="600m", unattended_ttl=300) as lease:
 

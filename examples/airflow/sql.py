@@ -1,6 +1,6 @@
 """SQL, inline and from a file, with templates; the last statement's rows become an XCom."""
 
-from tempfile import gettempdir
+import os
 
 try:
     from airflow.sdk import dag, task
@@ -9,8 +9,10 @@ except ImportError:  # Airflow 2
 
 from sparkbroker.airflow_provider.operators.sql import SparkSqlOperator
 
+FOLDER = os.environ.get("EXAMPLES_FOLDER", "/tmp/examples")
 
-@dag(schedule=None, tags=["sparkbroker"], params={"folder": gettempdir() + "/sql", "least": 90})
+
+@dag(schedule=None, tags=["sparkbroker"], params={"folder": f"{FOLDER}/sql", "least": 90})
 def sql():
     write = SparkSqlOperator(
         task_id="write",
