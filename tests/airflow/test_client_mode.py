@@ -20,6 +20,11 @@ from sparkbroker.airflow_provider.request import InvalidArgument
 from sparkbroker.client import InvalidRequest
 from sparkbroker.client._own_pod import VARIABLES
 
+try:
+    from airflow.sdk import TaskGroup
+except ImportError:
+    from airflow.utils.task_group import TaskGroup
+
 SIZE: dict[str, Any] = {"mode": "CLIENT", "cores": 2, "memory": "2g", "memory_overhead": "1g"}
 OWN = {"requests": {"memory": "3072Mi", "cpu": "2"}, "limits": {"memory": "3072Mi"}}
 
@@ -166,6 +171,34 @@ def test_mapped_tasks_have_it_too():
     assert pod_of(old)["metadata"] == {"labels": {"a": "b"}}
     assert not overridden.executor_config
     assert worker_of(called)["resources"]["limits"] == {"memory": "5120Mi"}
+
+
+def test_default_args_give_it_to_mapped_tasks_too():
+    with DAG("defaults", schedule=None, default_args=SIZE):
+        sql = SparkSqlOperator.partial(task_id="sql").expand(sql=["select 1"])
+        old = PySparkOnK8sOperator.partial(task_id="old", python_callable=compute).expand(spark_extra_conf=[{}])
+        once = PySparkOnK8sOperator(task_id="once", python_callable=compute)
+
+        @task.spark_session
+        def decorated(spark, x): ...
+
+        made = decorated.expand(x=[1]).operator
+        other = decorated.override(task_id="other", mode="CONNECT").expand(x=[1]).operator
+        with TaskGroup("larger", default_args={"memory": "4g"}):
+            larger = decorated.expand(x=[1]).operator
+    for operator in (sql, made, old, once):
+        assert worker_of(operator)["resources"] == OWN
+    assert worker_of(larger)["resources"]["limits"] == {"memory": "5120Mi"}
+    assert not other.executor_config
+
+
+def test_default_args_win_over_what_the_predecessors_classes_mean():
+    with DAG("defaults", schedule=None, default_args={"mode": "LOCAL", "cores": 3}):
+        operator = PySparkOnK8sOperator(task_id="t", python_callable=compute)
+        mapped = PySparkOnK8sOperator.partial(task_id="m", python_callable=compute).expand(spark_extra_conf=[{}])
+    assert (operator.mode, operator.cores, operator.client_or_local) == ("LOCAL", 3, False)
+    assert not operator.executor_config
+    assert not mapped.executor_config
 
 
 def test_it_never_begins_in_the_triggerer():

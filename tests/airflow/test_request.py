@@ -111,13 +111,20 @@ def test_bad_arguments_are_named(argument, value, said):
     [
         ("on_retry", "again", "on_retry: 'again' is unknown; give 'replace' or 'reattach'"),
         ("driver_log_level", "LOUD", "driver_log_level: 'LOUD' is no level; give one of ALL, TRACE"),
-        ("lease_key", 3, "lease_key: 3 is no text"),
+        ("lease_key", True, "lease_key: True is no text"),
+        ("app_name", ["a"], "app_name: ['a'] is no text"),
     ],
 )
 def test_bad_options_are_named(argument, value, said):
     with pytest.raises(InvalidArgument) as raised:
         request.options({argument: value})
     assert str(raised.value).startswith(said)
+
+
+def test_a_name_that_reads_as_a_number_is_one():
+    """Where the DAG renders to native values, ``{{ ds_nodash }}`` is a number."""
+    assert request.options({"lease_key": 20261122, "app_name": 3}) == Options(lease_key="20261122", app_name="3")
+    assert request.ask({"profile": 1, "lease_queue": 2}) == {"profile": "1", "queue": "2"}
 
 
 def test_long_values_are_shown_in_part():

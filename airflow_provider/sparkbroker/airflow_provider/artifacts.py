@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparkbroker.airflow_provider.late import is_late
 from sparkbroker.airflow_provider.request import InvalidArgument, Options
 
 
@@ -81,18 +82,19 @@ def cancel(spark: Any) -> None:
         spark.sparkContext.cancelAllJobs()
 
 
-def dag_folder(context: Any) -> str:
+def dag_folder(dag: Any) -> str:
     """Where the DAG's file is, on this machine; empty: unknown."""
-    fileloc = getattr(context.get("dag"), "fileloc", None)
+    fileloc = getattr(dag, "fileloc", None)
     return str(Path(fileloc).parent) if fileloc else ""
 
 
 def resolve(paths: Sequence[str], argument: str, folder: str) -> tuple[str, ...]:
-    """Paths of files: relative ones are looked for beside the DAG, then in the working folder. URLs are left alone.
+    """Paths of files: relative ones are looked for beside the DAG, then in the working folder. URLs are left alone, and so is
+    what isn't rendered yet.
 
     A name after ``#`` (of an archive) stays. Raise InvalidArgument for one that isn't there.
     """
-    return tuple(path if "://" in path else _found(path, argument, folder) for path in paths)
+    return tuple(path if is_late(path) or "://" in path else _found(path, argument, folder) for path in paths)
 
 
 def _found(path: str, argument: str, folder: str) -> str:

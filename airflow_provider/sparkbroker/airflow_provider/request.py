@@ -66,6 +66,9 @@ class LeaseArguments(TypedDict, total=False):
 LEASE_ARGUMENTS: Final = tuple(LeaseArguments.__annotations__)
 """Their names: the template fields of every operator that takes a lease."""
 
+FILE_ARGUMENTS: Final[tuple[str, ...]] = ("py_files", "files", "archives")
+"""Those that name files of the worker's."""
+
 _BROKERS_NAME: Final = {"lease_queue": "queue"}
 _LEVELS: Final = ("ALL", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 _WHOLE: Final = re.compile(r"[+-]?[0-9]+")
@@ -111,8 +114,8 @@ def options(arguments: Mapping[str, Any]) -> Options:
         py_files=tuple(_texts(arguments.get("py_files"), "py_files")),
         files=tuple(_texts(arguments.get("files"), "files")),
         archives=tuple(_texts(arguments.get("archives"), "archives")),
-        lease_key=_text(arguments.get("lease_key"), "lease_key") or "",
-        app_name=_text(arguments.get("app_name"), "app_name") or "",
+        lease_key=_name(arguments.get("lease_key"), "lease_key") or "",
+        app_name=_name(arguments.get("app_name"), "app_name") or "",
         driver_log_level=level,
         on_retry="reattach" if on_retry == "reattach" else "replace",
     )
@@ -138,6 +141,11 @@ def _text(value: object, name: str) -> str | None:
     if not isinstance(value, str):
         raise InvalidArgument(name, f"{_shown(value)} is no text", "give a str")
     return value.strip()
+
+
+def _name(value: object, name: str) -> str | None:
+    """Text; also what reads as a number, such as a day that was rendered to a native value."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value, name)
 
 
 def _mode(value: object, name: str) -> str | None:
@@ -275,8 +283,8 @@ def _shown(value: object) -> str:
 
 
 _OF_THE_BROKER: Final[dict[str, Callable[[Any, str], Any]]] = {
-    "profile": _text,
-    "lease_queue": _text,
+    "profile": _name,
+    "lease_queue": _name,
     "mode": _mode,
     "cores": whole,
     "memory": _memory,

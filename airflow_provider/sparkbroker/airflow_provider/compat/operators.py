@@ -45,23 +45,22 @@ class PySparkOnK8sOperator(SparkSessionOperator):
         mapped = _mapped(spark_base_conf, spark_driver_conf, spark_executor_conf, spark_extra_conf)
         for sentence in mapped.warnings:
             _warn_once(sentence)
-        super().__init__(python_callable=python_callable, **{**mapped.arguments, **kwargs})
-        self.client_or_local = "mode" not in kwargs and client_mode.is_client(self.mode)
+        said = kwargs.keys() | (kwargs.get("default_args") or {}).keys()  # which Airflow passes on, merged
+        meant = {name: value for name, value in mapped.arguments.items() if name not in said}
+        super().__init__(python_callable=python_callable, **meant, **kwargs)
+        self.client_or_local = "mode" not in said and client_mode.is_client(self.mode)
         self.executor_config = _with_worker({"mode": self.mode, "lease": self.lease}, self.executor_config, mapped)
         self.show_return_value_in_logs = show_return_value_in_logs
 
     @classmethod
-    def shape_worker(cls, arguments: dict[str, Any]) -> None:
+    def worker_config(cls, arguments: Mapping[str, Any]) -> Any:
         """See AskingOperator."""
         base, driver, executors, extra = (
             arguments.get(f"spark_{of}_conf") for of in ("base", "driver", "executor", "extra")
         )
         mapped = _mapped(base, driver, executors, extra if isinstance(extra, Mapping) else {})
         given = {**mapped.arguments, **arguments}
-        super().shape_worker(given)
-        config = _with_worker(given, given.get("executor_config"), mapped)
-        if config:
-            arguments["executor_config"] = config
+        return _with_worker(given, super().worker_config(given), mapped)
 
     def execute(self, context: Any) -> Any:
         """Acquire and compute: in client mode as this worker can."""

@@ -99,7 +99,8 @@ def _explaining(kind: type[Any]) -> type[Any]:
 
         def _expand(self, expand_input: Any, *, strict: bool) -> Any:
             made = super()._expand(expand_input, strict=strict)
-            self.operator_class.shape_worker(made.operator.partial_kwargs)
+            mapped = made.operator
+            self.operator_class.shape_worker(mapped.partial_kwargs, mapped.dag, mapped.task_group)
             return made
 
     return Explaining

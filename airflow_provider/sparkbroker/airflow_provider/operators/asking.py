@@ -1,10 +1,11 @@
 """The arguments of a task with a lease, and what they ask the broker for."""
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Literal
 
-from sparkbroker.airflow_provider import client_mode, identity, late, pod_override, request
+from sparkbroker.airflow_provider import artifacts, client_mode, identity, late, pod_override, request
 from sparkbroker.airflow_provider._compat import (
     START_FROM_TRIGGER,
     BaseOperator,
@@ -12,6 +13,7 @@ from sparkbroker.airflow_provider._compat import (
     default_deferrable,
 )
 from sparkbroker.airflow_provider.hooks.broker import DEFAULT_CONN_ID
+from sparkbroker.airflow_provider.operators.rendering import TemplatedOperator
 from sparkbroker.airflow_provider.triggers.lease import CLASSPATH
 
 _RETRY_MARGIN: Final = 120.0
@@ -32,7 +34,7 @@ class _Computed:
         return self._of_class if task is None else self._compute(task)
 
 
-class AskingOperator(BaseOperator):
+class AskingOperator(TemplatedOperator):
     """What a task says of its lease. It holds none: that is SparkLeaseOperator, where the arguments are described."""
 
     template_fields: Sequence[str] = ("conn_id", "lease", *request.LEASE_ARGUMENTS)
@@ -124,15 +126,22 @@ class AskingOperator(BaseOperator):
     def partial(cls, **kwargs: Any) -> Any:
         """See BaseOperator. What is mapped isn't constructed at parse, and its worker's pod is said then."""
         made = super().partial(**kwargs)
-        cls.shape_worker(made.kwargs)
+        cls.shape_worker(made.kwargs, made.kwargs.get("dag"), made.kwargs.get("task_group"))
         return made
 
     @classmethod
-    def shape_worker(cls, arguments: dict[str, Any]) -> None:
-        """Give the arguments of a task that isn't constructed yet the ``executor_config`` that it will have."""
-        config = _with_worker(arguments, arguments.get("executor_config"))
+    def shape_worker(cls, arguments: dict[str, Any], dag: Any, group: Any) -> None:
+        """Give the arguments of a task that isn't constructed yet the ``executor_config`` that it will have, also by the
+        ``default_args`` of its DAG and its group."""
+        by_default = [getattr(place, "default_args", None) or {} for place in (dag, group)]
+        config = cls.worker_config(dict(ChainMap(arguments, *reversed(by_default))))
         if config:
             arguments["executor_config"] = config
+
+    @classmethod
+    def worker_config(cls, arguments: Mapping[str, Any]) -> Any:
+        """The ``executor_config`` of a task with these arguments."""
+        return _with_worker(arguments, arguments.get("executor_config"))
 
     def lease_arguments(self) -> dict[str, Any]:
         """Those of ``request.LeaseArguments`` that are given."""
@@ -177,15 +186,13 @@ class AskingOperator(BaseOperator):
         if not self._made:
             return None  # asked by BaseOperator, whose part is made first
         arguments = self.lease_arguments()
-        if not (START_FROM_TRIGGER and self.deferrable) or self.lease_given:
+        if not (START_FROM_TRIGGER and self.deferrable) or self.lease_given or self._begins_in_a_worker():
             return None
-        if self.execution_timeout is not None:
-            return None  # which for Airflow would include the time in the queue
         if not (isinstance(self.conn_id, str) and late.is_plain(arguments)):
             return None  # an XCom's value is known in the worker only
         if client_mode.is_client(self.mode) or late.has_template(self.mode):
             return None  # the pod that asks is the driver
-        if late.has_template([self.conn_id, arguments]) and _templates_in_its_own_way(self.get_dag()):
+        if late.has_template([self.conn_id, arguments]) and self._templates_in_its_own_way([self.conn_id, arguments]):
             return None
         kwargs: dict[str, Any] = {"conn_id": self.conn_id, **arguments}
         if self.sharing is not None:
@@ -194,16 +201,46 @@ class AskingOperator(BaseOperator):
             kwargs["retry_window"] = self._retry_window()
         return StartTriggerArgs(trigger_cls=CLASSPATH, trigger_kwargs=kwargs, next_method="execute_with_lease")
 
+    def _begins_in_a_worker(self) -> bool:
+        """Whether something of the task is to come before its wait that only a worker does."""
+        if self.execution_timeout is not None:
+            return True  # which for Airflow would include the time in the queue
+        if self._pre_execute_hook is not None or type(self).pre_execute is not BaseOperator.pre_execute:
+            return True  # it may skip the task (``@task.skip_if``)
+        return not self.files_are_here()  # a worker may have them, or tells what is missing before a driver is started
+
+    def _templates_in_its_own_way(self, templates: object) -> bool:
+        """Whether they may need what the triggerer, which has no code and no files of DAGs, doesn't have."""
+        dag = self.get_dag()
+        of_dag = dag is not None and (
+            dag.user_defined_macros
+            or dag.user_defined_filters
+            or dag.jinja_environment_kwargs
+            or dag.render_template_as_native_obj
+        )
+        return bool(of_dag or getattr(self, "render_template_as_native_obj", None) or late.needs_files(templates))
+
+    def files_are_here(self) -> bool:
+        """Whether this machine, where the DAG is parsed, has the files that a worker will need, as far as they are known.
+
+        Airflow asks as soon as this class is constructed: what a subclass looks at has to be there before.
+        """
+        try:
+            self.check_files(artifacts.dag_folder(self.get_dag()))
+        except request.InvalidArgument:
+            return False
+        return True
+
+    def check_files(self, folder: str) -> None:
+        """Raise InvalidArgument for what is missing on this machine. Relative names are looked for in ``folder`` first; of
+        those that are templates or XComs still nothing is known."""
+        given = self.lease_arguments()
+        named: dict[str, Any] = {name: given[name] for name in request.FILE_ARGUMENTS if name in given}
+        artifacts.find(request.options(named), folder)
+
 
 def _with_worker(arguments: Mapping[str, Any], executor_config: Any) -> Any:
     """In mode CLIENT, with the worker's pod as the driver's."""
     if not client_mode.is_workers(arguments):
         return executor_config
     return pod_override.with_pod(executor_config, client_mode.worker_pod(arguments))
-
-
-def _templates_in_its_own_way(dag: Any) -> bool:
-    """Whether the DAG has what its templates may need and the triggerer, which has no code of DAGs, doesn't."""
-    return dag is not None and bool(
-        dag.user_defined_macros or dag.user_defined_filters or dag.render_template_as_native_obj
-    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from sparkbroker.airflow_provider import artifacts, client_mode, driver_log, failures, identity, openlineage, request
 from sparkbroker.airflow_provider._compat import (
     KILL_BY_RAISING,
+    START_FROM_TRIGGER,
     AirflowException,
     AirflowNotFoundException,
     AirflowSkipException,
@@ -68,10 +69,6 @@ class SparkLeaseOperator(AskingOperator):
         """Compute, blocking; the lease is READY and attached. The result is the task's."""
         raise NotImplementedError(f"{type(self).__name__} has no run_with_lease")
 
-    def check_files(self, folder: str) -> None:
-        """Raise InvalidArgument for what is missing on this machine: before a driver is asked for, where a worker asks."""
-        artifacts.find(self.lease_options(), folder)
-
     # The task.
 
     def execute(self, context: Any) -> Any:
@@ -80,7 +77,7 @@ class SparkLeaseOperator(AskingOperator):
             self._warn_of_idle_arguments()
             return self._hold_named(context, self.lease)
         try:
-            self.check_files(artifacts.dag_folder(context))
+            self.check_files(artifacts.dag_folder(context.get("dag")))
             ask = self.lease_ask(context)
         except request.InvalidArgument as error:
             raise failures.as_airflow(error, self.conn_id) from error
@@ -172,7 +169,7 @@ class SparkLeaseOperator(AskingOperator):
     def session(self, context: Any, lease: "Lease") -> Iterator[Any]:
         """A Spark session on the lease, for the body, with the task's files and OpenLineage's parent in it."""
         options = self.lease_options()
-        brought = artifacts.find(options, artifacts.dag_folder(context))
+        brought = artifacts.find(options, artifacts.dag_folder(context.get("dag")))
         name = options.app_name or identity.TaskIdentity.of(context["ti"]).lease_key()
         connection = None if mode_of(lease) == "LOCAL" else lease.connection()
         if connection is not None and self.runs_python:
@@ -253,11 +250,12 @@ class SparkLeaseOperator(AskingOperator):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
-        """See BaseOperator. A task that began in the triggerer has its lease already when a template turns out broken."""
+        """See BaseOperator. A task that began in the triggerer has its lease already when a template turns out broken, or a
+        template's file isn't on this worker."""
         try:
             super().render_template_fields(context, jinja_env)
         except Exception:
-            if self.start_from_trigger:
+            if START_FROM_TRIGGER and self.deferrable and not self.lease_given:
                 self._give_back_waiting(context)
             raise
 

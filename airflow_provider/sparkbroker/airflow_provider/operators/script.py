@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from sparkbroker.airflow_provider import artifacts, openlineage, request
 from sparkbroker.airflow_provider._compat import AirflowException, mask_secret
 from sparkbroker.airflow_provider.child import run_child
+from sparkbroker.airflow_provider.late import is_late
 from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
 
 if TYPE_CHECKING:
@@ -75,26 +76,27 @@ class SparkScriptOperator(SparkLeaseOperator):
         python: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
         self.script = script
         self.arguments = arguments
         self.env = env
         self.cwd = cwd
         self.python = python
+        super().__init__(**kwargs)  # last: see AskingOperator.files_are_here
 
     def check_files(self, folder: str) -> None:
         """See SparkLeaseOperator."""
         super().check_files(folder)
         artifacts.resolve([self.script], "script", folder)
         # Another is found in the program's own folder and environment, which the start alone can tell.
-        if self.python is not None and Path(self.python).is_absolute() and shutil.which(self.python) is None:
-            raise request.InvalidArgument("python", f"there is no {self.python!r} that can be run", "give a Python")
-        if self.cwd is not None and not Path(self.cwd).is_dir():
-            raise request.InvalidArgument("cwd", f"there is no folder {self.cwd!r}", "give one of the worker's")
+        python, cwd = (None if is_late(value) else value for value in (self.python, self.cwd))
+        if python is not None and Path(python).is_absolute() and shutil.which(python) is None:
+            raise request.InvalidArgument("python", f"there is no {python!r} that can be run", "give a Python")
+        if cwd is not None and not Path(cwd).is_dir():
+            raise request.InvalidArgument("cwd", f"there is no folder {cwd!r}", "give one of the worker's")
 
     def run_with_lease(self, context: Any, lease: "Lease") -> None:
         """Run the program; raise ScriptFailed if its exit status isn't 0."""
-        folder = artifacts.dag_folder(context)
+        folder = artifacts.dag_folder(context.get("dag"))
         self.check_files(folder)  # in the triggerer nobody could
         (script,) = artifacts.resolve([self.script], "script", folder)
         options = request.options(self.lease_arguments())

@@ -19,7 +19,8 @@ class SparkSessionOperator(SparkLeaseOperator):
     SparkLeaseOperator.
     """
 
-    template_fields: Sequence[str] = ("templates_dict", "op_args", "op_kwargs", *SparkLeaseOperator.template_fields)
+    file_fields = ("templates_dict", "op_args", "op_kwargs")
+    template_fields: Sequence[str] = (*file_fields, *SparkLeaseOperator.template_fields)
     template_fields_renderers = {
         **SparkLeaseOperator.template_fields_renderers,
         "templates_dict": "json",

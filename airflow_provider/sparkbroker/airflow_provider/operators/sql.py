@@ -3,7 +3,7 @@
 import datetime as dt
 import decimal
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
@@ -17,6 +17,8 @@ _RESULTS: Final = ("count", "rows", None)
 _SHOWN: Final = 200
 _MOST_ROWS: Final = 2**31 - 1
 """More than Spark's LIMIT can ask for."""
+_UNREAD: Final = ("CalendarIntervalType", "YearMonthIntervalType")
+"""Types of intervals whose values pyspark can't bring here, but as text."""
 
 
 class SparkSqlOperator(SparkLeaseOperator):
@@ -25,12 +27,13 @@ class SparkSqlOperator(SparkLeaseOperator):
     ``sql`` is text, a path that ends in ``.sql`` (as Airflow looks for templates), or a list of them; each may hold several
     statements. ``parameters`` are for the statements' named markers (``:name``). Every statement is run to its end, queries
     too. What the last one gives becomes the XCom: ``result="count"`` the number of its rows, ``"rows"`` the rows as
-    dictionaries (JSON: decimals and times as text, TIMESTAMP in UTC, bytes as hex), None nothing. More than ``max_rows`` rows are an error and
+    dictionaries (JSON: decimals, times and intervals as text, TIMESTAMP in UTC, bytes as hex), None nothing. More than ``max_rows`` rows are an error and
     not a part of them.
     """
 
     template_fields: Sequence[str] = ("sql", "parameters", "result", "max_rows", *SparkLeaseOperator.template_fields)
     template_ext: Sequence[str] = (".sql",)
+    file_fields = ("sql",)
     runs_python = False
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **SparkLeaseOperator.template_fields_renderers,
@@ -47,11 +50,29 @@ class SparkSqlOperator(SparkLeaseOperator):
         max_rows: int | str = 1000,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
         self.sql = sql
         self.parameters = parameters
         self.result = result
         self.max_rows = max_rows
+        super().__init__(**kwargs)  # last: see AskingOperator.files_are_here
+
+    def files_are_here(self) -> bool:
+        """See AskingOperator. What Airflow has found is the file's text by now."""
+        items = self.sql if isinstance(self.sql, list | tuple) else [self.sql]
+        names = [item for item in items if isinstance(item, str) and item.endswith(tuple(self.template_ext))]
+        return super().files_are_here() and not any(self._is_missing(name) for name in names)
+
+    def _is_missing(self, name: str) -> bool:
+        from jinja2 import TemplateNotFound  # noqa: PLC0415  only where there are files
+
+        environment = self.get_template_env()
+        if environment.loader is None:
+            return True
+        try:
+            environment.loader.get_source(environment, name)
+        except TemplateNotFound:
+            return True
+        return False
 
     def run_with_lease(self, context: Any, lease: "Lease") -> int | list[dict[str, Any]] | None:
         """Run the statements; see the class for the result."""
@@ -78,11 +99,23 @@ def count_rows(frame: Any) -> int:
     from pyspark.sql import functions as F  # noqa: N812, PLC0415  its usual name
 
     observation = Observation()
-    names = [f"c{place}" for place in range(len(frame.columns))]  # a query may give two columns one name
-    frame.toDF(*names).observe(observation, F.count(F.lit(1)).alias("rows")).write.format("noop").mode(
-        "overwrite"
-    ).save()
+    # Spark writes INTERVAL nowhere, not even to nowhere; its text takes computing it as well.
+    writable = _with_texts(frame, lambda kind: "interval" in kind.simpleString())
+    counted = writable.observe(observation, F.count(F.lit(1)).alias("rows"))
+    counted.write.format("noop").mode("overwrite").save()
     return int(observation.get["rows"])
+
+
+def _with_texts(frame: Any, as_text: Callable[[Any], bool]) -> Any:
+    """The frame with columns c0, c1, … (a query may give two columns one name), those of some types as text."""
+    from pyspark.sql import functions as F  # noqa: N812, PLC0415  as above
+
+    kinds = [field.dataType for field in frame.schema.fields]
+    if not kinds:
+        return frame
+    named = frame.toDF(*(f"c{place}" for place in range(len(kinds))))
+    columns = [(F.col(f"c{place}"), kind) for place, kind in enumerate(kinds)]
+    return named.select(*(column.cast("string") if as_text(kind) else column for column, kind in columns))
 
 
 def rows(frame: Any, most: int) -> list[dict[str, Any]]:
@@ -90,6 +123,10 @@ def rows(frame: Any, most: int) -> list[dict[str, Any]]:
     names = frame.columns
     if len(set(names)) < len(names):
         raise InvalidArgument("sql", f"the columns {names} have the same name twice", "name them apart (AS)")
+    for field in frame.schema.fields:
+        if _holds_unread(field.dataType) and type(field.dataType).__name__ not in _UNREAD:
+            raise _unheld(field.name, "intervals within other values")
+    frame = _with_texts(frame, lambda kind: type(kind).__name__ in _UNREAD)
     found = frame.limit(most + 1).collect()
     if len(found) > most:
         problem = f"the last statement gives more than {most} rows"
@@ -138,8 +175,16 @@ def _plain_nested(value: Any, kind: Any, column: str) -> Any:
             return {field.name: plain(item, field.dataType, column) for field, item in pairs}
         case "array":
             return [plain(item, kind.elementType, column) for item in value]
-    problem = f"the column {column!r} has values of the type {type(value).__name__}, which XCom can't hold"
-    raise InvalidArgument("result", problem, "cast it in the SQL (CAST(… AS STRING))")
+    raise _unheld(column, f"values of the type {type(value).__name__}")
+
+
+def _holds_unread(kind: Any) -> bool:
+    return any(name in repr(kind) for name in _UNREAD)
+
+
+def _unheld(column: str, what: str) -> InvalidArgument:
+    problem = f"the column {column!r} has {what}, which XCom can't hold"
+    return InvalidArgument("result", problem, "cast it in the SQL (CAST(… AS STRING))")
 
 
 def _statements(sql: Any) -> list[str]:

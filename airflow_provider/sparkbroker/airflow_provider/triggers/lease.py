@@ -80,6 +80,7 @@ class LeaseTrigger(BaseTrigger):
 
         environment = jinja_env or self.get_template_env()
         environment.undefined = StrictUndefined
+        self.template_ext = ()  # of a lease's arguments none names a template's file
         names = self.template_fields
         for name in names:
             self.template_fields = (name,)  # one at a time, to know which is broken
