@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 
 from sparkbroker.airflow_provider import failures, request
-from sparkbroker.airflow_provider._compat import AirflowNotFoundException, BaseOperator, XComArg
+from sparkbroker.airflow_provider._compat import AirflowNotFoundException, XComArg
 from sparkbroker.airflow_provider.hooks.broker import DEFAULT_CONN_ID, SparkBrokerHook
 from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
 from sparkbroker.airflow_provider.operators.finding import lease_name
+from sparkbroker.airflow_provider.operators.rendering import TemplatedOperator
 from sparkbroker.airflow_provider.progress import Teller
 from sparkbroker.airflow_provider.request import LeaseArguments
 from sparkbroker.client import LeaseEnded, LeaseNotFound, SparkbrokerError
@@ -46,7 +47,7 @@ class AcquireLeaseOperator(SparkLeaseOperator):
         return lease.name
 
 
-class ReleaseLeaseOperator(BaseOperator):
+class ReleaseLeaseOperator(TemplatedOperator):
     """Gives a shared lease back, whoever is still attached to it. One that has ended already is no error.
 
     ``lease`` is its name: the XCom of an AcquireLeaseOperator.
@@ -81,7 +82,7 @@ class ReleaseLeaseOperator(BaseOperator):
 def spark_lease(
     name: str = "spark_lease",
     *,
-    conn_id: str = DEFAULT_CONN_ID,
+    conn_id: str | None = None,
     deferrable: bool | None = None,
     **arguments: Unpack[LeaseArguments],
 ) -> Iterator[XComArg]:
@@ -90,9 +91,29 @@ def spark_lease(
     with spark_lease(cores=2, memory="2g") as lease:
         load(…) >> SparkSqlOperator(task_id="report", sql="report.sql", lease=lease)
 
-    Adds the tasks ``acquire_<name>`` (a setup) and ``release_<name>`` (its teardown, which runs however they end).
+    Adds the tasks ``acquire_<name>`` (a setup) and ``release_<name>`` (its teardown, which runs however they end). What is
+    None is as ``default_args`` say.
     """
-    acquire = AcquireLeaseOperator(task_id=f"acquire_{name}", conn_id=conn_id, deferrable=deferrable, **arguments)
-    release = ReleaseLeaseOperator(task_id=f"release_{name}", conn_id=conn_id, lease=acquire.output)
+    connection: dict[str, Any] = {} if conn_id is None else {"conn_id": conn_id}
+    waiting: dict[str, Any] = {} if deferrable is None else {"deferrable": deferrable}
+    acquire = AcquireLeaseOperator(task_id=f"acquire_{name}", **connection, **waiting, **arguments)
+    release = ReleaseLeaseOperator(task_id=f"release_{name}", lease=acquire.output, **connection)
+    dag = acquire.get_dag()
+    before = set(dag.task_dict) if dag else set()
     with release.as_teardown(setups=acquire):
         yield acquire.output
+    if dag:
+        _take_in([task for task in dag.tasks if task.task_id not in before], acquire, release)
+
+
+def _take_in(body: Sequence[Any], acquire: Any, release: Any) -> None:
+    """Let all tasks of the body come between setup and teardown: Airflow leaves mapped ones out, and would give the
+    lease back while they use it."""
+    ids = {task.task_id for task in body}
+    for task in body:
+        if task.is_setup or task.is_teardown:
+            continue
+        if not task.downstream_task_ids & {*ids, release.task_id}:
+            task.set_downstream(release)
+        if not task.upstream_task_ids & {*ids, acquire.task_id}:
+            task.set_upstream(acquire)
