@@ -111,6 +111,11 @@ with DAG("statements", schedule=None, params={"n": 3}) as dag:
         sql("rows", "select :x + id as y, 1.5 as z from range(2)", parameters={"x": 5}, result="rows")
         times = "select timestamp'2024-07-01 12:00:00Z' as t, timestamp_ntz'2024-07-01 12:00:00' as n"
         sql("times", times, result="rows")
+        intervals = "select make_interval(0, 1) as i, interval '1' year as y, interval '2' day as d from range(2)"
+        sql("intervals", intervals)
+        sql("intervals_within", "select array(make_interval(0, 1)) as i, map('a', interval '1' year) as y")
+        sql("interval_rows", intervals + " limit 1", result="rows")
+        sql("interval_rows_within", "select array(interval '1' year) as y", result="rows")
         sql("none", ["select 1", "select 2"], result=None)
         sql("other_session", "select * from v")
         sql("too_many", "select * from range(10)", result="rows", max_rows=9)
@@ -128,11 +133,15 @@ def test_statements_run_in_a_session_of_the_task(spark_broker, run_dag):
     run = run_dag(DAG_OF_ALL)
     failed = {name for name, state in run.states.items() if state == "failed"}
     wrong = {"other_session", "too_many", "query_in_the_middle", "query_at_the_end", "twice", "empty"}
+    wrong.add("interval_rows_within")
     assert failed == wrong, run.log[-4000:]
     assert run.states["release_spark_lease"] == "success"
     assert run.xcom("count") == 3
     assert run.xcom("rows") == [{"y": 5, "z": "1.5"}, {"y": 6, "z": "1.5"}]
     assert run.xcom("times") == [{"t": "2024-07-01T12:00:00+00:00", "n": "2024-07-01T12:00:00"}]
+    assert (run.xcom("intervals"), run.xcom("intervals_within")) == (2, 1)
+    assert run.xcom("interval_rows") == [{"i": "1 months", "y": "INTERVAL '1' YEAR", "d": "2 days, 0:00:00"}]
+    assert "the column 'y' has intervals within other values, which XCom can't hold; cast it" in run.log
     assert run.xcom("none") is None
     assert [run.xcom("mapped", map_index=index) for index in (0, 1)] == [1, 4]
     assert "max_rows: the last statement gives more than 9 rows; add a LIMIT" in run.log
