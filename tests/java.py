@@ -7,7 +7,6 @@ CONF: Final = {
     "spark.driver.extraJavaOptions": QUICK,
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.shuffle.partitions": "2",
 }
 """As a profile's ``conf``."""
 TOML: Final = "conf = {" + ", ".join(f'"{key}" = "{value}"' for key, value in CONF.items()) + "}"
