@@ -175,21 +175,24 @@ def _client() -> bytes:
     return content.getvalue()
 
 
-async def idle(space: Space, principal: str) -> HolderPod:
-    """A pod of that principal's that does nothing, once it has an address; it requests what the settings of ``space`` charge
-    a driver of ``SIZE``."""
-    name = f"idle-{uuid.uuid4().hex[:6]}"
+def idle_pod(name: str, principal: str) -> dict[str, Any]:
+    """A pod of that principal's that does nothing; it requests what the settings of ``space`` charge a driver of ``SIZE``."""
     container = {
         "name": "main", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": ["sleep", "infinity"],
         "resources": {"requests": {"cpu": "100m", "memory": MEMORY}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }  # fmt: skip
     security = {"runAsNonRoot": True, "runAsUser": 185, "seccompProfile": {"type": "RuntimeDefault"}}
-    pod = {
+    return {
         "metadata": {"name": name, "annotations": {"sparkbroker.io/principal": principal}},
         "spec": {"containers": [container], "securityContext": security, "terminationGracePeriodSeconds": 0},
     }
-    made = await space.post(f"{space.path}/pods", pod)
+
+
+async def idle(space: Space, principal: str) -> HolderPod:
+    """Such a pod on the cluster, once it has an address."""
+    name = f"idle-{uuid.uuid4().hex[:6]}"
+    made = await space.post(f"{space.path}/pods", idle_pod(name, principal))
     async with asyncio.timeout(120):
         while not (await space.get(f"{space.path}/pods/{name}"))["status"].get("podIP"):
             await asyncio.sleep(0.2)

@@ -39,6 +39,15 @@ def check_needs(need: Callable[[object, str], None]) -> None:
     need(os.environ.get("KUBECONFIG"), "a cluster with a Spark image (KUBECONFIG; `make cluster` starts one)")
 
 
+def settings_of(namespace: str, **more: Any) -> dict[str, Any]:
+    """Those whose pods fit a namespace of ours and a small machine."""
+    return {
+        "image": IMAGE, "image_pull_policy": "IfNotPresent", "namespace": namespace,
+        "service_account": "driver", "executor_service_account": "executor",
+        "driver_cpu_request": "100m", "executor_cpu_request": "100m", **more,
+    }  # fmt: skip
+
+
 class Space:
     """The namespace, and what an admin does in it."""
 
@@ -76,11 +85,7 @@ class Space:
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """Pod settings of a profile whose pods fit this namespace and a small machine."""
-        return {
-            "image": IMAGE, "image_pull_policy": "IfNotPresent", "namespace": self.name,
-            "service_account": "driver", "executor_service_account": "executor",
-            "driver_cpu_request": "100m", "executor_cpu_request": "100m", **more,
-        }  # fmt: skip
+        return settings_of(self.name, **more)
 
     async def get(self, path: str) -> Any:
         return msgspec.json.decode(await self.api.call(ADMIN, "GET", path))
