@@ -5,11 +5,13 @@ import base64
 import getpass
 import io
 import json
+import shutil
 import socket
 import subprocess
 import sys
 import uuid
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +24,7 @@ GIVEN: Final = "/given"
 MEMORY: Final = "1280Mi"
 """Of a holder's pod: heap and overhead of ``SIZE``."""
 SIZE: Final[dict[str, Any]] = {"cores": 1, "memory": "512m", "memory_overhead": "768m"}
-PREAMBLE: Final = """
+PREAMBLE: Final = '''
 import json, os, sys, time
 import zipfile
 zipfile.ZipFile("/given/client.zip").extractall("/tmp/client")
@@ -36,7 +38,18 @@ def connect():
     return Broker(os.environ["BROKER"], token=os.environ["TOKEN"], ca_file="/given/ca.pem")
 
 ASK = dict(mode="CLIENT", cores=1, memory="512m", memory_overhead="768m", executors=2)
-"""
+
+def where(number):
+    import socket, time
+    time.sleep(0.05)
+    return socket.gethostname()
+
+def hosts_of(spark):
+    """The executors that have computed a part of one job, and how many parts each."""
+    return spark.sparkContext.parallelize(range(64), 16).map(where).countByValue()
+'''
+MODES: Final = '["CONNECT", "LOCAL", "CLIENT"]'
+"""Of the profile of a broker for them."""
 
 
 class Door:
@@ -64,6 +77,11 @@ class Door:
         """For a broker that isn't started yet."""
         command = [sys.executable, "-m", "sparkbroker.broker", "token", "new", principal, "--append", str(self._tokens)]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
+
+
+def check_door_needs(need: Callable[[object, str], None]) -> None:
+    """What a door's certificate is made with."""
+    need(shutil.which("openssl"), "openssl")
 
 
 async def door(folder: Path, space: Space) -> Door:

@@ -48,6 +48,13 @@ def settings_of(namespace: str, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+async def check_image(need: Callable[[object, str], None], space: "Space", image: str) -> None:
+    """Skip, or fail in CI, where no node of the cluster has this image: nothing can be pulled for a test."""
+    nodes = (await space.get("/api/v1/nodes"))["items"]
+    known = {name for node in nodes for found in node["status"].get("images", ()) for name in found.get("names") or ()}
+    need(image in known, f"the image {image} on the cluster's nodes (`make cluster` builds and loads it)")
+
+
 class Space:
     """The namespace, and what an admin does in it."""
 
