@@ -106,6 +106,8 @@ class SmallApi:
             self._news.notify_all()
 
     async def _remove(self, key: Key) -> None:
+        if key not in self._objects:
+            return  # it went with its owner
         uid = self._objects[key]["metadata"]["uid"]
         await self._change(key, None)
         for other, found in list(self._objects.items()):

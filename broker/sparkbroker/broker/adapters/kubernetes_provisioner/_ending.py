@@ -13,7 +13,6 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import abandone
 
 FORCED_GRACE: Final = 1
 """Seconds. Not 0, which would remove the pod from the API server before its node has ended it (promise 5)."""
-ASK_AGAIN: Final = 20.0
 
 
 class Ending:
@@ -26,21 +25,21 @@ class Ending:
     def __repr__(self) -> str:
         return f"<Ending of {self._fleet!r}>"
 
-    async def delete(self, known: KnownDriver, *, force: bool) -> None:
-        """Ask all that is the broker's to end; with ``force`` within a second."""
+    async def delete(self, known: KnownDriver, *, force: bool, at_once: bool = False) -> None:
+        """Ask all that is the broker's to end, unless the API server has taken that already. With ``force`` within a second:
+        what was asked before has its grace first, unless ``at_once``."""
         now = self._fleet.clock.monotonic()
         places = self._fleet.places(known)
         pods = [pod for name in places for pod in self._fleet.watch(name).store.of(known.id) if not pod.is_holder]
-        asked_for_all = known.asked and all(pod.leaving for pod in pods) and (known.forced or not force)
-        if asked_for_all and now - known.asked_at < ASK_AGAIN:
-            await self._let_go(known, pods)
-            return
-        await self._logs.save_all(known, pods)
-        known.asked, known.forced, known.asked_at = True, known.forced or force, now
-        for namespace in places:
-            await self._ask(known, namespace, FORCED_GRACE if force else None)
+        force = force and (at_once or known.has_had_grace(now))
+        if not known.is_taken(pods, now, force=force):
+            await self._logs.save_all(known, pods)
+            known.asked = True
+            for namespace in places:
+                await self._ask(known, namespace, FORCED_GRACE if force else None)
+            known.taken(pods, self._fleet.clock.monotonic(), force=force)
+            self._fleet.note([known.id])
         await self._let_go(known, pods)
-        self._fleet.note([known.id])
 
     async def _ask(self, known: KnownDriver, namespace: str, grace: int | None) -> None:
         if known.client:
@@ -48,7 +47,7 @@ class Ending:
             await self._fleet.clients.revoke(namespace, known.id)
             known.revoked = True
         await self._fleet.cluster.delete_pods(namespace, deletable(self._fleet.owner, known.id), grace)
-        if not known.client:
+        if not known.client and not known.secret_gone:
             await self._fleet.cluster.delete_secret(namespace, object_name(known.id))
 
     async def _let_go(self, known: KnownDriver, executors: Sequence[Pod]) -> None:
@@ -73,7 +72,7 @@ class Ending:
             removed += lost
             asked += others
         if asked:
-            await self.delete(known, force=True)
+            await self.delete(known, force=True, at_once=True)
         self._fleet.note([known.id])
         return abandoned(removed, asked)
 
