@@ -42,11 +42,12 @@ KUBERNETES: Final = (
     ("spark.kubernetes.driverEnv.*", USELESS, "`env`"),
     ("spark.kubernetes.driver.secrets.* spark.kubernetes.driver.secretKeyRef.*", USELESS, "`env` and `volumes`"),
     ("spark.kubernetes.executor.secrets.* spark.kubernetes.executor.secretKeyRef.*", PASSED,
-     "`env` and `volumes` are for both; either way the chart's `admissionPolicy.executorSecrets` has to name the Secret"),
+     ("`env` and `volumes` are for both; either way a holder's is bounded as [pod settings](pod-settings.md#bounds) are, and the chart's "
+     "`admissionPolicy.executorSecrets` has to name the Secret")),
     ("spark.kubernetes.driver.volumes.*", USELESS, "`volumes` and `volume_mounts`"),
     ("spark.kubernetes.executor.volumes.*", PASSED,
-     ("a claim per executor (`OnDemand`) needs rights on claims, which the driver's account doesn't have: use an ephemeral volume "
-     "in `executor_template`")),
+     ("a holder's is bounded as [pod settings](pod-settings.md#bounds) are; a claim per executor (`OnDemand`) needs rights on claims, which the driver's account "
+     "doesn't have: use an ephemeral volume in `executor_template`")),
     (("spark.kubernetes.driver.ownPersistentVolumeClaim spark.kubernetes.driver.waitToReusePersistentVolumeClaim "
      "spark.kubernetes.executor.pvc.* spark.kubernetes.legacy.useReadWriteOnceAccessMode"), USELESS,
      "they are about claims that the driver makes"),

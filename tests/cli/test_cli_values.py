@@ -67,6 +67,11 @@ def test_options_win_over_conf_and_conf_over_the_file(tmp_path):
     ("options", "message"),
     [
         ({"mode": "remote"}, "--mode: 'remote' is none of connect, local"),
+        ({"mode": "Client"}, "--mode: 'client' makes the pod of the program that asks"),
+        (
+            {"mode": "client"},
+            "give --mode connect, or --mode local for the classic API; or ask in the program itself, with ",
+        ),
         ({"executors": "x"}, "--executors: 'x' is no number"),
         ({"acquire_timeout": "soon"}, "--acquire-timeout: 'soon' is not a duration"),
         ({"on_existing": "steal"}, "--on-existing: 'steal' is none of fail, reattach, replace"),

@@ -1,13 +1,15 @@
 """One behavioural suite over all provisioners: the fake, local with small processes, static, local with Spark, and
-kubernetes on the cluster of KUBECONFIG, with pods of its own and with a holder's (mode CLIENT)."""
+kubernetes, with pods of its own and with a holder's (mode CLIENT), on a small API server and on the cluster of KUBECONFIG."""
 
 import asyncio
+import importlib.util
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,8 +29,9 @@ from sparkbroker.broker.domain.sizing import charge
 from sparkbroker.broker.domain.units import DriverId, Principal
 from sparkbroker.broker.ports.provisioner import DriverRequest, Observation, Phase, Provisioner
 from tests import java
-from tests.kubernetes.holder import idle
-from tests.kubernetes.space import Space, check_needs, space
+from tests.kubernetes.holder import idle, idle_pod
+from tests.kubernetes.small_api import SmallApi, small_api
+from tests.kubernetes.space import Space, check_needs, settings_of, space
 
 SPEC = LeaseSpec(profile="p", queue="q", driver=ContainerSize(cores=1, memory=1 << 30))
 PRINCIPAL = Principal("ann")
@@ -163,10 +166,9 @@ async def static(folder: Path) -> tuple[Setup, Callable[[], Awaitable[None]]]:
     return Setup(profile, lambda: StaticProvisioner(folder=folder / "loans", profiles=[profile], clock=clock)), close
 
 
-def kubernetes(folder: Path, where: Space) -> Setup:
+def kubernetes(folder: Path, settings: Mapping[str, Any]) -> Setup:
     """Drivers of their own size in pods of a test's namespace."""
-    settings = parse_pod(where.settings(), "pod")
-    profile = Profile(name="p", provisioner="kubernetes", defaults=SPEC, pod=settings, pool="cluster")
+    profile = Profile(name="p", provisioner="kubernetes", defaults=SPEC, pod=parse_pod(settings, "pod"), pool="cluster")
 
     def make() -> KubernetesProvisioner:
         return KubernetesProvisioner(folder=folder / "pods", key=b"k" * 32, profiles=[profile], clock=SystemClock())
@@ -174,16 +176,30 @@ def kubernetes(folder: Path, where: Space) -> Setup:
     return Setup(profile, make)
 
 
-async def client(folder: Path, where: Space) -> Setup:
+def client(folder: Path, settings: Mapping[str, Any], pod: HolderPod) -> Setup:
     """The same, in mode CLIENT."""
-    await where.give_client_rights()
-    made = kubernetes(folder, where)
+    made = kubernetes(folder, settings)
     profile = msgspec.structs.replace(made.profile, modes=(LeaseMode.CLIENT,), client_role="client")
 
     def make() -> KubernetesProvisioner:
         return KubernetesProvisioner(folder=folder / "pods", key=b"k" * 32, profiles=[profile], clock=SystemClock())
 
-    return ClientSetup(profile, make, await idle(where, PRINCIPAL))
+    return ClientSetup(profile, make, pod)
+
+
+async def on_cluster(kind: str, folder: Path, where: Space) -> Setup:
+    if kind == "kubernetes":
+        return kubernetes(folder, where.settings())
+    await where.give_client_rights()
+    return client(folder, where.settings(), await idle(where, PRINCIPAL))
+
+
+async def on_small_api(kind: str, folder: Path, api: SmallApi) -> Setup:
+    settings = settings_of("small")
+    if kind == "small-kubernetes":
+        return kubernetes(folder, settings)
+    pod = (await api.add("small", "pods", idle_pod("idle", PRINCIPAL)))["metadata"]
+    return client(folder, settings, HolderPod(namespace="small", name="idle", uid=pod["uid"]))
 
 
 @pytest.fixture(
@@ -191,20 +207,26 @@ async def client(folder: Path, where: Space) -> Setup:
         "fake",
         "small",
         "static",
+        "small-kubernetes",
+        "small-client",
         pytest.param("spark", marks=pytest.mark.spark),
         pytest.param("kubernetes", marks=pytest.mark.kubernetes),
         pytest.param("client", marks=pytest.mark.kubernetes),
     ]
 )
-async def setup(request, need, tmp_path) -> AsyncIterator[Setup]:
+async def setup(request, need, tmp_path, monkeypatch) -> AsyncIterator[Setup]:
     async with AsyncExitStack() as stack:
         if request.param == "static":
             made, close = await static(tmp_path)
             stack.push_async_callback(close)
         elif request.param in ("kubernetes", "client"):
             check_needs(need)
-            where = await stack.enter_async_context(space())
-            made = kubernetes(tmp_path, where) if request.param == "kubernetes" else await client(tmp_path, where)
+            made = await on_cluster(request.param, tmp_path, await stack.enter_async_context(space()))
+        elif request.param in ("small-kubernetes", "small-client"):
+            need(importlib.util.find_spec("kubernetes_asyncio"), "kubernetes-asyncio (the extra `kubernetes`)")
+            api = await stack.enter_async_context(small_api())
+            monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
+            made = await on_small_api(request.param, tmp_path, api)
         else:
             made = {"fake": fake, "small": small, "spark": spark}[request.param](tmp_path)
         await made.provisioner.start()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.kubernetes.faults_table import FaultsTable
+from tests.kubernetes.holder import Door, check_door_needs, door
 from tests.kubernetes.space import Space, check_needs
 from tests.kubernetes.space import space as new_space
 
@@ -23,3 +24,11 @@ async def space(need) -> AsyncIterator[Space]:
     check_needs(need)
     async with new_space() as made:
         yield made
+
+
+@pytest.fixture
+async def entry(space, tmp_path, need) -> Door:
+    """How pods of ``space`` reach the test's broker; the rights that mode CLIENT needs are given."""
+    check_door_needs(need)
+    await space.give_client_rights()
+    return await door(tmp_path, space)

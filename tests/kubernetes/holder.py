@@ -5,11 +5,13 @@ import base64
 import getpass
 import io
 import json
+import shutil
 import socket
 import subprocess
 import sys
 import uuid
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +24,7 @@ GIVEN: Final = "/given"
 MEMORY: Final = "1280Mi"
 """Of a holder's pod: heap and overhead of ``SIZE``."""
 SIZE: Final[dict[str, Any]] = {"cores": 1, "memory": "512m", "memory_overhead": "768m"}
-PREAMBLE: Final = """
+PREAMBLE: Final = '''
 import json, os, sys, time
 import zipfile
 zipfile.ZipFile("/given/client.zip").extractall("/tmp/client")
@@ -36,7 +38,18 @@ def connect():
     return Broker(os.environ["BROKER"], token=os.environ["TOKEN"], ca_file="/given/ca.pem")
 
 ASK = dict(mode="CLIENT", cores=1, memory="512m", memory_overhead="768m", executors=2)
-"""
+
+def where(number):
+    import socket, time
+    time.sleep(0.05)
+    return socket.gethostname()
+
+def hosts_of(spark):
+    """The executors that have computed a part of one job, and how many parts each."""
+    return spark.sparkContext.parallelize(range(64), 16).map(where).countByValue()
+'''
+MODES: Final = '["CONNECT", "LOCAL", "CLIENT"]'
+"""Of the profile of a broker for them."""
 
 
 class Door:
@@ -64,6 +77,11 @@ class Door:
         """For a broker that isn't started yet."""
         command = [sys.executable, "-m", "sparkbroker.broker", "token", "new", principal, "--append", str(self._tokens)]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
+
+
+def check_door_needs(need: Callable[[object, str], None]) -> None:
+    """What a door's certificate is made with."""
+    need(shutil.which("openssl"), "openssl")
 
 
 async def door(folder: Path, space: Space) -> Door:
@@ -175,21 +193,24 @@ def _client() -> bytes:
     return content.getvalue()
 
 
-async def idle(space: Space, principal: str) -> HolderPod:
-    """A pod of that principal's that does nothing, once it has an address; it requests what the settings of ``space`` charge
-    a driver of ``SIZE``."""
-    name = f"idle-{uuid.uuid4().hex[:6]}"
+def idle_pod(name: str, principal: str) -> dict[str, Any]:
+    """A pod of that principal's that does nothing; it requests what the settings of ``space`` charge a driver of ``SIZE``."""
     container = {
         "name": "main", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": ["sleep", "infinity"],
         "resources": {"requests": {"cpu": "100m", "memory": MEMORY}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }  # fmt: skip
     security = {"runAsNonRoot": True, "runAsUser": 185, "seccompProfile": {"type": "RuntimeDefault"}}
-    pod = {
+    return {
         "metadata": {"name": name, "annotations": {"sparkbroker.io/principal": principal}},
         "spec": {"containers": [container], "securityContext": security, "terminationGracePeriodSeconds": 0},
     }
-    made = await space.post(f"{space.path}/pods", pod)
+
+
+async def idle(space: Space, principal: str) -> HolderPod:
+    """Such a pod on the cluster, once it has an address."""
+    name = f"idle-{uuid.uuid4().hex[:6]}"
+    made = await space.post(f"{space.path}/pods", idle_pod(name, principal))
     async with asyncio.timeout(120):
         while not (await space.get(f"{space.path}/pods/{name}"))["status"].get("podIP"):
             await asyncio.sleep(0.2)

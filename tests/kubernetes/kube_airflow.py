@@ -16,6 +16,8 @@ from tests.kubernetes.space import ADMIN, Space
 
 ROOT: Final = Path(__file__).parents[2]
 MANIFEST: Final = ROOT / "examples" / "kubernetes" / "airflow.yaml"
+IMAGE: Final = "sparkbroker.test/airflow:1"
+"""The manifest's."""
 PRINCIPAL: Final = "airflow"
 """As whom the manifest's workers ask."""
 ENDED: Final = ("success", "failed", "upstream_failed", "skipped", "removed")

@@ -39,6 +39,22 @@ def check_needs(need: Callable[[object, str], None]) -> None:
     need(os.environ.get("KUBECONFIG"), "a cluster with a Spark image (KUBECONFIG; `make cluster` starts one)")
 
 
+def settings_of(namespace: str, **more: Any) -> dict[str, Any]:
+    """Those whose pods fit a namespace of ours and a small machine."""
+    return {
+        "image": IMAGE, "image_pull_policy": "IfNotPresent", "namespace": namespace,
+        "service_account": "driver", "executor_service_account": "executor",
+        "driver_cpu_request": "100m", "executor_cpu_request": "100m", **more,
+    }  # fmt: skip
+
+
+async def check_image(need: Callable[[object, str], None], space: "Space", image: str) -> None:
+    """Skip, or fail in CI, where no node of the cluster has this image: nothing can be pulled for a test."""
+    nodes = (await space.get("/api/v1/nodes"))["items"]
+    known = {name for node in nodes for found in node["status"].get("images", ()) for name in found.get("names") or ()}
+    need(image in known, f"the image {image} on the cluster's nodes (`make cluster` builds and loads it)")
+
+
 class Space:
     """The namespace, and what an admin does in it."""
 
@@ -76,11 +92,7 @@ class Space:
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """Pod settings of a profile whose pods fit this namespace and a small machine."""
-        return {
-            "image": IMAGE, "image_pull_policy": "IfNotPresent", "namespace": self.name,
-            "service_account": "driver", "executor_service_account": "executor",
-            "driver_cpu_request": "100m", "executor_cpu_request": "100m", **more,
-        }  # fmt: skip
+        return settings_of(self.name, **more)
 
     async def get(self, path: str) -> Any:
         return msgspec.json.decode(await self.api.call(ADMIN, "GET", path))

@@ -8,9 +8,9 @@ import pytest_asyncio
 
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.kubernetes.broker import broker
-from tests.kubernetes.holder import door
-from tests.kubernetes.kube_airflow import PRINCIPAL, ROOT, KubeAirflow
-from tests.kubernetes.space import check_needs
+from tests.kubernetes.holder import MODES, check_door_needs, door
+from tests.kubernetes.kube_airflow import IMAGE, PRINCIPAL, ROOT, KubeAirflow
+from tests.kubernetes.space import check_image, check_needs
 from tests.kubernetes.space import space as new_space
 
 pytestmark = [
@@ -49,14 +49,15 @@ class Running:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(need, tmp_path_factory):
     check_needs(need)
-    need(True, "openssl")
+    check_door_needs(need)
     folder = tmp_path_factory.mktemp("airflow")
     async with new_space() as space:
+        await check_image(need, space, IMAGE)
         await space.give_client_rights()
         entry = await door(folder, space)
         token = entry.new_token(PRINCIPAL)
         pod = {"driver_cpu_request": "1", "python_version": "3.11"}
-        async with broker(folder, space, pod=pod, modes='["CONNECT", "LOCAL", "CLIENT"]', server=entry.server) as made:
+        async with broker(folder, space, pod=pod, modes=MODES, server=entry.server) as made:
             airflow = KubeAirflow(space)
             connection = {
                 "password": token,

@@ -14,8 +14,8 @@ import pytest
 from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api
 from sparkbroker.broker.adapters.system_clock import SystemClock
 from tests.cluster.layout import BIN
-from tests.kubernetes.kube_airflow import ROOT, KubeAirflow
-from tests.kubernetes.space import Space, check_needs
+from tests.kubernetes.kube_airflow import IMAGE, ROOT, KubeAirflow
+from tests.kubernetes.space import Space, check_image, check_needs
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(900)]
 PAGE = ROOT / "docs" / "tutorial" / "kubernetes-airflow.md"
@@ -50,6 +50,7 @@ async def test_the_tutorial(need, folder):
     airflow = KubeAirflow(Space(api, name))
     ran = []
     try:
+        await check_image(need, airflow.space, IMAGE)
         for command in commands():
             if ELSEWHERE.match(command):
                 continue

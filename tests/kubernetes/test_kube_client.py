@@ -9,17 +9,11 @@ import pytest
 from sparkbroker.client import InvalidRequest, SparkbrokerError
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.kubernetes.broker import broker
-from tests.kubernetes.holder import SIZE, Holder, door, idle
+from tests.kubernetes.holder import MODES, SIZE, Holder, idle
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
-MODES = '["CONNECT", "LOCAL", "CLIENT"]'
 
 COMPUTE = """
-def where(number):
-    import socket, time
-    time.sleep(0.05)
-    return socket.gethostname()
-
 with connect() as broker, broker.lease(**ASK) as lease:
     tell(lease=lease.name)
     with lease.session() as spark:
@@ -27,19 +21,12 @@ with connect() as broker, broker.lease(**ASK) as lease:
         hosts = {}
         end = time.time() + 120
         while len(hosts) < 2 and time.time() < end:
-            hosts = spark.sparkContext.parallelize(range(64), 16).map(where).countByValue()
+            hosts = hosts_of(spark)
         tell(hosts=hosts, total=spark.range(1000).selectExpr("sum(id) AS s").first().s, python=spark.sparkContext.pythonExec)
         while STAY:
             time.sleep(1)
 tell(done=os.listdir("/tmp"))
 """
-
-
-@pytest.fixture
-async def entry(space, tmp_path, need):
-    need(True, "openssl")
-    await space.give_client_rights()
-    return await door(tmp_path, space)
 
 
 @pytest.fixture

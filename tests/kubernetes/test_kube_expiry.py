@@ -4,7 +4,7 @@ import pytest
 
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.kubernetes.broker import broker
-from tests.kubernetes.holder import Holder, door
+from tests.kubernetes.holder import MODES, Holder
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -23,20 +23,12 @@ def accepted(token):
         return False
     return True
 
-def where(number):
-    import socket, time
-    time.sleep(0.05)
-    return socket.gethostname()
-
 with connect() as broker, broker.lease(**ASK) as lease:
     tell(lease=lease.name)
     with lease.session() as spark:
-        def hosts():
-            return set(spark.sparkContext.parallelize(range(64), 16).map(where).countByValue())
-
         first = set()
         while len(first) < 2:
-            first = hosts()
+            first = set(hosts_of(spark))
         (folder,) = glob.glob("/tmp/sparkbroker-client-*")
         credential = open(folder + "/token").read()
         assert accepted(credential)
@@ -45,18 +37,14 @@ with connect() as broker, broker.lease(**ASK) as lease:
             time.sleep(5)
         assert accepted(open(folder + "/token").read())
         tell(ended=True)
-        while not (later := hosts() - first):
+        while not (later := set(hosts_of(spark)) - first):
             pass
         tell(later=sorted(later))
 """
 
 
-async def test_executors_start_after_the_first_credential_has_ended(space, tmp_path, need):
-    need(True, "openssl")
-    await space.give_client_rights()
-    entry = await door(tmp_path, space)
-    modes = '["CONNECT", "LOCAL", "CLIENT"]'
-    async with broker(tmp_path, space, modes=modes, server=entry.server, credential_ttl="10m") as running:
+async def test_executors_start_after_the_first_credential_has_ended(space, tmp_path, entry):
+    async with broker(tmp_path, space, modes=MODES, server=entry.server, credential_ttl="10m") as running:
         holder = Holder(space, entry, PROGRAM)
         await holder.start()
         name = await holder.told("lease")

@@ -21,7 +21,7 @@ from sparkbroker.broker.cli.embedded import EmbeddedBroker
 from sparkbroker.broker.cli.exit_codes import FAILED, LEASE_LOST, OK, REFUSED, SIGNAL_BASE, Exit
 from sparkbroker.broker.cli.locate import find
 from sparkbroker.broker.cli.progress import ProgressDisplay
-from sparkbroker.broker.cli.run_options import RunOptions
+from sparkbroker.broker.cli.run_options import CLIENT_REFUSED, RunOptions
 from sparkbroker.broker.cli.signals import Received, signals_to
 from sparkbroker.broker.cli.spark_environment import connect_environment, local_environment
 from sparkbroker.broker.cli.watcher import Watcher
@@ -147,8 +147,7 @@ class _Run:
         paths = python_files.python_path(self._files, folder / "modules")
         url = self._broker.address.url
         if isinstance(connection, ClientConnection):
-            problem = "a lease of mode CLIENT is for the program that asks for it, with Broker().session()"
-            raise Exit(REFUSED, f"{problem}; give --mode connect or --mode local")
+            raise Exit(REFUSED, CLIENT_REFUSED)
         if not isinstance(connection, ConnectConnection):
             return local_environment(
                 os.environ,

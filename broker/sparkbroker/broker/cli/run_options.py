@@ -15,6 +15,10 @@ from sparkbroker.client._ask import Ask
 
 _LISTS: Final = ("packages", "jars", "py_files")
 _CHOICES: Final = {"mode": ("CONNECT", "LOCAL"), "on_existing": ("FAIL", "REATTACH", "REPLACE")}
+CLIENT_REFUSED: Final = (
+    "--mode: 'client' makes the pod of the program that asks for the lease its driver, and this command's program is another; "
+    'give --mode connect, or --mode local for the classic API; or ask in the program itself, with Broker().session(mode="CLIENT")'
+)
 _DURATIONS: Final = ("acquire_timeout", "max_duration")
 _EXECUTORS: Final = re.compile(r"(?P<low>[0-9]{1,5})(?::(?P<high>[0-9]{1,5}))?")
 
@@ -62,6 +66,8 @@ def _option(name: str) -> str:
 
 
 def _choice(name: str, value: str, known: tuple[str, ...]) -> str:
+    if name == "mode" and value.upper() == "CLIENT":
+        raise Exit(USAGE, CLIENT_REFUSED)
     if value.upper() not in known:
         raise Exit(USAGE, f"{_option(name)}: {value!r} is none of {', '.join(known).lower()}")
     return value.upper()

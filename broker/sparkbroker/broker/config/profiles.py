@@ -182,7 +182,8 @@ class Profile(Section):
     pod_bounds: Annotated[dict[str, tuple[str, ...]], AfterValidator(_check_pod_bounds)] = Field(
         default={}, max_length=100
     )
-    """Patterns that the values of a holder's pod settings have to match; ``namespace``: which it may choose from."""
+    """Patterns that the values of a holder's pod settings, and what they refer to, have to match; ``namespace``: which it may
+    choose from."""
     allow_packages: bool = True
     """Whether a holder may name Maven packages and jars."""
     queues: tuple[Name, ...] = ()

@@ -8,12 +8,15 @@ driver. Three rules, in this order:
 * What loads code or opens the driver is refused unless the profile's allow-list has the *exact* key: a prefix
   doesn't open it.
 * Everything else needs an exact key or a prefix on the allow-list.
+
+Keys by which Spark mounts volumes and Secrets into executors are bounded by ``pod_bounds`` besides.
 """
 
 import re
 from typing import Final
 
 from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.pod_bounds import check_conf_within
 from sparkbroker.broker.domain.profile import Profile
 
 MAX_CONF_KEYS: Final = 200
@@ -92,6 +95,8 @@ def check_conf(conf: dict[str, str], profile: Profile) -> dict[str, str]:
     for key, value in conf.items():
         _check_key(key, profile)
         _check_value(key, value)
+    if profile.provisioner == "kubernetes":
+        check_conf_within(conf, profile.pod_bounds, "spec.conf")
     return conf
 
 

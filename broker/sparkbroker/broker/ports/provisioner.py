@@ -105,7 +105,8 @@ class Provisioner(Protocol):
         ...
 
     async def delete(self, driver_id: DriverId, handle: Handle, *, force: bool) -> None:
-        """Ask it to end; with ``force`` at once and without mercy. Returns when asked, not when gone."""
+        """Ask it to end; with ``force`` at once and without mercy, or, where it was asked before, after the grace that began
+        when that arrived. Returns when asked, not when gone."""
         ...
 
     async def abandon(self, driver_id: DriverId, handle: Handle) -> str:

@@ -1,6 +1,7 @@
 """What the broker knows of one driver beyond its pods, and how it finds out: by calling it, and by asking for events."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 from sparkbroker.broker.adapters import spark_connect
@@ -9,6 +10,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._conf import CONNECT_POR
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import ContainerState, Pod
 from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import Hindrance, hindrance, hindrance_by_events
+from sparkbroker.broker.domain.plan import STOP_GRACE
 from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
 from sparkbroker.broker.domain.units import DriverId, WallTime
 from sparkbroker.broker.ports.clock import Clock
@@ -22,6 +24,8 @@ EVENTS_AFTER: Final = 3.0
 BELIEVED_AFTER: Final = 15.0
 """Seconds for which a hindrance that looks hopeless may still be cured: a Secret made at the same time, for example."""
 UNREACHED_AFTER: Final = 20.0
+ASK_AGAIN: Final = 20.0
+"""Seconds after which pods that were told to end are told again."""
 IDLE_LOOK: Final = 2.0
 """Seconds after which a change is looked for that nobody has told of."""
 
@@ -46,8 +50,13 @@ class KnownDriver:
         self.revoked = False
         """The account of its lease is known to be gone."""
         self.asked = False
+        """To end."""
         self.forced = False
-        self.asked_at = float("-inf")
+        self.secret_gone = False
+        self._taken_first: float | None = None
+        self._taken_at = float("-inf")
+        self._taken_for: frozenset[str] = frozenset()
+        """The pods, by uid, that the API server has last taken the request to end for, and when."""
         self.log_saved = False
         self.log_tail: tuple[str, ...] = ()
         self.logs_saved: set[str] = set()
@@ -106,6 +115,24 @@ class KnownDriver:
             return False  # a hint that isn't given: what its status says goes on being told
         before, self.told = self.told, found
         return self.told != before
+
+    def taken(self, pods: Iterable[Pod], now: float, *, force: bool) -> None:
+        """The API server has taken the request that all of it ends, these pods among it."""
+        self.forced = self.forced or force
+        self.secret_gone = True
+        self._taken_first = now if self._taken_first is None else self._taken_first
+        self._taken_at, self._taken_for = now, frozenset(pod.metadata.uid for pod in pods)
+
+    def is_taken(self, pods: Iterable[Pod], now: float, *, force: bool) -> bool:
+        """Whether it has, not long ago, with no less force, and for all of these: watches may tell of it later."""
+        if now - self._taken_at >= ASK_AGAIN or (force and not self.forced):
+            return False
+        return all(pod.leaving or pod.metadata.uid in self._taken_for for pod in pods)
+
+    def has_had_grace(self, now: float) -> bool:
+        """Whether force is due. The time of a driver's end begins when the API server has taken the request: before that the
+        broker itself may have waited for its turn."""
+        return self._taken_first is None or now - self._taken_first >= STOP_GRACE
 
     def hopeless(self, pod: Pod, now: float) -> str:
         """Why waiting for it is of no use, once that has been so for a while; empty: it may still come."""

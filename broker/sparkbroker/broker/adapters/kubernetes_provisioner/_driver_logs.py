@@ -5,18 +5,17 @@ In mode CLIENT the driver's log is its holder's own, and isn't read: there are i
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
 from sparkbroker.broker.adapters.kubernetes_provisioner import _executor_logs, _logs
-from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._driver import IDLE_LOOK, KnownDriver, has_begun, has_ended
+from sparkbroker.broker.adapters.kubernetes_provisioner._fleet import Fleet
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import check_driver_id
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
 from sparkbroker.broker.domain.units import DriverId
-from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import LogChunk
 
 LAST_WORDS: Final = 10.0
@@ -24,23 +23,11 @@ LAST_WORDS: Final = 10.0
 
 
 class DriverLogs:
-    """Kept in ``folder``. ``cluster``, ``pods`` (a driver's, as last told) and ``lives`` (it has not ended) are asked for when
-    they are needed."""
+    """Kept in ``folder``, of the drivers of one fleet."""
 
-    def __init__(
-        self,
-        folder: Path,
-        clock: Clock,
-        *,
-        cluster: Callable[[], Cluster],
-        pods: Callable[[KnownDriver], tuple[Pod, ...]],
-        lives: Callable[[KnownDriver], bool],
-    ) -> None:
+    def __init__(self, folder: Path, fleet: Fleet) -> None:
         self._folder = folder
-        self._clock = clock
-        self._cluster = cluster
-        self._pods = pods
-        self._lives = lives
+        self._fleet = fleet
 
     def __repr__(self) -> str:
         return f"<DriverLogs {self._folder}>"
@@ -62,7 +49,7 @@ class DriverLogs:
         """The end of a driver's, once."""
         if has_begun(own) and not known.log_saved:
             known.log_saved = True
-            known.log_tail = await _logs.save(self._cluster(), own, known.token, self._path(known.id))
+            known.log_tail = await _logs.save(self._fleet.cluster, own, known.token, self._path(known.id))
 
     async def save_all(self, known: KnownDriver, pods: Iterable[Pod]) -> None:
         """Of all that are about to be deleted, at the same time."""
@@ -76,11 +63,11 @@ class DriverLogs:
         """The ends of these."""
         known.logs_saved |= {pod.metadata.name for pod in pods}
         if pods:
-            await _executor_logs.save(self._cluster(), pods, known.token, self._path(known.id).parent)
+            await _executor_logs.save(self._fleet.cluster, pods, known.token, self._path(known.id).parent)
 
     def ended_executors(self, known: KnownDriver) -> list[Pod]:
         """Those whose logs have to be saved at once, since Spark deletes their pods; told once."""
-        pods = self._pods(known)
+        pods = self._fleet.pods(known)
         ended = [p for p in pods if not p.is_driver and has_ended(p) and p.metadata.name not in known.logs_saved]
         if known.asked:
             return []
@@ -103,7 +90,7 @@ class DriverLogs:
         self, known: KnownDriver, offset: int, tail_lines: int, *, follow: bool
     ) -> AsyncGenerator[LogChunk, None]:
         if known.client:
-            while follow and self._lives(known):
+            while follow and self._fleet.lives(known):
                 known.changed.clear()
                 await known.until_changed()
             return
@@ -117,7 +104,9 @@ class DriverLogs:
         """Of a pod while it exists, and what was saved of it."""
         source = "" if path == self._path(known.id) else path.name
         if pod is not None:
-            async for data, after in _logs.live(self._cluster(), pod, known.token, offset, tail_lines, follow=follow):
+            async for data, after in _logs.live(
+                self._fleet.cluster, pod, known.token, offset, tail_lines, follow=follow
+            ):
                 offset, tail_lines = after, 0
                 yield LogChunk(data, after, source)
         if pod is None or follow:
@@ -146,7 +135,7 @@ class DriverLogs:
                     merge.add(name, self._log(known, live.get(name), path, offset, tail, follow=follow))
                 while (chunk := await merge.next(IDLE_LOOK)) is not None:
                     yield chunk
-                now = self._clock.monotonic()
+                now = self._fleet.clock.monotonic()
                 over = now if over is None and not merge.running("") else over
                 if over is not None and (not merge.busy or now - over > LAST_WORDS):
                     return
@@ -154,12 +143,12 @@ class DriverLogs:
             await merge.close()
 
     def _executors_with_logs(self, known: KnownDriver) -> dict[str, Pod]:
-        return {pod.metadata.name: pod for pod in self._pods(known) if not pod.is_driver and has_begun(pod)}
+        return {pod.metadata.name: pod for pod in self._fleet.pods(known) if not pod.is_driver and has_begun(pod)}
 
     async def _pod_with_log(self, known: KnownDriver, *, follow: bool) -> Pod | None:
         """Its pod, once it has a log; with ``follow`` that is waited for. None: there is none any more."""
         while known.namespace:
-            pod = next((pod for pod in self._pods(known) if pod.is_driver), None)
+            pod = next((pod for pod in self._fleet.pods(known) if pod.is_driver), None)
             if pod is None or has_begun(pod):
                 return pod
             if not follow:
