@@ -64,7 +64,7 @@ airflow: .venv/.demo-installed .venv-airflow3/.installed ## Airflow with the exa
 # ---- tests
 
 .PHONY: test
-test: test-core test-airflow test-kubernetes ## Everything that this machine can run
+test: test-core test-airflow ## Everything that this machine can run, but for Kubernetes
 
 .PHONY: test-core
 test-core: .venv/.installed ## All tests but those of Airflow, Kubernetes and torture
@@ -121,9 +121,7 @@ test-kubernetes: .venv/.installed ## The tests that need a cluster: KUBECONFIG's
 	@config=$${KUBECONFIG:-$$($(CLUSTER) kubeconfig 2>/dev/null || true)}; \
 	if [ -z "$$config$${CI:-}" ]; then echo "SKIPPED: all tests on Kubernetes: \`make cluster\` starts one"; exit; fi; \
 	if [ -z "$$config" ]; then $(MAKE) --no-print-directory cluster && config=$$($(CLUSTER) kubeconfig) || exit; fi; \
-	export KUBECONFIG=$$config; \
-	$(BIN)/python -m pytest -m "kubernetes and not slow and not whole_cluster" $(PARALLEL) $(PYTEST_ARGS) && \
-	$(BIN)/python -m pytest -m "kubernetes and not slow and whole_cluster" $(PYTEST_ARGS)
+	KUBECONFIG=$$config $(BIN)/python -m pytest -m "kubernetes and not slow" $(PYTEST_ARGS)
 
 .PHONY: kubernetes-faults
 kubernetes-faults: .venv/.installed ## Measure docs/reference/kubernetes-faults.md anew, on the cluster of `make cluster`

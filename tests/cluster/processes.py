@@ -54,8 +54,10 @@ def run(
 
 
 def environment() -> dict[str, str]:
-    """This process's, with our binaries first on PATH: containerd looks there for its shim."""
-    return {**os.environ, "PATH": os.pathsep.join([str(BIN), search_path()])}
+    """This process's, with our binaries first on PATH: containerd looks there for its shim. What make and pytest tell their
+    children is left out: a test run ends what carries the name of its folder, and a daemon stays."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTEST"))}
+    return {**kept, "PATH": os.pathsep.join([str(BIN), search_path()])}
 
 
 def start(name: str, argv: Sequence[object]) -> None:

@@ -39,7 +39,7 @@ def check_needs(need: Callable[[object, str], None]) -> None:
     need(os.environ.get("KUBECONFIG"), "a cluster with a Spark image (KUBECONFIG; `make cluster` starts one)")
 
 
-def settings_of(namespace: str, **more: Any) -> dict[str, Any]:
+def settings_of(namespace: str, /, **more: Any) -> dict[str, Any]:
     """Those whose pods fit a namespace of ours and a small machine."""
     return {
         "image": IMAGE, "image_pull_policy": "IfNotPresent", "namespace": namespace,

@@ -39,6 +39,10 @@ class Running:
         found = await self.broker.ask(lambda client: list(client.list(f"labels.airflow_task_id={task}")))
         return list(found)
 
+    async def ended(self, task):
+        """The same, once each is confirmed to have ended, which is after the task."""
+        return [await self.broker.until_ended(lease.name) for lease in await self.leases(task)]
+
     async def until_nothing_is_left(self):
         """Neither of leases nor of workers."""
         async with asyncio.timeout(180):
@@ -83,7 +87,7 @@ async def test_a_dag_leases_computes_and_gives_back(running):
     )
     assert await airflow.xcom(dag, run, "total") == 499500
     assert await airflow.xcom(dag, run, "classic") == {"total": 499500, "squares": 328350, "executors": 2}
-    (connect,), (client,) = await running.leases("total"), await running.leases("classic")
+    (connect,), (client,) = await running.ended("total"), await running.ended("classic")
     assert (connect.spec.mode, client.spec.mode) == (pb.LEASE_MODE_CONNECT, pb.LEASE_MODE_CLIENT)
     assert client.spec.holder_pod.uid == worker["metadata"]["uid"]
     for lease in (connect, client):
@@ -101,7 +105,7 @@ async def test_a_dag_of_the_predecessors_with_another_import(running):
     run = await airflow.trigger(dag)
     assert set((await airflow.until_ended(dag, run)).values()) == {"success"}, await airflow.log(dag, run, "squares")
     assert (await airflow.xcom(dag, run, "count"), await airflow.xcom(dag, run, "squares")) == (100, 14)
-    (lease,) = await running.leases("squares")
+    (lease,) = await running.ended("squares")
     assert lease.spec.mode == pb.LEASE_MODE_CLIENT
     await running.until_nothing_is_left()
 

@@ -19,7 +19,7 @@ from tests.cluster.processes import daemons, restart
 from tests.kubernetes.broker import broker
 from tests.kubernetes.space import Space
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.whole_cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import pytest
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.kubernetes.broker import broker
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.whole_cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 ZONE = "topology.kubernetes.io/zone"
 
 
