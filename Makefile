@@ -9,7 +9,7 @@ BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
 PYTEST_ARGS ?=
 # Processes, each a file at a time: half of the time of a test goes by in waiting for others, sockets and JVMs.
-PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
+PARALLEL ?= --numprocesses 3 --dist loadfile
 TORTURE_ROUNDS ?= 1000
 BENCHMARKS ?= throughput start recovery memory admission watches imports store airflow
 BENCH_ARGS ?=

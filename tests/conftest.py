@@ -27,19 +27,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any machine")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the files, those that may take longest begin first, so that none is left alone with one."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    longest: dict[Path, tuple[bool, float]] = {}
-    for item in items:
-        timeout = item.get_closest_marker("timeout")
-        weight = (item.get_closest_marker("spark") is not None, timeout.args[0] if timeout else 0)
-        longest[item.path] = max(longest.get(item.path, weight), weight)
-    items.sort(key=lambda item: longest[item.path], reverse=True)
-
-
 @pytest.fixture(scope="session")
 def need() -> Callable[[object, str], None]:
     """``need(condition, why)``: what the machine must have for this test.

@@ -1,15 +1,12 @@
-"""How the tests' drivers are started: they live for seconds, and half of their CPU would go into compiling what runs once."""
+"""How the tests' drivers are started: they live for seconds, and half of their CPU would go into the optimising compiler."""
 
 from typing import Final
 
+OPTION: Final = "spark.driver.extraJavaOptions"
 QUICK: Final = "-XX:TieredStopAtLevel=1"
-CONF: Final = {
-    "spark.driver.extraJavaOptions": QUICK,
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.sql.codegen.wholeStage": "false",
-}
+CONF: Final = {OPTION: QUICK}
 """As a profile's ``conf``."""
-TOML: Final = "conf = {" + ", ".join(f'"{key}" = "{value}"' for key, value in CONF.items()) + "}"
+TOML: Final = f'conf = {{ "{OPTION}" = "{QUICK}" }}'
 """As a line of a profile in a configuration file."""
-ENVIRONMENT: Final = {f"SPARKBROKER__PROFILES__DEFAULT__CONF__{key}": value for key, value in CONF.items()}
+ENVIRONMENT: Final = {f"SPARKBROKER__PROFILES__DEFAULT__CONF__{OPTION}": QUICK}
 """As a broker's environment, where no file says anything of the profile."""

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 SMALL: Final = ROOT / "tests" / "torture" / "small_broker.py"
 CACHE: Final = ROOT / ".cache" / "airflow-tests"
 """Class archives are kept from run to run: they halve the start of each of a hundred drivers. The first run makes them."""
+CONF: Final = java.CONF | {"spark.sql.codegen.factoryMode": "NO_CODEGEN", "spark.sql.codegen.wholeStage": "false"}
+"""Of the drivers: their queries are of a few rows, for which generating code takes longer than it saves."""
 TTL: Final = 10
 """Seconds without a renewal after which a holder counts as gone."""
 ENDED: Final = ("RELEASED", "EXPIRED", "FAILED", "PREEMPTED")
@@ -49,6 +52,10 @@ state_folder = "{state}"
 """
 
 
+def _inline(table: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f'"{key}" = "{value}"' for key, value in table.items()) + "}"
+
+
 class RealBroker:
     """A broker over one state folder, to be started, killed and started again. Its drivers are small processes, or with
     ``spark=True`` real ones; LOCAL leases work with both."""
@@ -65,7 +72,12 @@ class RealBroker:
             "archives": "class_archives = false",
             "java": "",
         }
-        real = {"memory": "600m", "profile": "", "archives": f'cache_folder = "{CACHE}"', "java": java.TOML}
+        real = {
+            "memory": "600m",
+            "profile": "",
+            "archives": f'cache_folder = "{CACHE}"',
+            "java": f"conf = {_inline(CONF)}",
+        }
         defaults = {"ttl": TTL, "cpu": 4, "server": "", "extra": ""} | (real if spark else small)
         config.write_text(CONFIG.format(state=self.state, **(defaults | settings)))
         command = [str(PYTHON), *(("-P", "-m", "sparkbroker.broker", "serve", "--config") if spark else (str(SMALL),))]

@@ -138,7 +138,7 @@ def make_broker(core_environment: None, state_folder: Path) -> Iterator[Callable
 # A whole Airflow.
 
 
-WHOLE = ("test_secrets.py", "test_slots.py", "test_ends.py")
+LAST = ("test_secrets.py", "test_slots.py", "test_ends.py")
 TIMEOUT = 240
 """Seconds: Airflow's import and its database are the first test's, on a machine whose disk is cold."""
 
@@ -152,11 +152,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _rank(item: pytest.Item) -> int:
-    """What needs a whole Airflow comes last, since it slows down all that runs after its start; where several processes share
-    the tests it comes first, since it takes longest."""
-    if item.path.name not in WHOLE:
-        return 0
-    return WHOLE.index(item.path.name) + (-len(WHOLE) if "PYTEST_XDIST_WORKER" in os.environ else 1)
+    """What needs a whole Airflow comes last: that is started after all else, which it would slow down."""
+    return 1 + LAST.index(item.path.name) if item.path.name in LAST else 0
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -169,7 +166,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class OneAirflow(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return "a whole Airflow" if Path(file).name in WHOLE else file
+            return "a whole Airflow" if Path(file).name in LAST else file
 
     return OneAirflow(config, log)
 
