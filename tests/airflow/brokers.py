@@ -145,6 +145,15 @@ class RealBroker:
             self.release_all()
             raise
 
+    def ended(self, name: str) -> str:
+        """The state in which this lease has ended, which is some time after it was given back."""
+
+        def look() -> str | None:
+            state = state_of(self.client.get(name))
+            return state if state in ENDED else None
+
+        return str(until(f"the end of {name}", look, 60.0, said=self.service.said))
+
     def driver_pid(self, lease: pb.Lease) -> int:
         """Of the JVM."""
         path = self.state / "drivers" / lease.driver.removeprefix("drivers/") / "process.json"

@@ -7,7 +7,6 @@ from sparkbroker.airflow_provider.operators.script import SparkScriptOperator
 from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
 from sparkbroker.airflow_provider.operators.sql import SparkSqlOperator
 from sparkbroker.airflow_provider.triggers.lease import LeaseTrigger
-from tests.airflow.brokers import state_of
 
 FILES = """
 from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
@@ -132,6 +131,6 @@ def test_a_lease_that_was_waited_for_is_given_back_where_the_file_is_missing(sma
     lease = small_broker.lease_of("missing_later/")
     assert lease is not None
     if START_FROM_TRIGGER:
-        assert state_of(lease) == "RELEASED"
+        assert small_broker.ended(lease.name) == "RELEASED"
     else:  # there it can't have waited before its templates were rendered
         small_broker.client.release(lease.name)

@@ -2,8 +2,6 @@
 
 import pytest
 
-from tests.airflow.brokers import state_of
-
 IMPORTS = "from sparkbroker.airflow_provider.operators.session import SparkSessionOperator as Session\n"
 
 
@@ -36,7 +34,7 @@ def test_functions_compute_with_connect_and_with_classic_sessions(spark_broker, 
     counted, answer, name = run.xcom("connect")
     assert (counted, answer) == ("333", 42), "op_kwargs are rendered, to text"
     assert run.xcom("classic") == 10
-    assert state_of(spark_broker.client.get(name)) == "RELEASED"
+    assert spark_broker.ended(name) == "RELEASED"
     assert f"{name} is given back" in run.log
     before, _, _ = run.log.partition("::group::Spark driver log of leases/")
     assert " INFO " in before.partition("driver: ")[2], "the log of the task that succeeds, live"

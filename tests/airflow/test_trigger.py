@@ -94,7 +94,7 @@ async def test_a_user_who_ends_the_task_ends_the_lease(small_broker, full):
         await running
     await trigger.on_kill()
     await trigger.cleanup()
-    assert state_of(small_broker.client.get(lease.name)) == "RELEASED"
+    assert small_broker.ended(lease.name) == "RELEASED"
 
 
 async def test_what_a_user_ends_is_given_back_although_airflow_cancels_again(small_broker, full):
@@ -116,7 +116,7 @@ async def test_what_a_user_ends_is_given_back_although_airflow_cancels_again(sma
         os.kill(small_broker.service.pid, signal.SIGCONT)
     with pytest.raises(asyncio.CancelledError):
         await killing
-    assert state_of(small_broker.client.get(lease.name)) == "RELEASED"
+    assert small_broker.ended(lease.name) == "RELEASED"
 
 
 async def test_a_lease_that_was_there_before_is_left_alone(small_broker, full):
