@@ -10,8 +10,9 @@ export NO_MKDOCS_2_WARNING := 1
 PYTEST_ARGS ?=
 # Processes, each a file at a time: half of the time of a test goes by in waiting for others, sockets and JVMs.
 PARALLEL ?= --numprocesses 3 --dist loadfile
+KUBERNETES_TESTS ?= kubernetes and not slow
 TORTURE_ROUNDS ?= 1000
-BENCHMARKS ?= throughput start recovery memory admission watches imports store airflow
+BENCHMARKS ?= throughput start recovery memory admission watches imports store airflow $(if $(KUBECONFIG),kubernetes_start kubernetes)
 BENCH_ARGS ?=
 # Airflow 2.11 runs on older Pythons only.
 AIRFLOW2_BEFORE := 3.13
@@ -64,7 +65,8 @@ airflow: .venv/.demo-installed .venv-airflow3/.installed ## Airflow with the exa
 # ---- tests
 
 .PHONY: test
-test: test-core test-airflow ## Everything that this machine can run, but for Kubernetes
+test: test-core test-airflow ## Everything that this machine can run; of Kubernetes all but the longest
+	@$(MAKE) --no-print-directory test-kubernetes KUBERNETES_TESTS="kubernetes and not slow and not long"
 
 .PHONY: test-core
 test-core: .venv/.installed ## All tests but those of Airflow, Kubernetes and torture
@@ -121,7 +123,7 @@ test-kubernetes: .venv/.installed ## The tests that need a cluster: KUBECONFIG's
 	@config=$${KUBECONFIG:-$$($(CLUSTER) kubeconfig 2>/dev/null || true)}; \
 	if [ -z "$$config$${CI:-}" ]; then echo "SKIPPED: all tests on Kubernetes: \`make cluster\` starts one"; exit; fi; \
 	if [ -z "$$config" ]; then $(MAKE) --no-print-directory cluster && config=$$($(CLUSTER) kubeconfig) || exit; fi; \
-	KUBECONFIG=$$config $(BIN)/python -m pytest -m "kubernetes and not slow" $(PYTEST_ARGS)
+	KUBECONFIG=$$config $(BIN)/python -m pytest -m "$(KUBERNETES_TESTS)" $(PYTEST_ARGS)
 
 .PHONY: kubernetes-faults
 kubernetes-faults: .venv/.installed ## Measure docs/reference/kubernetes-faults.md anew, on the cluster of `make cluster`

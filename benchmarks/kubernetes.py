@@ -33,7 +33,6 @@ import msgspec
 from benchmarks.servers import Broker, broker, cpu_seconds, load, resident_bytes, row, temporary_folder
 from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Expired
-from sparkbroker.broker.adapters.kubernetes_provisioner._conf import CONNECT_PORT
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import ROLE
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
@@ -41,6 +40,7 @@ from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.v1 import broker_pb2 as pb
 from sparkbroker.v1 import broker_pb2_grpc
 from tests.cluster.layout import BIN, HOST, KUBECONFIG
+from tests.kubernetes.small_api import connect_server
 from tests.kubernetes.space import ADMIN, Space
 
 T = TypeVar("T")
@@ -165,27 +165,6 @@ def node(number: int) -> dict[str, Any]:
         "metadata": {"name": name, "annotations": mark, "labels": {**mark, **where}},
         "spec": {"taints": [{"key": "kwok.x-k8s.io/bench", "effect": "NoSchedule"}]},
     }
-
-
-@asynccontextmanager
-async def drivers(address: str) -> AsyncIterator[None]:
-    """The Connect server of all drivers at once: every call succeeds, with an empty answer."""
-
-    class Anything(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # a stub's
-        def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-            return grpc.unary_unary_rpc_method_handler(empty)
-
-    async def empty(_request: bytes, _context: Any) -> bytes:
-        return b""
-
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Anything(),))
-    server.add_insecure_port(f"{address}:{CONNECT_PORT}")
-    await server.start()
-    try:
-        yield
-    finally:
-        await server.stop(0)
 
 
 async def play_spark(space: Space, made: "Made") -> None:
@@ -409,7 +388,7 @@ async def fake_cluster(folder: Path, address: str, nodes: int) -> AsyncIterator[
         with kwok(folder, address):
             await each(range(nodes), lambda number: create(space, "/api/v1/nodes", node(number)))
             try:
-                async with drivers(address), asyncio.TaskGroup() as group:
+                async with connect_server(address), asyncio.TaskGroup() as group:
                     playing = group.create_task(play_spark(space, made))
                     try:
                         yield space, made

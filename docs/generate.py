@@ -208,6 +208,7 @@ def _kinds() -> str:
         ["`Cpu`", 'cores, also in parts: `"8"`, `"0.5"`, `"500m"`'],
         ["`Cores`", "whole cores"],
         ["`Name`", "lower-case letters, digits, `.`, `_` and `-`"],
+        ["`Label`", "a label's value in Kubernetes: letters, digits, `-`, `_` and `.`, at most 63"],
         ["`Listen`", "`unix:/absolute/path` or `tcp://host:port`"],
     ]
     return _table(["type", "written as"], rows)

@@ -47,7 +47,7 @@ KUBERNETES: Final = (
     ("spark.kubernetes.driver.volumes.*", USELESS, "`volumes` and `volume_mounts`"),
     ("spark.kubernetes.executor.volumes.*", PASSED,
      ("a holder's is bounded as [pod settings](pod-settings.md#bounds) are; a claim per executor (`OnDemand`) needs rights on claims, which the driver's account "
-     "doesn't have: use an ephemeral volume in `executor_template`")),
+     "doesn't have: use an ephemeral volume in `executor_template`. The chart's [values](pod-settings.md#bounds) have to know it, too")),
     (("spark.kubernetes.driver.ownPersistentVolumeClaim spark.kubernetes.driver.waitToReusePersistentVolumeClaim "
      "spark.kubernetes.executor.pvc.* spark.kubernetes.legacy.useReadWriteOnceAccessMode"), USELESS,
      "they are about claims that the driver makes"),
@@ -61,7 +61,7 @@ KUBERNETES: Final = (
     ("spark.kubernetes.scheduler.name spark.kubernetes.executor.scheduler.name", PASSED, "for executors"),
     ("spark.kubernetes.driver.scheduler.name", USELESS, "`schedulerName` in `driver_template`"),
     ("spark.kubernetes.securityContext.* spark.kubernetes.executor.securityContext.* spark.kubernetes.driver.securityContext.*", PASSED,
-     "for executors; pods are `restricted` anyway, unless a template says otherwise"),
+     "for executors; pods are `restricted` anyway, unless a template and the chart's `admissionPolicy.podSecurity` say otherwise"),
     ("spark.kubernetes.driver.service.*", USELESS, "there is no Service: executors know the driver's pod by its address"),
     ("spark.kubernetes.executor.useDriverPodIP", PASSED, "leave it `true`: there is no Service"),
     ("spark.kubernetes.executor.disableConfigMap", OVERWRITTEN, "`true`: the driver needs no right to make one"),

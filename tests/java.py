@@ -1,12 +1,16 @@
 """How the tests' drivers are started: they live for seconds, and half of their CPU would go into the optimising compiler."""
 
+from collections.abc import Mapping
 from typing import Final
 
 OPTION: Final = "spark.driver.extraJavaOptions"
 QUICK: Final = "-XX:TieredStopAtLevel=1"
 CONF: Final = {OPTION: QUICK}
 """As a profile's ``conf``."""
-TOML: Final = f'conf = {{ "{OPTION}" = "{QUICK}" }}'
-"""As a line of a profile in a configuration file."""
 ENVIRONMENT: Final = {f"SPARKBROKER__PROFILES__DEFAULT__CONF__{OPTION}": QUICK}
 """As a broker's environment, where no file says anything of the profile."""
+
+
+def toml(conf: Mapping[str, str] = CONF) -> str:
+    """As a line of a profile in a configuration file."""
+    return "conf = {" + ", ".join(f'"{key}" = "{value}"' for key, value in conf.items()) + "}"

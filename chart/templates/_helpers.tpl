@@ -44,6 +44,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- default (list .Release.Namespace) .Values.sparkNamespaces | uniq | toJson }}
 {{- end }}
 
+{{- /* By this value of the label sparkbroker.io/owner the broker finds its pods. No other release of a cluster has it, and
+       whoever loses the broker's volume still has it. */}}
+{{- define "sparkbroker.owner" -}}
+{{- printf "%s-%s" (.Release.Name | trunc 46) (printf "%s/%s" .Release.Namespace .Release.Name | sha256sum | trunc 16) }}
+{{- end }}
+
 {{- define "sparkbroker.tokensSecret" -}}
 {{- default (printf "%s-tokens" (include "sparkbroker.fullname" .)) .Values.tokens.secretName }}
 {{- end }}
@@ -80,7 +86,7 @@ capabilities: {drop: [ALL]}
 {{- /* The command line's environment in pods that call the broker as its operator. */}}
 {{- define "sparkbroker.clientEnv" -}}
 - {name: SPARKBROKER_URL, value: "grpcs://{{ include "sparkbroker.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}"}
-- {name: SPARKBROKER_CA_FILE, value: /etc/sparkbroker-tls/{{ if .Values.tls.secretName }}ca.crt{{ else }}tls.crt{{ end }}}
+- {name: SPARKBROKER_CA_FILE, value: /etc/sparkbroker-tls/{{ if .Values.tls.secretName }}{{ .Values.tls.caKey }}{{ else }}tls.crt{{ end }}}
 - {name: SPARKBROKER_TOKEN_FILE, value: /etc/sparkbroker-operator/token}
 - {name: HOME, value: /tmp}
 {{- end }}

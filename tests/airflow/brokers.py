@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,10 +51,6 @@ state_folder = "{state}"
 """
 
 
-def _inline(table: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f'"{key}" = "{value}"' for key, value in table.items()) + "}"
-
-
 class RealBroker:
     """A broker over one state folder, to be started, killed and started again. Its drivers are small processes, or with
     ``spark=True`` real ones; LOCAL leases work with both."""
@@ -76,7 +71,7 @@ class RealBroker:
             "memory": "600m",
             "profile": "",
             "archives": f'cache_folder = "{CACHE}"',
-            "java": f"conf = {_inline(CONF)}",
+            "java": java.toml(CONF),
         }
         defaults = {"ttl": TTL, "cpu": 4, "server": "", "extra": ""} | (real if spark else small)
         config.write_text(CONFIG.format(state=self.state, **(defaults | settings)))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from sparkbroker.airflow_provider._compat import DAG, START_FROM_TRIGGER
 from sparkbroker.airflow_provider.operators.script import SparkScriptOperator
 from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
@@ -44,9 +46,8 @@ def test_only_sql_names_files_and_all_else_is_a_value(small_broker, run_dag, tmp
     assert run.xcom("function") == ["select 3", "select 3", "x.sql"]
 
 
+@pytest.mark.skipif(not START_FROM_TRIGGER, reason="no templates in this version's triggers")
 def test_a_triggers_arguments_name_no_files():
-    if not START_FROM_TRIGGER:
-        return  # no templates in this version's triggers
     trigger: Any = LeaseTrigger(conn_id="c", app_name="daily.sql", labels={"source": "{{ 1 }}.sql"})
     trigger.template_ext, trigger.template_fields = (".sql",), ("app_name", "labels")
     trigger.render_template_fields({})

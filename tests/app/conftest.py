@@ -239,7 +239,7 @@ class World:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         for provisioner in self.core._provisioners.values():
-            self.machine.listeners.remove(provisioner._note)  # type: ignore[attr-defined]
+            self.machine.listeners.remove(provisioner._changes.note)  # type: ignore[attr-defined]
 
     async def close(self) -> None:
         for task in self._tasks:

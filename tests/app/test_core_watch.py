@@ -4,6 +4,7 @@ import asyncio
 import random
 from contextlib import aclosing
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -263,3 +264,39 @@ async def test_the_phases_of_a_start_are_told_while_it_lasts(broker):
         "its process runs; Spark is starting in it",
         "its port is open; the first call to it is under way",
     ]
+
+
+async def test_what_holds_a_start_up_is_told_while_it_lasts(broker):
+    """As a pod's way: to whom watches as to whom reads, and its timings with the lease."""
+    broker.machine.automatic = False
+    lease_id = await broker.lease()
+    await broker.until(broker.machine.living)
+    driver, admitted = broker.driver(lease_id).id, broker.now(lease_id).timings.admitted
+    created = msgspec.structs.replace(broker.machine.drivers[driver], process_started=None, message="no node yet")
+    pulling = msgspec.structs.replace(
+        created, pod_scheduled=admitted + 3, sandbox_ready=admitted + 4, message="node1 pulls its images"
+    )
+    running = msgspec.structs.replace(
+        created, pod_scheduled=admitted + 3, process_started=admitted + 4, message="node1 falls silent"
+    )
+    told = set()
+
+    async def follow():
+        async for update in broker.core.leases.watch(broker.ann, lease_id, 0):
+            if update.progress is not None:
+                told.add(update.progress.message)
+
+    broker.spawn(follow())
+    for seen, message in (
+        (created, "the driver is being created: no node yet"),
+        (pulling, "the driver is being created: node1 pulls its images"),
+        (running, "its process runs; Spark is starting in it: node1 falls silent"),
+    ):
+        broker.machine.add(seen)
+        await broker.until(lambda message=message: message in told, message)
+        assert broker.now(lease_id).message == message
+    broker.machine.set(driver, Phase.READY, now=admitted + 9)
+    await broker.state(lease_id, LeaseState.READY)
+    timings = broker.stored(lease_id).timings
+    moments = (timings.pod_scheduled, timings.sandbox_ready, timings.process_started, timings.port_open, timings.ready)
+    assert [moment - admitted for moment in moments] == [3, 4, 4, 9, 9]

@@ -15,10 +15,10 @@ from sparkbroker.broker.domain.lease import (
     LeaseReason,
     LeaseSpec,
     LeaseState,
-    Timings,
 )
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.timings import Timings
 from sparkbroker.broker.domain.units import (
     DriverId,
     Epoch,
@@ -58,7 +58,7 @@ LEASE = Lease(
             deadline=ServingTime(0.1 + 0.2), renewed_epoch=Epoch(3),
         ),
     ),
-    timings=Timings(queued=WallTime(1763718000.1234567)),
+    timings=Timings(queued=WallTime(1763718000.1234567), pod_scheduled=WallTime(1763718001.0)),
     enqueued=ServingTime(1.0),
     wait_deadline=ServingTime(301.0),
     renewed_epoch=Epoch(3),

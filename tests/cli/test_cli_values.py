@@ -1,15 +1,20 @@
 """The pure parts of the command line."""
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from sparkbroker.broker.cli.exit_codes import EXIT_CODES, Exit
+from sparkbroker.broker.cli.output import lease_details
 from sparkbroker.broker.cli.progress import sentence
 from sparkbroker.broker.cli.properties import lift, parse_assignments, parse_properties
 from sparkbroker.broker.cli.run_options import make_ask
 from sparkbroker.broker.cli.spark_environment import connect_environment, local_environment
 from sparkbroker.client import Progress
+from sparkbroker.v1 import broker_pb2 as pb
 
 
 def test_properties_are_read_as_java_does():
@@ -133,6 +138,17 @@ def test_workers_have_the_commands_python_unless_the_caller_says_otherwise():
 )
 def test_progress_in_a_sentence(progress, text):
     assert sentence(Progress(lease="leases/a", **progress)) == text
+
+
+def test_a_lease_shows_the_phases_of_its_start_in_their_order():
+    lease = pb.Lease(name="leases/a")
+    names = ("queued", "admitted", "pod_scheduled", "sandbox_ready", "process_started", "port_open", "ready")
+    for name in reversed(names):
+        getattr(lease.timings, f"{name}_time").FromSeconds(1_700_000_000)
+    shown = io.StringIO()
+    Console(width=100, file=shown).print(lease_details(lease))
+    lines = [line.partition("  ")[0] for line in shown.getvalue().splitlines()]
+    assert [line for line in lines if line.replace(" ", "_") in names] == [name.replace("_", " ") for name in names]
 
 
 def test_exit_codes_are_documented():

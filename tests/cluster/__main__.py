@@ -16,8 +16,10 @@ from pathlib import Path
 
 from tests.cluster.binaries import build
 from tests.cluster.images import build_image, load
+from tests.cluster.kubectl import api_server_ready
 from tests.cluster.layout import BIN, CACHE, KUBECONFIG
 from tests.cluster.lifecycle import down, up
+from tests.cluster.needs import missing_packages
 from tests.cluster.problems import ClusterError
 from tests.cluster.processes import restart
 
@@ -57,8 +59,10 @@ def _run(args: argparse.Namespace) -> None:
             load(args.archive)
         case "restart":
             restart(args.name)
+        case "needs":
+            print(" ".join(missing_packages()))
         case "kubeconfig":
-            if not KUBECONFIG.exists():
+            if not (KUBECONFIG.exists() and api_server_ready()):  # The file outlives a machine's sudden end.
                 raise ClusterError("the cluster isn't up")
             print(KUBECONFIG)
 
@@ -69,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", help="compile the programs (minutes the first time, kept afterwards)")
+    commands.add_parser("needs", help="print the Debian packages that are missing")
     commands.add_parser("up", help="start the cluster, unless it is up, and print the path of its kubeconfig")
     commands.add_parser("down", help="stop everything, unmount, and keep binaries and images")
     image = commands.add_parser("image", help="build an image with BuildKit and load it into every node")

@@ -35,14 +35,19 @@ def check_build() -> None:
         raise ClusterError(f"the cluster's programs need Go {wanted} or newer; this is {found or done.stderr.strip()}")
 
 
+def missing_packages() -> list[str]:
+    """Debian packages that this machine lacks."""
+    missing = [package for command, package in PACKAGES.items() if not shutil.which(command, path=search_path())]
+    if not (CNI_PLUGINS / "bridge").exists():
+        missing.append("containernetworking-plugins")
+    return missing
+
+
 def check_run() -> None:
     """Raises ClusterError where kubelets can't run: not root, a missing package, a kernel without bridge filtering."""
     if os.geteuid():
         raise ClusterError("the cluster needs root: its kubelets start containers")
-    missing = [package for command, package in PACKAGES.items() if not shutil.which(command, path=search_path())]
-    if not (CNI_PLUGINS / "bridge").exists():
-        missing.append("containernetworking-plugins")
-    if missing:
+    if missing := missing_packages():
         raise ClusterError(f"missing Debian packages: apt-get install {' '.join(missing)}")
     if not BRIDGE_FILTER.exists():
         subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)

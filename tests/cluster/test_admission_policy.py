@@ -11,31 +11,33 @@ import time
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from tests.cluster import node_attacks as node
+from tests.cluster.executor_pod import pod
 from tests.cluster.layout import HERE
+from tests.cluster.lease_attacks import LEASE_ATTACKS, a_second_owner, another_owner, ephemeral, no_owner
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
 CHART = HERE.parents[1] / "chart"
-IMAGE = "sparkbroker.test/none:1"
-"""Nothing is pulled or run: the pods of these tests belong to no node."""
-RESTRICTED = {"runAsNonRoot": True, "runAsUser": 185, "seccompProfile": {"type": "RuntimeDefault"}}
-CONTAINED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+ATTACKS = LEASE_ATTACKS | node.NODE_ATTACKS
 
 
 @pytest.fixture
-def release(kubectl, tool, namespace):
+def policy():
+    """The values of ``admissionPolicy``."""
+    return {"maxCpu": "2", "maxMemory": "4Gi", "executorSecrets": ["lake"]}
+
+
+@pytest.fixture
+def release(kubectl, tool, namespace, policy):
     """The chart's part for Spark, in the namespace; objects of the cluster get its name, too.
 
     What it must refuse it refuses by itself, also where no Pod Security standard is enforced.
     """
     kubectl("label", "--overwrite", "namespace", namespace, "pod-security.kubernetes.io/enforce=privileged")
-    values = {
-        "sparkNamespaces": [namespace],
-        "fullnameOverride": namespace,
-        "admissionPolicy": {"maxCpu": "2", "maxMemory": "4Gi", "executorSecrets": ["lake"]},
-    }
+    values = {"sparkNamespaces": [namespace], "fullnameOverride": namespace, "admissionPolicy": policy}
     shown = [f"--show-only=templates/spark/{name}.yaml" for name in ("rbac", "admission-policy")]
     done = subprocess.run(
-        [tool("helm"), "template", "r", str(CHART), *shown, "--values", "-"],
+        [tool("helm"), "template", "r", str(CHART), "--namespace", "none", *shown, "--values", "-"],
         input=yaml.safe_dump(values), capture_output=True, text=True, check=True, timeout=50,
     )  # fmt: skip
     items = [item for item in yaml.safe_load_all(done.stdout) if item]
@@ -44,28 +46,6 @@ def release(kubectl, tool, namespace):
     assert made.returncode == 0, made.stderr
     yield namespace
     kubectl("delete", "--wait=false", "-f", "-", given=everything)
-
-
-def pod(name, role, driver, **spec):
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {"sparkbroker.io/role": role, "sparkbroker.io/driver": driver}},
-        "spec": {
-            "restartPolicy": "Never",
-            "nodeSelector": {"no": "node"},
-            "securityContext": RESTRICTED,
-            "containers": [
-                {
-                    "name": "spark-kubernetes-executor",
-                    "image": IMAGE,
-                    "securityContext": CONTAINED,
-                    "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
-                }
-            ],
-            **spec,
-        },
-    }
 
 
 @pytest.fixture
@@ -94,170 +74,30 @@ def lease(kubectl, release):
     return make
 
 
-def in_force(attempt):
+def in_force(call):
     """A policy takes effect a moment after it was made: returns once it says no to what it must refuse."""
     end = time.monotonic() + 30
-    while attempt().returncode == 0:
+    while call("create", "--dry-run=server", "-f", "-", given=pod("rogue", "executor", "d1")).returncode == 0:
         assert time.monotonic() < end, "the policy never took effect"
 
 
-def container(manifest):
-    return manifest["spec"]["containers"][0]
-
-
-def no_owner(manifest):
-    del manifest["metadata"]["ownerReferences"]
-
-
-def another_lease(manifest):
-    manifest["metadata"]["labels"]["sparkbroker.io/driver"] = "d2"
-
-
-def a_driver(manifest):
-    manifest["metadata"]["labels"]["sparkbroker.io/role"] = "driver"
-
-
-def the_driver_s_account(manifest):
-    manifest["spec"]["serviceAccountName"] = "sparkbroker-driver"
-
-
-def a_token(manifest):
-    manifest["spec"]["automountServiceAccountToken"] = True
-
-
-def a_projected_token(manifest):
-    source = {"serviceAccountToken": {"path": "token"}}
-    manifest["spec"]["volumes"] = [{"name": "v", "projected": {"sources": [source]}}]
-
-
-def a_secret(manifest):
-    manifest["spec"]["volumes"] = [{"name": "v", "secret": {"secretName": "sparkbroker-d2"}}]
-
-
-def a_projected_secret(manifest):
-    source = {"secret": {"name": "sparkbroker-d2"}}
-    manifest["spec"]["volumes"] = [{"name": "v", "projected": {"sources": [source]}}]
-
-
-def a_secret_variable(manifest):
-    key = {"secretKeyRef": {"name": "sparkbroker-d2", "key": "token"}}
-    container(manifest)["env"] = [{"name": "T", "valueFrom": key}]
-
-
-def all_of_a_secret(manifest):
-    container(manifest)["envFrom"] = [{"secretRef": {"name": "sparkbroker-d2"}}]
-
-
-def a_secret_in_an_init_container(manifest):
-    second = copy.deepcopy(container(manifest)) | {"name": "init"}
-    second["envFrom"] = [{"secretRef": {"name": "sparkbroker-d2"}}]
-    manifest["spec"]["initContainers"] = [second]
-
-
-def a_large_one(manifest):
-    container(manifest)["resources"]["limits"]["memory"] = "5Gi"
-
-
-def many_cores(manifest):
-    container(manifest)["resources"]["requests"]["cpu"] = "2001m"
-
-
-def two_that_are_large_together(manifest):
-    second = copy.deepcopy(container(manifest)) | {"name": "second"}
-    second["resources"]["requests"]["cpu"] = "1500m"
-    manifest["spec"]["containers"].append(second)
-
-
-def no_limit(manifest):
-    del container(manifest)["resources"]["limits"]
-
-
-def a_node(manifest):
-    manifest["spec"]["nodeName"] = "node1"
-
-
-def importance(manifest):
-    manifest["spec"]["priorityClassName"] = "system-node-critical"
-
-
-def a_holder_s_mark(manifest):
-    manifest["metadata"]["labels"]["sparkbroker.io/holder"] = "true"
-
-
-def another_name(manifest):
-    manifest["metadata"]["name"] = "sparkbroker-d2"
-
-
-def a_finalizer(manifest):
-    manifest["metadata"]["finalizers"] = ["example.org/never"]
-
-
-def the_broker_s_labels(manifest):
-    manifest["metadata"]["labels"]["app.kubernetes.io/instance"] = "r"
-
-
-def a_long_farewell(manifest):
-    manifest["spec"]["terminationGracePeriodSeconds"] = 86_400
-
-
-def a_graphics_card(manifest):
-    container(manifest)["resources"]["limits"]["nvidia.com/gpu"] = "1"
-
-
-def a_host_path(manifest):
-    manifest["spec"]["volumes"] = [{"name": "v", "hostPath": {"path": "/"}}]
-
-
-def the_node_s_network(manifest):
-    manifest["spec"]["hostNetwork"] = True
-
-
-def privileges(manifest):
-    container(manifest)["securityContext"] = {"privileged": True}
-
-
-ATTACKS = {
-    a_holder_s_mark: "never marked as its holder's own",
-    another_name: "named after its driver's",
-    a_finalizer: "without finalizers",
-    the_broker_s_labels: "the labels of the broker's own pods",
-    a_long_farewell: "ends within 600 s",
-    a_graphics_card: "admissionPolicy.extendedResources",
-    a_host_path: "only volumes of the kinds",
-    the_node_s_network: "none of its node's namespaces",
-    privileges: "has no privileges",
-    no_owner: "only pods that its own pod owns",
-    another_lease: "only executors of its own driver",
-    a_driver: "only executors of its own driver",
-    the_driver_s_account: "runs as sparkbroker-executor, without its token",
-    a_token: "runs as sparkbroker-executor, without its token",
-    a_projected_token: "only the Secrets that",
-    a_secret: "only the Secrets that",
-    a_projected_secret: "only the Secrets that",
-    a_secret_variable: "only the Secrets that",
-    all_of_a_secret: "only the Secrets that",
-    a_secret_in_an_init_container: "only the Secrets that",
-    a_large_one: "at most 2 CPUs and 4Gi of memory",
-    many_cores: "at most 2 CPUs and 4Gi of memory",
-    two_that_are_large_together: "at most 2 CPUs and 4Gi of memory",
-    no_limit: "requests CPU and has a memory limit",
-    a_node: "is placed by the scheduler",
-    importance: "only the priority classes",
-}
+def check_refusals(changes, said):
+    """One for each of these attacks, and by the rule that is against it."""
+    refusals = [line for line in said.splitlines() if not line.startswith("Warning: ")]
+    for change, refusal in zip(changes, refusals, strict=True):
+        assert ATTACKS[change] in refusal, f"{change.__name__}: {refusal}"
 
 
 def test_a_lease_makes_its_own_executors_and_nothing_else(lease):
     call, executor = lease("d1")
-    rogue = pod("rogue", "executor", "d1")
-    in_force(lambda: call("create", "--dry-run=server", "-f", "-", given=rogue))
+    in_force(call)
     attacks = [copy.deepcopy(executor) for _ in ATTACKS]
     for change, attack in zip(ATTACKS, attacks, strict=True):
         change(attack)
     everything = {"apiVersion": "v1", "kind": "List", "items": attacks}
     done = call("create", "--dry-run=server", "-f", "-", given=everything)
     assert done.stdout == "", "something went through"
-    for (change, message), refusal in zip(ATTACKS.items(), done.stderr.splitlines(), strict=True):
-        assert message in refusal, f"{change.__name__}: {refusal}"
+    check_refusals(ATTACKS, done.stderr)
     executor["spec"]["volumes"] = [{"name": "v", "secret": {"secretName": "lake"}}]
     done = call("create", "-f", "-", given=executor)
     assert done.returncode == 0, done.stderr
@@ -265,10 +105,101 @@ def test_a_lease_makes_its_own_executors_and_nothing_else(lease):
     assert done.returncode == 0, done.stderr
 
 
+def test_what_a_lease_has_made_stays_as_it_was_let_in(lease):
+    call, executor = lease("d1")
+    in_force(call)
+    done = call("create", "-f", "-", given=executor)
+    assert done.returncode == 0, done.stderr
+    name = executor["metadata"]["name"]
+    for words in (("label", "pod", name, "sparkbroker.io/owner-"), ("patch", "pod", name, "--patch={}")):
+        done = call(*words)
+        assert done.returncode != 0, words
+        assert "forbidden" in done.stderr.lower()
+
+
+WORKLOAD_IDENTITY = {"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": "token"}}
+"""As the webhook of EKS puts it into the pods of an account with a role."""
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {
+            "executorSecrets": ["registry", "files"], "executorClaims": ["reference"], "executorEphemeralVolumes": "20Gi",
+            "executorCsiDrivers": ["files.example"], "executorNfsServers": ["nfs.example"],
+            "executorTokenAudiences": ["sts.amazonaws.com"],
+        }
+    ],
+)  # fmt: skip
+def test_what_the_chart_s_values_list_an_executor_may_have(lease):
+    call, executor = lease("d1")
+    in_force(call)
+
+    def refusal(*volumes):
+        given = copy.deepcopy(executor)
+        given["spec"] |= {"imagePullSecrets": [{"name": "registry"}]}
+        given["spec"]["volumes"] = [{"name": f"v{number}", **volume} for number, volume in enumerate(volumes)]
+        return call("create", "--dry-run=server", "-f", "-", given=given).stderr
+
+    files = {"driver": "files.example", "nodePublishSecretRef": {"name": "files"}}
+    assert refusal() == ""
+    allowed = [
+        {"persistentVolumeClaim": {"claimName": "reference"}}, {"csi": files},
+        {"nfs": {"server": "nfs.example", "path": "/"}}, {"projected": {"sources": [WORKLOAD_IDENTITY]}},
+        {"ephemeral": ephemeral("10Gi")}, {"ephemeral": ephemeral("10Gi")},
+    ]  # fmt: skip
+    assert refusal(*allowed) == ""
+    another = {"serviceAccountToken": {"audience": "another", "path": "token"}}
+    unsaid = {"serviceAccountToken": {"path": "token"}}  # the API server's own
+    source = {"kind": "PersistentVolumeClaim", "name": "sparkbroker"}
+    for message, volumes in (
+        ("executorClaims", [{"persistentVolumeClaim": {"claimName": "sparkbroker"}}]),
+        ("executorCsiDrivers", [{"csi": {"driver": "secrets-store.csi.k8s.io"}}]),
+        ("only the Secrets", [{"csi": files | {"nodePublishSecretRef": {"name": "sparkbroker-d2"}}}]),
+        ("executorNfsServers", [{"nfs": {"server": "another.example", "path": "/"}}]),
+        ("executorTokenAudiences", [{"projected": {"sources": [WORKLOAD_IDENTITY, another]}}]),
+        ("executorTokenAudiences", [{"projected": {"sources": [unsaid]}}]),
+        ("executorEphemeralVolumes", [{"ephemeral": ephemeral("21Gi")}]),
+        ("executorEphemeralVolumes", [{"ephemeral": ephemeral("11Gi")}, {"ephemeral": ephemeral("10Gi")}]),
+        ("executorEphemeralVolumes", [{"ephemeral": ephemeral("1Gi", dataSource=source)}]),
+        ("executorEphemeralVolumes", [{"ephemeral": ephemeral("1Gi", volumeName="pv-of-the-broker")}]),
+        ("executorEphemeralVolumes", [{"ephemeral": ephemeral("1Gi", selector={"matchLabels": {"a": "b"}})}]),
+    ):
+        assert message in refusal(*volumes), (message, volumes)
+
+
+@pytest.mark.parametrize("policy", [{"podSecurity": "baseline"}])
+def test_below_the_baseline_is_no_executor(lease):
+    call, executor = lease("d1")
+    in_force(call)
+    restricted_only = {
+        node.no_security_context, node.most_capabilities, node.escalation, node.escalation_in_an_init_container,
+        node.root, node.a_container_as_root, node.perhaps_root, node.whatever_system_calls,
+    }  # fmt: skip
+    for change in (change for change, message in ATTACKS.items() if message is node.STANDARD):
+        attack = copy.deepcopy(executor)
+        change(attack)
+        done = call("create", "--dry-run=server", "-f", "-", given=attack)
+        assert ("standard baseline" in done.stderr) == (done.returncode != 0) == (change not in restricted_only), (
+            change.__name__, done.stderr,
+        )  # fmt: skip
+
+
+def test_the_policy_fits_what_the_cluster_knows_of_pods(lease, kubectl, release):
+    """The cluster checks the expressions against its own types, some time after the policy was made."""
+    end = time.monotonic() + 60
+    found = {}
+    while "typeChecking" not in found:
+        assert time.monotonic() < end, "the policy's types were never checked"
+        shown = kubectl("get", "validatingadmissionpolicy", f"{release}-none-spark", "-o", "json")
+        found = json.loads(shown.stdout).get("status", {})
+    assert found["typeChecking"] == {}
+
+
 def test_a_lease_can_end_no_other_s_pods_and_not_its_own_driver(lease, kubectl, release):
     call, executor = lease("d1")
     other, others = lease("d2")
-    in_force(lambda: call("create", "--dry-run=server", "-f", "-", given=pod("rogue", "executor", "d1")))
+    in_force(call)
     for owner, manifest in ((call, executor), (other, others)):
         done = owner("create", "-f", "-", given=manifest)
         assert done.returncode == 0, done.stderr
@@ -284,7 +215,7 @@ def test_a_lease_can_end_no_other_s_pods_and_not_its_own_driver(lease, kubectl, 
 
 def test_a_driver_reads_no_secret_and_an_unbound_token_is_worth_nothing(lease, kubectl, release):
     call, executor = lease("d1")
-    in_force(lambda: call("create", "--dry-run=server", "-f", "-", given=pod("rogue", "executor", "d1")))
+    in_force(call)
     for words in (("get", "secrets"), ("get", "configmaps"), ("create", "token", "sparkbroker-driver")):
         done = call(*words)
         assert done.returncode != 0, words
@@ -334,19 +265,19 @@ def test_a_lease_in_client_mode_has_its_own_executors_and_nothing_else(client_le
     assert kubectl("-n", release, "create", "-f", "-", given=holder).returncode == 0
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "sparkbroker-d2"}, "stringData": {"a": "b"}}
     assert kubectl("-n", release, "create", "-f", "-", given=secret).returncode == 0
-    in_force(lambda: call("create", "--dry-run=server", "-f", "-", given=pod("rogue", "executor", "d1")))
+    in_force(call)
     for owner, manifest in ((call, executor), (other, others)):
         done = owner("create", "-f", "-", given=manifest)
         assert done.returncode == 0, done.stderr
-    attacks = [copy.deepcopy(executor) for _ in ATTACKS if _ is not no_owner]
-    changes = [change for change in ATTACKS if change is not no_owner]  # the name of its account says whose it is
+    # The name of its account says whose they are, and the broker finds them by their labels.
+    changes = [change for change in ATTACKS if change not in (no_owner, another_owner, a_second_owner)]
+    attacks = [copy.deepcopy(executor) for _ in changes]
     for number, (change, attack) in enumerate(zip(changes, attacks, strict=True)):
         attack["metadata"]["name"] = f"sparkbroker-d1-exec-{number + 10}"
         change(attack)
     done = call("create", "--dry-run=server", "-f", "-", given={"apiVersion": "v1", "kind": "List", "items": attacks})
     assert done.stdout == "", "something went through"
-    for change, refusal in zip(changes, done.stderr.splitlines(), strict=True):
-        assert ATTACKS[change] in refusal, f"{change.__name__}: {refusal}"
+    check_refusals(changes, done.stderr)
     for_another = copy.deepcopy(others)
     for_another["metadata"]["name"] = "sparkbroker-d2-exec-2"
     done = call("create", "-f", "-", given=for_another)
@@ -358,6 +289,7 @@ def test_a_lease_in_client_mode_has_its_own_executors_and_nothing_else(client_le
         ("get", "secrets"), ("get", "secret", "sparkbroker-d2"), ("get", "configmaps"), ("get", "serviceaccounts"),
         ("create", "token", "sparkbroker-client-d2"), ("create", "token", "sparkbroker-driver"),
         ("label", "pod", "sparkbroker-d2-exec-1", "sparkbroker.io/driver=d1", "--overwrite"),
+        ("label", "pod", "sparkbroker-d1-exec-1", "sparkbroker.io/owner-"),
         ("exec", "notebook", "--", "true"),
     ):  # fmt: skip
         done = call(*words)

@@ -4,11 +4,15 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from sparkbroker.broker.adapters.kubernetes_provisioner import _examine
+from sparkbroker.broker.config import load_config
 from tests.cluster import layout
+from tests.kubernetes.space import RIGHTS
 
 pytestmark = pytest.mark.kubernetes
 
@@ -71,6 +75,13 @@ def test_it_lints(helm):
         ({"config": "[queues"}, "config is not TOML"),
         ({"config": "[server]\nlisten = []\n"}, "server.listen is the chart's"),
         ({"config": '[store]\nstate_folder = "/tmp"\n'}, "store.state_folder is the chart's"),
+        ({"config": '[kubernetes]\nowner = "me"\n'}, "kubernetes.owner is the chart's"),
+        ({"admissionPolicy": {"podSecurity": "privileged"}}, "podSecurity"),
+        (
+            {"resourceQuotas": {"elsewhere": {"pods": 1}}},
+            "resourceQuotas: elsewhere is none of sparkNamespaces (default)",
+        ),
+        ({"resourceQuotas": {"default": {"pods": "many"}}}, "resourceQuotas"),
     ],
 )
 def test_what_is_wrong_is_refused_and_named(helm, values, problem):
@@ -125,25 +136,49 @@ def test_each_namespace_has_its_accounts_roles_and_policies(render):
     assert term["values"] == ["red", "blue"]
 
 
+def rights(role):
+    """Its verbs, by resource (``resource.group``)."""
+    found: dict[str, set[str]] = {}
+    for rule in role["rules"]:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                found.setdefault(f"{resource}.{group}".strip("."), set()).update(rule["verbs"])
+    return found
+
+
+def sets(*tables):
+    return {name: set(table[name]) for table in tables for name in table}
+
+
 def test_drivers_may_touch_pods_only_and_executors_nothing(render):
     found = render()
     for role in ("driver", "client"):
-        rules = found["Role", "apps", f"broker-sparkbroker-{role}"]["rules"]
-        assert {resource for rule in rules for resource in rule["resources"]} == {"pods"}
-        assert {verb for rule in rules for verb in rule["verbs"]} == {
-            "get", "list", "watch", "create", "delete", "deletecollection",
-        }  # fmt: skip
+        # No verb that changes a pod: what the admission policy has let in stays as it is.
+        assert rights(found["Role", "apps", f"broker-sparkbroker-{role}"]) == {
+            "pods": {"get", "list", "watch", "create", "delete", "deletecollection"}
+        }
+        assert sets(RIGHTS[role]) == rights(found["Role", "apps", f"broker-sparkbroker-{role}"]), "tests use others"
     bound = [
         subject["name"] for key, item in found.items() if key[0].endswith("RoleBinding") for subject in item["subjects"]
     ]
-    assert sorted(bound) == ["broker-sparkbroker", "broker-sparkbroker", "sparkbroker-driver"]
+    assert sorted(bound) == ["broker-sparkbroker", "sparkbroker-driver"]
     assert found["ServiceAccount", "apps", "sparkbroker-executor"]["automountServiceAccountToken"] is False
 
 
-def test_without_client_mode_the_broker_makes_no_accounts(render):
+def test_the_broker_s_rights_are_what_doctor_asks_for_and_nothing_of_the_cluster_s(render):
+    found = render()
+    role = found["Role", "apps", "broker-sparkbroker-broker"]
+    both = {name: {*_examine.RIGHTS.get(name, ()), *_examine.CLIENT_RIGHTS.get(name, ())} for name in rights(role)}
+    assert rights(role) == both
+    assert both.keys() == _examine.RIGHTS.keys() | _examine.CLIENT_RIGHTS.keys()
+    [names] = [rule["resourceNames"] for rule in role["rules"] if rule["resources"] == ["roles"]]
+    assert names == ["broker-sparkbroker-client"]
+    assert not [key for key in found if key[0].startswith("ClusterRole")]
+
+
+def test_without_client_mode_the_broker_makes_no_accounts_and_changes_no_pod(render):
     found = render({"clientMode": {"enabled": False}})
-    rules = found["Role", "apps", "broker-sparkbroker-broker"]["rules"]
-    assert "serviceaccounts" not in {resource for rule in rules for resource in rule["resources"]}
+    assert rights(found["Role", "apps", "broker-sparkbroker-broker"]) == sets(_examine.RIGHTS)
     assert ("Role", "apps", "broker-sparkbroker-client") not in found
 
 
@@ -169,6 +204,83 @@ def test_secrets_of_one_s_own_replace_the_chart_s(render):
     assert volumes["tls"]["secret"]["secretName"] == "cert"
     # Nobody knows an operator's token: neither test nor drain can call.
     assert not [key for key in found if key[0] in ("Job", "Pod")]
+
+
+@pytest.mark.parametrize(
+    ("tls", "file"),
+    [
+        ({}, "tls.crt"),
+        ({"secretName": "cert"}, "ca.crt"),
+        ({"secretName": "cert", "caKey": "tls.crt"}, "tls.crt"),
+    ],
+)
+def test_its_own_calls_trust_the_certificate_s_authority(render, tls, file):
+    found = render({"tls": tls})
+    for key in (("Job", "apps", "broker-sparkbroker-drain"), ("Pod", "apps", "broker-sparkbroker-test")):
+        [container] = pod_of(found[key])["containers"]
+        assert {"name": "SPARKBROKER_CA_FILE", "value": f"/etc/sparkbroker-tls/{file}"} in container["env"]
+
+
+def test_what_is_given_for_the_broker_s_pod_is_in_it(render):
+    given: dict[str, Any] = {
+        "extraEnv": [{"name": "LAKE", "value": "s3a://lake"}],
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+        "priorityClassName": "system-cluster-critical",
+        "podLabels": {"team": "data"}, "podAnnotations": {"note": "kept"}, "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "own", "operator": "Exists"}], "affinity": {"nodeAffinity": {}},
+        "imagePullSecrets": ["registry"],
+    }  # fmt: skip
+    template = render(given)["Deployment", "apps", "broker-sparkbroker"]["spec"]["template"]
+    pod, metadata = template["spec"], template["metadata"]
+    [container] = pod["containers"]
+    assert given["extraEnv"][0] in container["env"]
+    assert given["extraVolumes"][0] in pod["volumes"]
+    assert given["extraVolumeMounts"][0] in container["volumeMounts"]
+    for name in ("priorityClassName", "nodeSelector", "tolerations", "affinity"):
+        assert pod[name] == given[name]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert metadata["labels"].items() >= given["podLabels"].items()
+    assert metadata["annotations"].items() >= given["podAnnotations"].items()
+
+
+def owner_of(deployment):
+    """What the broker takes for its owner, of the environment that the chart gives it."""
+    [container] = pod_of(deployment)["containers"]
+    env = {
+        item["name"]: item["value"] for item in container["env"] if item["name"].startswith("SPARKBROKER__KUBERNETES")
+    }
+    return load_config(None, {"HOME": "/nobody", **env}).kubernetes.owner
+
+
+def test_each_release_s_broker_has_an_owner_s_value_of_its_own_and_its_policy_asks_for_it(helm):
+    owners = set()
+    for release, namespace in (("broker", "apps"), ("broker", "other"), ("b", "apps"), ("a.b-" * 13 + "c", "n" * 63)):
+        done = helm("template", release, str(CHART), "--namespace", namespace, values={"fullnameOverride": "x"})
+        assert done.returncode == 0, done.stderr
+        objects = {item["kind"]: item for item in yaml.safe_load_all(done.stdout) if item}
+        owner = owner_of(objects["Deployment"])
+        assert f"['sparkbroker.io/owner'] == '{owner}'" in done.stdout
+        owners.add(owner)
+    assert len(owners) == 4
+
+
+def test_a_quota_is_in_the_namespace_that_it_is_for(render):
+    hard = {"pods": 200, "requests.cpu": "100", "limits.memory": "400Gi"}
+    found = render({"sparkNamespaces": ["red", "blue"], "resourceQuotas": {"red": hard}})
+    assert [key for key in found if key[0] == "ResourceQuota"] == [("ResourceQuota", "red", "broker-sparkbroker")]
+    assert found["ResourceQuota", "red", "broker-sparkbroker"]["spec"] == {"hard": hard}
+
+
+def test_prometheus_finds_the_broker_s_metrics(render):
+    monitor = {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}
+    found = render({"metrics": {"serviceMonitor": monitor}})
+    made, service = (found[kind, "apps", "broker-sparkbroker"] for kind in ("ServiceMonitor", "Service"))
+    assert made["metadata"]["labels"]["release"] == "prometheus"
+    assert made["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    [endpoint] = made["spec"]["endpoints"]
+    assert endpoint == {"port": "metrics", "interval": "15s"}
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
 
 
 def test_two_brokers_never_share_the_database(render):
@@ -198,16 +310,15 @@ def test_peers_that_are_named_are_beside_the_chart_s_own(render):
 
 
 def test_what_is_switched_off_is_not_there(render):
-    found = render(
-        {
-            "networkPolicy": {"enabled": False},
-            "admissionPolicy": {"enabled": False},
-            "persistence": {"enabled": False},
-            "drain": {"enabled": False},
-        }
-    )
-    kinds = {key[0] for key in found}
-    assert not kinds & {"NetworkPolicy", "ValidatingAdmissionPolicy", "PersistentVolumeClaim", "Job", "ServiceMonitor"}
+    def kinds(enabled):
+        switch = {"enabled": enabled}
+        switched = ("networkPolicy", "admissionPolicy", "persistence", "drain")
+        return {key[0] for key in render({**dict.fromkeys(switched, switch), "metrics": {"serviceMonitor": switch}})}
+
+    assert kinds(True) - kinds(False) == {
+        "NetworkPolicy", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "PersistentVolumeClaim", "Job",
+        "ServiceMonitor",
+    }  # fmt: skip
 
 
 def test_every_value_is_explained():

@@ -56,11 +56,12 @@ def helm(tool, namespace, kubectl) -> Iterator[Callable[..., subprocess.Complete
     """``helm(*words, values=…)`` in that namespace; the release that is left at the end is removed."""
     program = tool("helm")
 
-    def run(*words, values=None):
+    def run(*words, values=None, check=True):
         argv = [program, "--namespace", namespace, *words, *(["--values", "-"] if values is not None else [])]
         given = yaml.safe_dump(values) if values is not None else None
         done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False, timeout=400)
-        assert done.returncode == 0, f"helm {words}: {done.stdout}{done.stderr}\n{state_of(kubectl, namespace)}"
+        if check:
+            assert done.returncode == 0, f"helm {words}: {done.stdout}{done.stderr}\n{state_of(kubectl, namespace)}"
         return done
 
     yield run
@@ -169,6 +170,22 @@ def test_a_session_survives_an_upgrade_and_an_uninstall_ends_it(helm, kubectl, t
     assert [name for name in left if namespace in name] == []
 
 
+def test_a_certificate_that_an_uninstall_could_not_trust_is_found_out_at_once(helm, kubectl, namespace, values):
+    made = kubectl(
+        "-n", namespace, "create", "secret", "generic", "cert", "--from-literal=tls.crt=", "--from-literal=tls.key="
+    )
+    assert made.returncode == 0, made.stderr
+    values["tls"] = {"secretName": "cert"}
+    words = ("install", "r", str(CHART), "--dry-run=server")
+    done = helm(*words, values=values, check=False)
+    assert done.returncode != 0
+    assert "the Secret cert has no key ca.crt" in done.stderr
+    assert "tls.caKey" in done.stderr
+    for cure in ({"tls": {"secretName": "cert", "caKey": "tls.crt"}}, {"drain": {"enabled": False}}):
+        helm(*words, values=values | cure)
+
+
+@pytest.mark.long
 def test_code_in_a_driver_gets_nothing_from_its_credential(helm, kubectl, tool, namespace, values, tmp_path):
     helm("install", "r", str(CHART), "--wait", "--timeout=180s", values=values)
     token = secret(kubectl, namespace, f"{namespace}-operator", "token")

@@ -104,6 +104,7 @@ def elsewhere(kubectl, namespace):
     kubectl("delete", "namespace", name, "--wait=false")
 
 
+@pytest.mark.long
 def test_who_reaches_a_driver_and_an_executor(kubectl, policies, pods, elsewhere):
     wanted = {
         "driver": {ROLE: "driver"},

@@ -55,6 +55,13 @@ WRONG = {
             '"1536m", at most 1024t'
         ),
     ),
+    "label": (
+        '[kubernetes]\nowner = "-me"',
+        (
+            "kubernetes.owner: '-me' is not a label's value; use at most 63 letters, digits, '-', '_' and '.', beginning and"
+            " ending with a letter or digit"
+        ),
+    ),
     "cores": (
         "[queues.etl]\ncpu = -1",
         'queues.etl.cpu: \'-1\' is not a number of cores; write it as "8", "0.5" or "500m"',

@@ -70,6 +70,7 @@ class Setup:
         assert seen.port_open is not None
         assert seen.process_started is not None
         assert seen.ready is not None
+        assert (seen.pod_scheduled or 0.0) <= (seen.sandbox_ready or seen.process_started) <= seen.process_started
         assert seen.process_started <= seen.port_open <= seen.ready
         endpoint = await self.provisioner.endpoint(self.id, seen.handle, self.profile)
         assert endpoint.endpoint.startswith("sc://")

@@ -21,11 +21,11 @@ from sparkbroker.broker.domain.lease import (
     LeaseSharing,
     LeaseSpec,
     LeaseState,
-    Timings,
 )
 from sparkbroker.broker.domain.ledger import Ledger
 from sparkbroker.broker.domain.queue import Queue
 from sparkbroker.broker.domain.resources import Resources, total
+from sparkbroker.broker.domain.timings import Timings
 from sparkbroker.broker.domain.units import (
     DriverId,
     Epoch,

@@ -25,6 +25,8 @@ log_format = "json"
 wait_ttl = "600s"
 unattended_ttl = "600s"
 default_profile = "pods"
+[kubernetes]
+owner = "{owner}"
 [capacity.cluster]
 cpu = "{cpu}"
 memory = "32g"
@@ -38,6 +40,7 @@ modes = {modes}
 client_role = "client"
 client_credential_ttl = "{credential_ttl}"
 allowed_pod = ["*"]
+conf = {conf}
 pod = {pod}
 [profiles.pods.pod_bounds]
 secrets = ["*"]
@@ -72,6 +75,8 @@ class KubeBroker:
             "server": "",
             "modes": '["CONNECT", "LOCAL"]',
             "credential_ttl": "1h",
+            "conf": "{}",
+            "owner": "",
         } | settings
         self._config.write_text(CONFIG.format(state=self.state, pod=_inline(pod), **given))
         self._process: subprocess.Popen[bytes] | None = None
@@ -150,6 +155,13 @@ class KubeBroker:
     async def acquire(self, **ask: Any) -> str:
         """A lease's name; it is not attached."""
         return await self.ask(lambda broker: broker.acquire(**ask).name)
+
+    async def ready(self, **ask: Any) -> str:
+        """The name of a lease that has become READY, and nothing else."""
+        name = await self.acquire(**ask)
+        lease = await self.until(name, pb.LEASE_STATE_READY, *ENDED)
+        assert lease.state == pb.LEASE_STATE_READY, lease.message
+        return name
 
     async def get(self, name: str) -> pb.Lease:
         return await self.ask(lambda broker: broker.get(name))

@@ -20,7 +20,8 @@ Measured by `tests/kubernetes` on the cluster of `make cluster`; written by `mak
 for a pod that never starts from the request. *Told* is when the lease ended or said so, by the broker's clock; *free* is when the
 broker had confirmed that all pods are gone and counted their capacity as free. After each row nothing was left in the
 namespace, and nothing was charged. Pods that can't start are given up after the profile's `start_timeout`, here 5 to 20 s,
-unless no later try can help.
+unless no later try can help. A watch whose version the API server has forgotten (410) is no row: the broker lists everything
+anew, and no lease notices.
 
 | fault | lease | reason | told after | free after | what the lease says |
 | --- | --- | --- | --- | --- | --- |

@@ -10,7 +10,7 @@ import copy
 import json
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,6 +40,9 @@ class SmallApi:
         """Watches tell nothing, until ``speak``."""
         self.failing: dict[str, int] = {}
         """Which method fails how often, from now on."""
+        self.witness: Callable[[str, bool], None] = lambda _what, _done: None
+        """Told of each call but watches (what: ``POST pods``) before it takes effect, and once it has, before it is answered. It
+        may raise an answer of its own."""
         self._objects: dict[Key, Object] = {}
         self._changes: list[tuple[Key, Object | None, Object | None]] = []
         """The one at index N led to the version N + 1: what was, and what is."""
@@ -59,6 +62,13 @@ class SmallApi:
 
     def names(self, namespace: str, kind: str) -> list[str]:
         return sorted(name for space, of, name in self._objects if (space, of) == (namespace, kind))
+
+    def objects(self, namespace: str, kind: str) -> list[Object]:
+        return [found for key, found in self._objects.items() if key[:2] == (namespace, kind)]
+
+    def made(self, namespace: str, kind: str) -> int:
+        """How many ever were."""
+        return sum(key[:2] == (namespace, kind) and before is None for key, before, _ in self._changes)
 
     async def end_all(self) -> None:
         """Let go of the pods that linger."""
@@ -87,11 +97,15 @@ class SmallApi:
     # -- what there is
 
     def _run(self, pod: Object) -> None:
+        told = ("PodScheduled", "PodReadyToStartContainers")
+        conditions = [{"type": name, "status": "True", "lastTransitionTime": _now()} for name in told]
         containers = [
             {"name": item["name"], "state": {"running": {"startedAt": _now()}}} for item in pod["spec"]["containers"]
         ]
         pod["spec"]["nodeName"] = "node"
-        pod["status"] = {"phase": "Running", "podIP": self.address, "containerStatuses": containers}
+        pod["status"] = {
+            "phase": "Running", "podIP": self.address, "containerStatuses": containers, "conditions": conditions,
+        }  # fmt: skip
 
     async def _change(self, key: Key, after: Object | None) -> None:
         """What is there is replaced, and never changed in its place: watches may tell it later."""
@@ -128,13 +142,25 @@ class SmallApi:
     # -- what is asked
 
     def app(self) -> web.Application:
-        made = web.Application()
+        made = web.Application(middlewares=[self._counted])
         for prefix in ("/api/v1", "/apis/rbac.authorization.k8s.io/v1"):
             path = prefix + "/namespaces/{namespace}/{kind}"
             made.router.add_route("*", path, self._collection)
             made.router.add_route("*", path + "/{name}", self._object)
             made.router.add_route("*", path + "/{name}/{part}", self._part)
         return made
+
+    @web.middleware
+    async def _counted(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if request.query.get("watch"):
+            return await handler(request)
+        what = f"{request.method} {request.match_info['kind']}"
+        self.witness(what, False)
+        response = await handler(request)
+        self.witness(what, True)
+        return response
 
     async def _collection(self, request: web.Request) -> web.StreamResponse:
         if failed := self._fails(request):
@@ -257,15 +283,16 @@ async def small_api() -> AsyncIterator[SmallApi]:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        async with _connect_server(made.address):
+        async with connect_server(made.address):
             yield made
     finally:
         await runner.cleanup()
 
 
 @asynccontextmanager
-async def _connect_server(address: str) -> AsyncIterator[None]:
-    """That of all drivers: every call succeeds, with an empty answer. The port is fixed, the address is this test's alone."""
+async def connect_server(address: str) -> AsyncIterator[None]:
+    """That of all drivers at once: every call succeeds, with an empty answer. The port is fixed, the address is the caller's
+    alone."""
 
     class Anything(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # a stub's
         def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:

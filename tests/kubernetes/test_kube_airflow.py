@@ -99,6 +99,7 @@ async def test_a_dag_leases_computes_and_gives_back(running):
     await running.until_nothing_is_left()
 
 
+@pytest.mark.long
 async def test_a_dag_of_the_predecessors_with_another_import(running):
     """What was client mode there is mode CLIENT here: executors are pods again."""
     airflow, dag = running.airflow, "from_pyspark_on_k8s"
@@ -123,6 +124,7 @@ async def computing(running, dag, *tasks):
     return run, leases
 
 
+@pytest.mark.long
 async def test_a_task_that_a_user_ends_gives_back(running):
     """Its worker is told, has seconds, and uses them: jobs cancelled, lease released, executors gone."""
     airflow, dag = running.airflow, "killed"
@@ -136,6 +138,7 @@ async def test_a_task_that_a_user_ends_gives_back(running):
 
 
 @pytest.mark.promise(5)
+@pytest.mark.long
 async def test_a_worker_that_is_killed_in_a_query_leaves_nothing(running):
     """By force: within the second that its processes have, or else by the lease's time to live, or with its pod."""
     airflow, dag = running.airflow, "killed"

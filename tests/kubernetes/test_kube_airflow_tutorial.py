@@ -17,7 +17,7 @@ from tests.cluster.layout import BIN
 from tests.kubernetes.kube_airflow import IMAGE, ROOT, KubeAirflow
 from tests.kubernetes.space import Space, check_image, check_needs
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.long, pytest.mark.timeout(900)]
 PAGE = ROOT / "docs" / "tutorial" / "kubernetes-airflow.md"
 ELSEWHERE = re.compile(r"make cluster|python3 -m tests\.cluster|export |.* (--watch|port-forward) ?.*")
 """What has been done where this test runs, and what a person ends."""

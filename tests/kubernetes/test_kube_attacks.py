@@ -6,64 +6,24 @@ The lease that attacks has no executors of its own, so that its UDFs run in its 
 import asyncio
 import base64
 import json
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]
 
+from sparkbroker.broker.adapters.kubernetes_provisioner._api import MERGE_PATCH
 from sparkbroker.v1 import broker_pb2 as pb
-from tests.cluster import layout
 from tests.kubernetes.broker import broker
+from tests.kubernetes.space import ADMIN
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
-CHART = Path(__file__).parents[2] / "chart"
 
 
 @pytest.fixture
-async def policy(space, need):
-    """The chart's admission policy, for the namespace and the accounts of the test."""
-    own = layout.BIN / "helm"
-    helm = str(own) if own.exists() else shutil.which("helm")
-    need(helm, "helm (`python3 -m tests.cluster build` compiles it)")
-    values = {
-        "sparkNamespaces": [space.name],
-        "fullnameOverride": space.name,
-        "driver": {"serviceAccount": {"name": "driver"}},
-        "executor": {"serviceAccount": {"name": "executor"}},
-        "admissionPolicy": {"maxCpu": "2", "maxMemory": "4Gi"},
-    }
-    command = [
-        str(helm),
-        "template",
-        "r",
-        str(CHART),
-        "--show-only=templates/spark/admission-policy.yaml",
-        "--values",
-        "-",
-    ]
-
-    def render():
-        given = yaml.safe_dump(values)
-        return subprocess.run(command, input=given, capture_output=True, text=True, check=True, timeout=50).stdout
-
-    shown = await asyncio.to_thread(render)
-    base = "/apis/admissionregistration.k8s.io/v1"
-    kinds = {
-        "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
-        "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
-    }
-    made = []
-    for item in yaml.safe_load_all(shown):
-        if item:
-            path = f"{base}/{kinds[item['kind']]}"
-            await space.post(path, item)
-            made.append(f"{path}/{item['metadata']['name']}")
-    yield
-    for path in reversed(made):
-        await space.delete(path)
+async def owner(space, policy):
+    """The policy's. Nothing else keeps pods from what they want, so that what is refused is the policy's doing."""
+    labels = {"pod-security.kubernetes.io/enforce": "privileged"}
+    await space.api.call(ADMIN, "PATCH", space.path, body={"metadata": {"labels": labels}}, kind=MERGE_PATCH)
+    return policy
 
 
 def attack(victim):
@@ -98,7 +58,9 @@ def attack(victim):
             return error.code, json.loads(error.read()).get("message", "")
 
     _, me = call("GET", f"/pods/{own}")
-    driver = me["metadata"]["labels"]["sparkbroker.io/driver"]
+    labels = me["metadata"]["labels"]
+    driver = labels["sparkbroker.io/driver"]
+    itself = {"apiVersion": "v1", "kind": "Pod", "name": own, "uid": me["metadata"]["uid"], "controller": True}
 
     def pod(number, **changes):
         container = {
@@ -114,10 +76,9 @@ def attack(victim):
                 "labels": {
                     "sparkbroker.io/driver": changes.pop("driver", driver),
                     "sparkbroker.io/role": changes.pop("role", "executor"),
+                    "sparkbroker.io/owner": changes.pop("broker", labels["sparkbroker.io/owner"]),
                 },
-                "ownerReferences": [
-                    {"apiVersion": "v1", "kind": "Pod", "name": own, "uid": me["metadata"]["uid"], "controller": True}
-                ],
+                "ownerReferences": [itself, *changes.pop("beside", ())],
             },
             "spec": {
                 "serviceAccountName": "executor",
@@ -134,6 +95,9 @@ def attack(victim):
     secret = {"secretKeyRef": {"name": victim, "key": "token"}}
     dry = "?dryRun=All"
     other = victim.removeprefix("sparkbroker-")
+    _, them = call("GET", f"/pods/{victim}")
+    longer = {"apiVersion": "v1", "kind": "Pod", "name": victim, "uid": them["metadata"]["uid"]}
+    claim = {"name": "v", "persistentVolumeClaim": {"claimName": "sparkbroker"}}
     answers = {
         "its own executor": call("POST", "/pods", pod(1), dry),
         "list the secrets": call("GET", "/secrets"),
@@ -154,6 +118,9 @@ def attack(victim):
             pod(6, container={"resources": {"requests": {"cpu": "3"}, "limits": {"memory": "64Mi"}}}), dry,
         ),
         "a privileged pod": call("POST", "/pods", pod(7, container={"securityContext": {"privileged": True}}), dry),
+        "a pod that its broker doesn't find": call("POST", "/pods", pod(9, broker="none"), dry),
+        "a pod that outlives its driver": call("POST", "/pods", pod(10, beside=[longer]), dry),
+        "a pod with the broker's volume": call("POST", "/pods", pod(11, volumes=[claim]), dry),
         "the driver's account": call("POST", "/pods", pod(8, serviceAccountName="driver"), dry),
         "the broker's account": call("POST", "/serviceaccounts/broker/token", {"spec": {}}),
         "run a command in the other's driver": call("POST", f"/pods/{victim}/exec", query="?command=true"),
@@ -162,8 +129,14 @@ def attack(victim):
     return json.dumps({what: [code, str(said)[:300]] for what, (code, said) in answers.items()})
 
 
-async def test_one_lease_does_nothing_to_another(space, policy, tmp_path):
-    async with broker(tmp_path, space) as running:
+WITHOUT_RIGHTS = {
+    "list the secrets", "read the other's secret", "the broker's account", "run a command in the other's driver",
+    "relabel the other's driver",
+}  # fmt: skip
+
+
+async def test_one_lease_does_nothing_to_another(space, owner, tmp_path):
+    async with broker(tmp_path, space, owner=owner) as running:
         victim = await running.acquire(executors=1)
         attacker = await running.acquire(executors=0)
         ready = [await running.until(name, pb.LEASE_STATE_READY) for name in (victim, attacker)]
@@ -189,7 +162,9 @@ async def test_one_lease_does_nothing_to_another(space, policy, tmp_path):
         through = {what: answer for what, answer in answers.items() if answer[0] < 400}
         assert not through
         for what, (code, said) in answers.items():
-            assert code in (403, 422), (what, code, said)
+            # The rights stand in front of the policy: 403 is theirs.
+            assert code == (403 if what in WITHOUT_RIGHTS else 422), (what, code, said)
+            assert ("ValidatingAdmissionPolicy" in said) == (code == 422), (what, said)
         secret = (await space.get(f"{space.path}/secrets/{victims_pod}"))["data"]["token"]
         assert by_sql["namespace"] == space.name
         assert by_sql["token"]
@@ -223,3 +198,20 @@ def from_a_driver(spark, victim):
     own = spark.sql("SELECT * FROM text.`file:///var/run/secrets/kubernetes.io/serviceaccount/namespace`").first()
     token = spark.sql("SELECT reflect('java.lang.System', 'getenv', 'SPARK_CONNECT_AUTHENTICATE_TOKEN') AS t").first()
     return answers, {"namespace": own[0], "token": token.t}
+
+
+async def test_what_the_policy_refuses_a_profile_the_driver_s_log_says(space, owner, tmp_path):
+    """Spark asks for its executors itself, so that the broker isn't told."""
+    template = {"spec": {"volumes": [{"name": "v", "secret": {"secretName": "lake"}}]}}
+    async with broker(tmp_path, space, owner=owner) as running, asyncio.timeout(300):
+        name = await running.acquire(executors=1, pod={"executor_template": template})
+        await running.until(name, pb.LEASE_STATE_READY)
+        while b"admissionPolicy.executorSecrets" not in await running.ask(lambda client: logged(client, name)):
+            await asyncio.sleep(0.5)
+        await running.release(name)
+        await running.until_free(space)
+
+
+def logged(client, name):
+    """What a driver has said so far."""
+    return b"".join(client.logs(name))

@@ -1,6 +1,7 @@
 """How often the API server is called for a lease, as the broker's metric counts it: on a small API server, with time in the
 test's hand."""
 
+import asyncio
 import importlib.util
 from collections import Counter
 
@@ -10,16 +11,18 @@ import pytest
 from sparkbroker.broker.adapters.kubernetes_provisioner import KubernetesProvisioner
 from sparkbroker.broker.adapters.kubernetes_provisioner._driver import ASK_AGAIN
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
+from sparkbroker.broker.adapters.kubernetes_provisioner._executor_logs import saved
+from sparkbroker.broker.adapters.kubernetes_provisioner._logs import SAVE_TRIES
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import labels, object_name
 from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
 from sparkbroker.broker.domain.plan import STOP_GRACE
-from sparkbroker.broker.domain.pod_settings import parse_pod
+from sparkbroker.broker.domain.pod_settings import EXECUTOR_CONTAINER, parse_pod
 from sparkbroker.broker.domain.pod_sizing import Role
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.sizing import charge
 from sparkbroker.broker.domain.units import DriverId, WallTime
 from sparkbroker.broker.ports.provisioner import DriverRequest, Phase
-from tests.kubernetes.small_api import small_api
+from tests.kubernetes.small_api import LOG, small_api
 from tests.kubernetes.space import settings_of
 
 pytestmark = pytest.mark.timeout(60)
@@ -59,7 +62,7 @@ class Driver:
         await self.add_executor(1)
         self._before = Counter(self.provisioner.calls())
 
-    async def add_executor(self, number):
+    async def add_executor(self, number, container="c"):
         driver = self.provisioner._fleet.own_pod(self.provisioner._fleet.driver(ID))
         name = f"{object_name(ID)}-exec-{number}"
         metadata = {
@@ -67,7 +70,7 @@ class Driver:
             "labels": labels(self.provisioner._fleet.owner, ID, Role.EXECUTOR),
             "ownerReferences": [{"kind": "Pod", "uid": driver.metadata.uid}],
         }
-        await self.api.add("small", "pods", {"metadata": metadata, "spec": {"containers": [{"name": "c"}]}})
+        await self.api.add("small", "pods", {"metadata": metadata, "spec": {"containers": [{"name": container}]}})
         await self.seen(number + 1)
 
     async def seen(self, count):
@@ -77,6 +80,11 @@ class Driver:
 
     async def delete(self, *, force=False):
         await self.provisioner.delete(ID, {}, force=force)
+
+    async def log(self):
+        """What is kept of its log."""
+        chunks = self.provisioner.logs(ID, {}, offset=0, tail_lines=0, follow=False)
+        return b"".join([chunk.data async for chunk in chunks])
 
     def asked(self):
         """(requests to end its pods, its Secret) since it started."""
@@ -179,3 +187,29 @@ async def test_force_from_the_start_is_at_once(driver):
     await driver.delete(force=True)
     assert driver.provisioner._fleet.driver(ID).forced
     assert driver.asked() == (1, 1)
+
+
+@pytest.mark.parametrize(("failures", "kept"), [(SAVE_TRIES - 1, LOG), (SAVE_TRIES, b"")])
+async def test_the_end_of_a_log_that_can_t_be_had_is_asked_for_again_and_delays_no_release(driver, failures, kept):
+    driver.api.failing = {"GET": failures}
+    await driver.delete()
+    assert driver.api.failing == {"GET": 0}
+    await driver.until_gone()
+    assert await driver.log() == kept
+
+
+async def test_a_call_that_is_cut_off_has_saved_no_log(driver):
+    """The next one does it: the driver's, and its executor's."""
+    await driver.add_executor(2, EXECUTOR_CONTAINER)
+    driver.api.failing = {"GET": 2 * SAVE_TRIES}
+    task = asyncio.get_running_loop().create_task(driver.delete())
+    while driver.api.failing["GET"] > 2 * SAVE_TRIES - 2:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    driver.api.failing = {}
+    await driver.delete()
+    await driver.until_gone()
+    assert await driver.log() == LOG
+    assert saved(driver.provisioner._folder / ID) == [f"{object_name(ID)}-exec-2"]

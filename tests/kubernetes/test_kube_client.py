@@ -30,8 +30,9 @@ tell(done=os.listdir("/tmp"))
 
 
 @pytest.fixture
-async def running(space, tmp_path, entry):
-    async with broker(tmp_path, space, modes=MODES, server=entry.server) as made:
+async def running(space, tmp_path, entry, policy):
+    """Under the chart's admission policy, as it is meant to be used."""
+    async with broker(tmp_path, space, modes=MODES, server=entry.server, owner=policy) as made:
         yield made
 
 
@@ -56,6 +57,7 @@ def asks(holder, space, **more):
 
 
 @pytest.mark.promise(5)
+@pytest.mark.long
 async def test_a_pod_computes_on_two_executors_and_nothing_is_left(space, running, entry):
     async with holding(space, entry, "STAY = False\n" + COMPUTE) as holder:
         name = await holder.told("lease")
@@ -71,6 +73,7 @@ async def test_a_pod_computes_on_two_executors_and_nothing_is_left(space, runnin
         assert not await marks(holder)
 
 
+@pytest.mark.long
 async def test_executors_beside_their_holder_and_a_lost_holder(space, running, entry):
     """By force: its node isn't asked, and no process of it could say goodbye."""
     async with holding(space, entry, "STAY = True\n" + COMPUTE) as holder:
@@ -139,6 +142,7 @@ async def test_pods_that_are_refused(space, running, entry):
 
 
 @pytest.mark.promise(6)
+@pytest.mark.long
 async def test_a_broker_that_is_killed_and_one_pod_after_the_other(space, running, entry):
     """Killed while it makes a lease and while it ends it: what was made is found, and the pod is its holder's again."""
     async with holding(space, entry, WAITING) as holder:
@@ -213,6 +217,7 @@ async def allowed(space, token):
     return await asyncio.to_thread(call)
 
 
+@pytest.mark.long
 async def test_a_broker_without_the_rights_for_it(space, tmp_path):
     """It says which one is missing, and other modes work."""
     pod = await idle(space, getpass.getuser())

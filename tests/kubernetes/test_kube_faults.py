@@ -9,6 +9,7 @@ import pytest
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import owned
+from sparkbroker.broker.adapters.kubernetes_provisioner._store import PodStore
 from sparkbroker.broker.adapters.kubernetes_provisioner._watch import PodWatch
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.kubernetes.broker import broker
@@ -23,13 +24,6 @@ async def fails(running, space, **ask):
     assert lease.state == pb.LEASE_STATE_FAILED, lease
     await running.until_free(space)
     return lease
-
-
-async def ready(running, **ask):
-    name = await running.acquire(**ask)
-    lease = await running.until(name, pb.LEASE_STATE_READY, pb.LEASE_STATE_FAILED)
-    assert lease.state == pb.LEASE_STATE_READY, lease.message
-    return name
 
 
 async def driver_pod(space):
@@ -49,6 +43,7 @@ async def test_unschedulable(space, tmp_path, faults):
     assert "Insufficient cpu" in lease.message
 
 
+@pytest.mark.long
 async def test_an_image_that_does_not_exist(space, tmp_path, faults):
     async with broker(tmp_path, space, start_timeout=20) as running:
         lease = await fails(running, space, executors=0, pod={"image": "registry.invalid/none:1"})
@@ -57,6 +52,7 @@ async def test_an_image_that_does_not_exist(space, tmp_path, faults):
     assert "the image of container spark-kubernetes-driver can't be pulled" in lease.message
 
 
+@pytest.mark.long
 async def test_an_image_that_may_not_be_pulled(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
         pod = {"image": "registry.invalid/none:1", "image_pull_policy": "Never"}
@@ -66,6 +62,7 @@ async def test_an_image_that_may_not_be_pulled(space, tmp_path, faults):
     assert "is not on the node" in lease.message
 
 
+@pytest.mark.long
 async def test_a_secret_that_does_not_exist(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
         env = {"PASSWORD": {"secretKeyRef": {"name": "none", "key": "k"}}}
@@ -75,6 +72,7 @@ async def test_a_secret_that_does_not_exist(space, tmp_path, faults):
     assert 'secret "none" not found' in lease.message
 
 
+@pytest.mark.long
 async def test_a_volume_that_does_not_exist(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
         volumes = [{"name": "v", "configMap": {"name": "none"}}]
@@ -146,9 +144,10 @@ async def test_a_namespace_that_does_not_exist(space, tmp_path, faults):
 
 
 @pytest.mark.promise(9)
+@pytest.mark.long
 async def test_a_driver_pod_that_somebody_deletes(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
-        name = await ready(running)
+        name = await running.ready()
         pod, began = await driver_pod(space), time.time()
         await space.delete(f"{space.path}/pods/{pod.metadata.name}")
         lease = await running.until_ended(name)
@@ -158,9 +157,10 @@ async def test_a_driver_pod_that_somebody_deletes(space, tmp_path, faults):
     assert "its pod was deleted by somebody else" in lease.message
 
 
+@pytest.mark.long
 async def test_a_driver_without_memory(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
-        name = await ready(running, executors=0)
+        name = await running.ready(executors=0)
 
         def use(client):
             with client.open(name) as lease:
@@ -178,9 +178,20 @@ async def test_a_driver_without_memory(space, tmp_path, faults):
     assert lease.exit.exit_code == 3
 
 
+async def test_a_driver_that_the_kernel_ends_for_memory(space, tmp_path, faults):
+    """Its whole heap is there from the beginning, and the pod's limit doesn't hold what is beside it."""
+    conf = '{ "spark.driver.extraJavaOptions" = "-Xms600m -XX:+AlwaysPreTouch" }'
+    async with broker(tmp_path, space, conf=conf) as running:
+        lease = await fails(running, space, executors=0, memory="600m", memory_overhead="1m")
+    faults.add("a driver's container needs more memory than its limit", lease)
+    assert lease.reason == pb.LEASE_REASON_OUT_OF_MEMORY, lease
+    assert "container spark-kubernetes-driver was killed for lack of memory" in lease.message
+
+
+@pytest.mark.long
 async def test_an_executor_that_is_evicted_is_replaced(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
-        name = await ready(running, executors=1)
+        name = await running.ready(executors=1)
         async with asyncio.timeout(120):
             while not (
                 executors := [pod for pod in await space.pods() if not pod.is_driver and pod.status.phase == "Running"]
@@ -209,6 +220,28 @@ async def test_an_executor_that_is_evicted_is_replaced(space, tmp_path, faults):
         await running.until_free(space)
 
 
+@pytest.mark.promise(6)
+@pytest.mark.long
+async def test_a_broker_that_is_killed_right_after_a_promise(space, tmp_path, faults):
+    """That of a driver, and that of its end: what it had begun, or had not, the next one finishes."""
+    async with broker(tmp_path, space) as running:
+        name = await running.acquire(executors=0)
+        await asyncio.to_thread(running.kill)
+        running.start()
+        lease = await running.until(name, pb.LEASE_STATE_READY, pb.LEASE_STATE_FAILED)
+        faults.goes_on("the broker is killed when it has promised a driver", lease)
+        assert lease.state == pb.LEASE_STATE_READY
+        assert len([pod for pod in await space.pods() if pod.is_driver]) == 1
+        await running.release(name)
+        began = time.time()
+        await asyncio.to_thread(running.kill)
+        running.start()
+        lease = await running.until_ended(name)
+        faults.add("the broker is killed when it has promised a driver's end", lease, began)
+        assert lease.state == pb.LEASE_STATE_RELEASED
+        await running.until_free(space)
+
+
 async def test_a_watch_from_a_version_that_is_gone(space, need):
     """The API server answers 410; everything is listed again, and followed from there."""
     exact = [("resourceVersion", "1"), ("resourceVersionMatch", "Exact")]
@@ -218,7 +251,7 @@ async def test_a_watch_from_a_version_that_is_gone(space, need):
     except ApiFailed as error:
         code = error.code
     need(code == HTTPStatus.GONE, "a cluster that is old enough to have forgotten its first version (5 minutes)")
-    watch = PodWatch(Cluster(space.api), space.name, owned("o"), lambda _: None)
+    watch = PodWatch(Cluster(space.api), space.name, owned("o"), lambda _: None, PodStore())
     watch._version = "1"
     running = asyncio.get_running_loop().create_task(watch.run())
     try:

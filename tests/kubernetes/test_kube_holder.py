@@ -53,7 +53,7 @@ def pod(
     }  # fmt: skip
     whole = {
         "metadata": metadata,
-        "spec": {"nodeName": "n", "containers": [{"name": "main", "resources": resources}]},
+        "spec": {"nodeName": "n", "containers": [{"name": "main", "resources": resources}], **more.get("spec", {})},
         "status": {"phase": phase, "podIP": ip, **more.get("status", {})},
     }
     return POD.decode(msgspec.json.encode(whole))
@@ -97,6 +97,32 @@ def test_a_pod_that_is_refused(seen, message, again):
         _holder.check(pod(**seen), request(), "o")
     assert refusal.value.retryable is again
     assert "bob" not in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("whole", "message"),
+    [
+        ({"requests": {"cpu": "4"}}, "requests cpu 4 cores"),
+        ({"limits": {"memory": "1Gi"}}, "is limited to 1 GiB of memory"),
+    ],
+)
+def test_what_a_pod_asks_for_as_a_whole_counts(whole, message):
+    asked = {"requests": {"cpu": "1", "memory": "1Gi"}}
+    _holder.check(pod(resources=asked), request(), "o")
+    with pytest.raises(ProvisionerFailed, match=message):
+        _holder.check(pod(resources=asked, spec={"resources": whole}), request(), "o")
+
+
+@pytest.mark.parametrize("limit", [str(2**63 - 1), "1e99999"])
+def test_a_limit_of_any_size_is_one(limit):
+    _holder.check(pod(resources={"requests": {"memory": "1Gi"}, "limits": {"memory": limit}}), request(), "o")
+
+
+@pytest.mark.parametrize("key", ["executors", "pool", "profile-fingerprint", "python-version"])
+def test_annotations_are_read_as_they_were_written(key):
+    """The pod's maker may change them."""
+    wrong = pod(labels=MARKS, annotations={f"sparkbroker.io/{key}": "1/" + "x" * 100_000})
+    assert (wrong.wanted, wrong.pool, wrong.fingerprint, wrong.python_version) == (None, "", "", "")
 
 
 def test_a_mark_is_for_the_very_pod_that_was_looked_at_and_comes_off_whole():

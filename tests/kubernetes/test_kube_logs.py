@@ -5,11 +5,15 @@ import asyncio
 import pytest
 
 from sparkbroker.broker.adapters.kubernetes_provisioner import _executor_logs
+from sparkbroker.broker.adapters.kubernetes_provisioner._driver import KnownDriver
+from sparkbroker.broker.adapters.kubernetes_provisioner._driver_logs import DriverLogs
 from sparkbroker.broker.adapters.kubernetes_provisioner._executor_logs import KEPT, Merge, path_of, saved
+from sparkbroker.broker.adapters.kubernetes_provisioner._fleet import Fleet
 from sparkbroker.broker.adapters.kubernetes_provisioner._logs import Tail, write_saved
+from sparkbroker.broker.adapters.system_clock import SystemClock
+from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import LogChunk
 from sparkbroker.client import AsyncBroker
-from sparkbroker.v1 import broker_pb2 as pb
 from tests.kubernetes.broker import broker
 
 
@@ -76,12 +80,25 @@ def test_the_logs_of_the_last_executors_are_kept(tmp_path):
     assert f"e{KEPT + 2:02}" in kept
 
 
+async def test_who_follows_reads_what_an_executor_left_just_before_its_driver_ended(tmp_path):
+    """It has lived for less than the time between two looks."""
+    known = KnownDriver(DriverId("d" * 24), "token")
+    logs, tail = DriverLogs(tmp_path, Fleet(key=b"key", clock=SystemClock())), Tail(100)
+    tail.feed(b"its last words\n")
+
+    async def own():
+        yield LogChunk(b"the driver's", 12)
+        write_saved(path_of(tmp_path / known.id, "exec-2"), tail)
+
+    told = [(chunk.source, chunk.data) async for chunk in logs._merged(known, own(), {}, 0, follow=True)]
+    assert told == [("", b"the driver's"), ("exec-2", b"its last words\n")]
+
+
 @pytest.mark.kubernetes
 @pytest.mark.timeout(600)
 async def test_what_executors_say_is_told_with_their_names_also_after_the_end(space, tmp_path):
     async with broker(tmp_path, space) as running:
-        name = await running.acquire(executors=1)
-        await running.until(name, pb.LEASE_STATE_READY, pb.LEASE_STATE_FAILED)
+        name = await running.ready(executors=1)
 
         def use(client):
             with client.open(name) as lease:
@@ -133,10 +150,10 @@ def ending():
 
 @pytest.mark.kubernetes
 @pytest.mark.timeout(600)
+@pytest.mark.long
 async def test_an_executor_that_was_killed_leaves_its_log_and_who_follows_reads_both(space, tmp_path):
     async with broker(tmp_path, space) as running:
-        name = await running.acquire(executors=1)
-        await running.until(name, pb.LEASE_STATE_READY, pb.LEASE_STATE_FAILED)
+        name = await running.ready(executors=1)
 
         def die(client):
             """The first executor's JVM ends by itself, and Spark makes another."""

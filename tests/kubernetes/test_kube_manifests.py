@@ -89,6 +89,23 @@ FOUR = [
 ]
 
 
+def test_what_sparks_launcher_would_do_with_a_drivers_properties_is_done_without_it():
+    given = {
+        "spark.driver.defaultJavaOptions": "-Da=0",
+        "spark.driver.extraJavaOptions": "-Da=1 '-Db=2 3'",
+        "spark.driver.extraClassPath": "/a.jar:/b",
+        "spark.driver.extraLibraryPath": "/native",
+    }
+    manifests = made(conf=given)
+    arguments = files(manifests)["java.arguments"].splitlines()
+    assert arguments[-3:] == ['"-Da=0"', '"-Da=1"', '"-Db=2 3"']
+    driver = container(manifests.pod, "spark-kubernetes-driver")
+    environment = {each["name"]: each.get("value") for each in driver["env"]}
+    assert (environment["SPARKBROKER_CLASS_PATH"], environment["LD_LIBRARY_PATH"]) == ("/a.jar:/b", "/native")
+    assert '-cp "$class_path${SPARKBROKER_CLASS_PATH:+:$SPARKBROKER_CLASS_PATH}"' in driver["command"][-1]
+    assert "SPARKBROKER_CLASS_PATH" not in str(made().pod["spec"]["containers"][0]["env"])
+
+
 def test_executors_want_to_be_beside_their_driver_in_four_tiers():
     assert tiers(template(made())) == FOUR
 

@@ -57,6 +57,7 @@ async def test_executors_land_beside_their_own_driver(space, running, zones):
     await running.until_free(space)
 
 
+@pytest.mark.long
 async def test_when_its_node_is_full_they_stay_in_its_zone(space, running, zones):
     crowded = max(set(zones.values()), key=list(zones.values()).count)
     node, *_ = sorted(name for name, zone in zones.items() if zone == crowded)
@@ -73,6 +74,7 @@ async def test_when_its_node_is_full_they_stay_in_its_zone(space, running, zones
     await running.until_free(space)
 
 
+@pytest.mark.long
 async def test_one_zone_is_a_condition(space, running, zones):
     lonely = min(set(zones.values()), key=list(zones.values()).count)
     node, *_ = [name for name, zone in zones.items() if zone == lonely]

@@ -96,6 +96,16 @@ def test_what_only_events_tell():
     assert hindrance_by_events([Event(reason="Pulled")]) is None
 
 
+def test_an_image_that_is_being_pulled_is_told_by_events():
+    pulling = Event(reason="Pulling", message='Pulling image "registry.example/spark:4.3.0"')
+    mended = Event(reason="FailedMount", message='secret "sparkbroker-d1" not found')
+    found = hindrance_by_events([Event(reason="Scheduled"), mended, pulling])
+    assert found is not None
+    assert (found.message, found.hopeless) == ("its node is pulling the image registry.example/spark:4.3.0", False)
+    pulled = Event(reason="Pulled", message='Successfully pulled image "registry.example/spark:4.3.0" in 61.2s')
+    assert hindrance_by_events([mended, pulling, pulled]) is None
+
+
 @pytest.mark.parametrize(
     ("status", "exit", "words"),
     [

@@ -49,6 +49,18 @@ def profile(allowed=("*",), bounds=None, **pod) -> Profile:
         ({"driver_template": {"metadata": {"name": "x"}}}, "pod.driver_template.metadata.name"),
         ({"driver_template": {"metadata": {"labels": {"sparkbroker.io/driver": "x"}}}}, "broker's own"),
         ({"executor_template": {"spec": {"serviceAccountName": "x"}}}, "use service_account"),
+        (
+            {"executor_template": {"spec": {"resources": {"requests": {"cpu": "1000"}}}}},
+            "pod.executor_template.spec.resources: can't be set by a template",
+        ),
+        ({"sidecars": [{"name": "s", "securityContext": None}]}, "pod.sidecars[0].securityContext: is no object"),
+        ({"init_containers": [{"name": "s", "resources": "1"}]}, "pod.init_containers[0].resources: is no object"),
+        ({"sidecars": [{"name": "s", "resources": {"limits": [1]}}]}, "pod.sidecars[0].resources.limits: is no object"),
+        ({"driver_template": {"spec": {"affinity": "near"}}}, "pod.driver_template.spec.affinity: is no object"),
+        (
+            {"driver_template": {"spec": {"terminationGracePeriodSeconds": "5s"}}},
+            "terminationGracePeriodSeconds: is no whole number",
+        ),
         ({"executor_template": {"spec": {"containers": {}}}}, "is no list of objects"),
         ({"tolerations": [{}] * 300}, "at most 256 are taken"),
     ],

@@ -107,6 +107,15 @@ def test_a_pod_takes_the_sum_of_its_containers_or_its_largest_init_container():
     assert pod_request(pod)[CPU] == 3101
 
 
+def test_what_a_pod_asks_for_as_a_whole_counts():
+    """As the API server writes it: no less than the containers', and a limit where nobody requests."""
+    pod: dict[str, Any] = {"containers": [box("1", "1Gi")], "overhead": {"cpu": "1m"}}
+    pod["resources"] = {"requests": {"cpu": "1000"}, "limits": {"memory": "8Gi"}}
+    assert pod_request(pod).quantities == {CPU: 1_000_001, MEMORY: 1024 * MIB}
+    assert pod_request({"containers": [{}], "resources": {"limits": {"cpu": "2"}}}).quantities == {CPU: 2000}
+    assert pod_request({**pod, "resources": None})[CPU] == 1001
+
+
 def lease(executors: int, **pod) -> tuple[LeaseSpec, Profile]:
     spec = LeaseSpec(
         profile="p",

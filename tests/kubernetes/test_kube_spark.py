@@ -32,9 +32,12 @@ def compute(spark):
 
 
 async def test_a_python_udf_on_two_executors_and_nothing_left(space, running, tmp_path):
-    name = await running.acquire()
-    lease = await running.until(name, pb.LEASE_STATE_READY, pb.LEASE_STATE_FAILED)
-    assert lease.state == pb.LEASE_STATE_READY, lease.message
+    name = await running.ready()
+    lease = await running.get(name)
+    timings = [(field.name, getattr(lease.timings, field.name)) for field in lease.timings.DESCRIPTOR.fields]
+    told = {name: moment.ToNanoseconds() for name, moment in timings if lease.timings.HasField(name)}
+    assert {"pod_scheduled_time", "process_started_time", "ready_time"} <= told.keys()
+    assert list(told.values()) == sorted(told.values()), told
     async with asyncio.timeout(120):
         while (await running.get(name)).message != "the session can be opened":
             await asyncio.sleep(0.2)
@@ -78,6 +81,7 @@ async def test_a_driver_without_executors(space, running):
     await running.until_free(space)
 
 
+@pytest.mark.long
 async def test_executors_that_find_no_place_are_told(space, running):
     name = await running.acquire(pod={"executor_cpu_request": "3"})
     lease = await running.until(name, pb.LEASE_STATE_READY)
@@ -99,8 +103,7 @@ async def test_executors_that_find_no_place_are_told(space, running):
 
 async def test_pods_are_as_restricted_and_small_as_they_should_be(space, running):
     """The namespace enforces the standard ``restricted``: that they exist proves most of it."""
-    name = await running.acquire()
-    await running.until(name, pb.LEASE_STATE_READY)
+    name = await running.ready()
     async with asyncio.timeout(120):
         while len(pods := (await space.get(f"{space.path}/pods"))["items"]) < 3:
             await asyncio.sleep(0.2)
@@ -126,6 +129,7 @@ async def test_pods_are_as_restricted_and_small_as_they_should_be(space, running
 
 
 @pytest.mark.promise(4)
+@pytest.mark.long
 async def test_sessions_survive_a_restart_of_the_broker(space, running):
     def use(client):
         with client.session(api="connect", executors=1) as spark:

@@ -1,5 +1,6 @@
 """The store of pods, the bucket of calls, and the verdict over pods."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._driver import KnownDriver
 from sparkbroker.broker.adapters.kubernetes_provisioner._logs import Redactor, Tail, last_lines, read_saved, write_saved
-from sparkbroker.broker.adapters.kubernetes_provisioner._pods import BOOKMARK, POD, Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._names import HOLDER
+from sparkbroker.broker.adapters.kubernetes_provisioner._pods import BOOKMARK, POD, Pod, Spec
 from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import Hindrance
 from sparkbroker.broker.adapters.kubernetes_provisioner._store import PodStore
 from sparkbroker.broker.adapters.kubernetes_provisioner._throttle import Bucket
@@ -32,15 +34,19 @@ def pod(
     status: dict[str, Any] | None = None,
     leaving=False,
     executors="",
+    cpu="1",
+    memory="1Gi",
+    **labels,
 ) -> Pod:
+    named = {key: f"sparkbroker.io/{key}" for key in labels}
     metadata = {
-        "name": f"pod-{uid}", "namespace": "spark", "uid": uid, "resourceVersion": str(version),
-        "labels": {"sparkbroker.io/driver": driver, "sparkbroker.io/role": role},
+        "name": f"sparkbroker-{driver}" if role == "driver" else f"pod-{uid}", "namespace": "spark", "uid": uid, "resourceVersion": str(version),
+        "labels": {"sparkbroker.io/driver": driver, "sparkbroker.io/role": role, **{named[key]: labels[key] for key in labels}},
         "annotations": {"sparkbroker.io/profile-fingerprint": "f", "sparkbroker.io/pool": "cluster", "sparkbroker.io/executors": executors},
         **({"deletionTimestamp": "2026-01-01T00:00:00Z"} if leaving else {}),
     }  # fmt: skip
     name = DRIVER_CONTAINER if role == "driver" else EXECUTOR_CONTAINER
-    container = {"name": name, "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}
+    container = {"name": name, "resources": {"requests": {"cpu": cpu, "memory": memory}}}
     whole = {"metadata": metadata, "spec": {"nodeName": "n", "containers": [container]}, "status": status or {}}
     return POD.decode(msgspec.json.encode(whole))
 
@@ -113,6 +119,14 @@ def test_the_last_of_a_driver_and_its_executors_failures_are_remembered():
     assert store.last(ID) is None
 
 
+def test_a_pod_that_is_another_drivers_by_now_is_the_formers_no_more():
+    store = PodStore()
+    store.put(pod("a", 1, holder="true"))
+    store.replace([pod("a", 5, driver="d2", holder="true")], "5")
+    assert store.of(ID) == ()
+    assert [p.metadata.uid for p in store.of(DriverId("d2"))] == ["a"]
+
+
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=60), st.integers(1, 20), st.integers(1, 10))
 def test_no_more_calls_than_the_bucket_holds(pauses, rate, burst):
@@ -138,15 +152,78 @@ def test_phases_of_a_driver():
     assert ready.phase is Phase.READY
     assert ready.resources == Resources({"cpu": 1000, "memory": 1 << 30})
     assert (ready.profile_fingerprint, ready.pool) == ("f", "cluster")
-    assert ready.handle == {"namespace": "spark", "pod": "pod-a", "uid": "a", "node": "n", "ip": "10.0.0.1"}
+    assert ready.handle == {"namespace": "spark", "pod": "sparkbroker-d1", "uid": "a", "node": "n", "ip": "10.0.0.1", "executors": 0}  # fmt: skip
 
 
 def test_times_follow_each_other_whatever_the_nodes_clock_says():
-    seen = look(pod("a", status=RUNNING), port_open=WallTime(1.0), ready=WallTime(2.0))
+    status = RUNNING | {"conditions": conditions(scheduled=30, sandbox=20)}
+    seen = look(pod("a", status=status), port_open=WallTime(1.0), ready=WallTime(2.0))
+    assert seen.pod_scheduled is not None
     assert seen.process_started is not None
     assert seen.port_open is not None
     assert seen.ready is not None
-    assert seen.process_started <= seen.port_open <= seen.ready
+    assert seen.pod_scheduled <= seen.process_started <= seen.port_open <= seen.ready
+
+
+def conditions(**since) -> list[dict[str, Any]]:
+    """Of a pod: from which second of a minute on each holds, None: it doesn't."""
+    told = {"scheduled": "PodScheduled", "sandbox": "PodReadyToStartContainers"}
+    return [
+        {"type": told[name], "status": "True", "lastTransitionTime": f"2026-01-01T00:00:{second:02}Z"}
+        if second is not None
+        else {"type": told[name], "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        for name, second in since.items()
+    ]
+
+
+def moments(seen) -> list[float | None]:
+    """Seconds of that minute."""
+    begin = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    told = (seen.pod_scheduled, seen.sandbox_ready, seen.process_started)
+    return [None if moment is None else moment - begin for moment in told]
+
+
+def test_the_way_of_a_pod_to_its_process():
+    waiting = state("waiting", reason="ContainerCreating")
+
+    def seen(status, **since):
+        return look(pod("a", status=status | {"conditions": conditions(**since)}))
+
+    assert moments(seen(waiting, scheduled=None)) == [None, None, None]
+    prepared = seen(waiting, scheduled=1, sandbox=None)
+    assert moments(prepared) == [1.0, None, None]
+    assert prepared.message == "its node n is preparing it"
+    pulling = seen(waiting, scheduled=1, sandbox=2)
+    assert moments(pulling) == [1.0, 2.0, None]
+    assert pulling.message == "its node n pulls its images and makes its containers"
+    running = state("running", startedAt="2026-01-01T00:00:09Z")
+    assert moments(seen(running, scheduled=1, sandbox=2)) == [1.0, 2.0, 9.0]
+
+
+def test_a_pod_that_has_no_node_yet_is_being_scheduled():
+    nowhere = msgspec.structs.replace(pod("a", status={"phase": "Pending"}), spec=Spec())
+    assert look(nowhere).message == "its pod is being scheduled"
+
+
+def test_an_init_container_is_told_by_its_name():
+    waiting = state("waiting", reason="PodInitializing")
+    helper = {"name": "fetch", "state": {"running": {"startedAt": "2026-01-01T00:00:03Z"}}}
+    status = waiting | {"conditions": conditions(scheduled=1, sandbox=2), "initContainerStatuses": [helper]}
+    assert look(pod("a", status=status)).message == "its init container fetch runs"
+
+
+def test_a_sandbox_that_is_told_with_its_containers_says_nothing_of_the_pull():
+    """Kubelets before 1.36 do so."""
+    running = state("running", startedAt="2026-01-01T00:00:09Z")
+    for told in (9, 10):
+        status = running | {"conditions": conditions(scheduled=1, sandbox=told)}
+        assert moments(look(pod("a", status=status))) == [1.0, None, 9.0]
+
+
+def test_a_holders_pod_came_before_its_lease():
+    own = pod("a", status=RUNNING | {"conditions": conditions(scheduled=1, sandbox=2)})
+    holder = msgspec.structs.replace(own.metadata, labels={**own.metadata.labels, HOLDER: "yes"})
+    assert moments(look(msgspec.structs.replace(own, metadata=holder)))[:2] == [None, None]
 
 
 @pytest.mark.promise(5)
@@ -206,6 +283,29 @@ def test_executors_are_told_while_it_is_ready():
     )  # fmt: skip
     assert look(pod("a", status=RUNNING, executors="0"), **ready).executors is None
     assert look(own, one, port_open=WallTime(2e9)).executors is None
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "99999999999", "100000", "-1", "1.5", "٣", ""])
+def test_a_number_that_nobody_of_ours_wrote_says_nothing(text):
+    """An annotation of a holder's pod is its maker's to change."""
+    own = pod("a", status=RUNNING, executors=text)
+    seen = look(own, pod("e", role="executor", status=RUNNING), ready=WallTime(2e9))
+    assert own.wanted is None
+    assert seen.executors == Executors(wanted=1, running=1, pending=0)
+
+
+def test_what_was_asked_for_counts_and_not_what_its_pod_says():
+    own = pod("a", status=RUNNING, executors="7")
+    seen = look(own, ready=WallTime(2e9), wanted=2)
+    assert seen.executors == Executors(wanted=2, running=0, pending=0)
+    assert seen.handle["executors"] == 2
+    assert look(own, ready=WallTime(2e9)).handle["executors"] == 7
+
+
+def test_what_pods_that_wait_ask_for_is_bounded():
+    """The sum has to fit into 64 bits, however many of them code in a driver makes."""
+    greedy = [pod(f"e{n}", role="executor", cpu="9" * 19, memory="7Ei", status={"phase": "Pending"}) for n in range(9)]
+    assert look(pod("a", status=RUNNING), *greedy).resources == Resources({"cpu": 100_000_000, "memory": 1 << 50})
 
 
 @settings(deadline=None)

@@ -5,8 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sparkbroker.broker.adapters.local_provisioner import _logfile
+from sparkbroker.broker.adapters.local_provisioner import SparkLauncher, _logfile
 from sparkbroker.broker.adapters.local_provisioner._conf import argument_file, jvm_arguments, properties
+from sparkbroker.broker.adapters.local_provisioner._launch import Place
 from sparkbroker.broker.adapters.local_provisioner._toolchain import (
     Java,
     Python,
@@ -92,6 +93,25 @@ def test_a_profiles_java_options_and_structured_logging_win_over_our_logging(mac
     given = arguments(**{"driver.extraJavaOptions": theirs})
     assert given.index(ours) < given.index(theirs)
     assert ours not in arguments(**{"log.structuredLogging.enabled": "true"})
+    both = arguments(**{"driver.extraJavaOptions": "-Da=1 '-Db=2 3'", "driver.defaultJavaOptions": "-Da=0"})
+    assert both.index("-Da=0") < both.index("-Da=1") < both.index("-Db=2 3")
+    with pytest.raises(ProvisionerFailed, match=r"spark\.driver\.extraJavaOptions.*No closing quotation"):
+        arguments(**{"driver.extraJavaOptions": "'-Da"})
+
+
+def test_a_profiles_native_libraries_come_before_the_brokers_own(machine, small, monkeypatch):
+    def path(**conf: str) -> str | None:
+        spec = msgspec.structs.replace(small(), conf={f"spark.{key}": value for key, value in conf.items()})
+        place = Place(arguments=Path("/x/a"), scratch=Path("/x"))
+        plan = SparkLauncher.plan_with(machine.request("d1", spec, conf={}), place, TOOLS, (), ())
+        return plan.environment.get("LD_LIBRARY_PATH")
+
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    assert path() is None
+    assert path(**{"driver.extraLibraryPath": "/native"}) == "/native"
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/broker")
+    assert path() == "/broker"
+    assert path(**{"driver.extraLibraryPath": "/native"}) == "/native:/broker"
 
 
 def test_an_argument_file_keeps_every_character():

@@ -35,10 +35,10 @@ from sparkbroker.broker.domain.lease import (
     LeaseReason,
     LeaseSpec,
     LeaseState,
-    Timings,
 )
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.timings import Timings
 from sparkbroker.broker.domain.units import Epoch, Generation, LeaseId, Revision, Seconds, ServingTime, WallTime
 from sparkbroker.broker.ports.authenticator import Caller, Role
 from sparkbroker.broker.ports.metrics import NoMetrics

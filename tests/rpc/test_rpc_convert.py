@@ -21,11 +21,11 @@ from sparkbroker.broker.domain.lease import (
     LeaseSharing,
     LeaseSpec,
     LeaseState,
-    Timings,
 )
 from sparkbroker.broker.domain.observation import Executors
 from sparkbroker.broker.domain.request import ExecutorRequest, SizeRequest, SpecRequest
 from sparkbroker.broker.domain.resources import MIB, Resources, parse_memory
+from sparkbroker.broker.domain.timings import Timings
 from sparkbroker.broker.rpc import convert, parse
 from sparkbroker.broker.rpc.decode import reader
 from sparkbroker.v1 import broker_pb2 as pb
@@ -64,7 +64,8 @@ attachments = st.builds(
 )  # fmt: skip
 timings = st.builds(
     Timings,
-    queued=walls, admitted=maybe(walls), process_started=maybe(walls), port_open=maybe(walls), ready=maybe(walls),
+    queued=walls, admitted=maybe(walls), pod_scheduled=maybe(walls), sandbox_ready=maybe(walls),
+    process_started=maybe(walls), port_open=maybe(walls), ready=maybe(walls),
     releasing=maybe(walls), ended=maybe(walls),
 )  # fmt: skip
 exits = st.builds(

@@ -91,7 +91,7 @@ class Broker:
         self.socket = self.state / "run" / "broker.sock"
         self.log = folder / "broker.log"
         self.config = folder / "broker.toml"
-        self.config.write_text(CONFIG.format(state=self.state, java=java.TOML))
+        self.config.write_text(CONFIG.format(state=self.state, java=java.toml()))
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder)}
         self.process: Any = None
 

@@ -87,7 +87,12 @@ class _Broker:
         profiles = to_profiles(config)
         cache = config.store.cache_folder or folder.cache
         kubernetes = KubernetesProvisioner(
-            folder=folder.path / "pods", key=folder.key, profiles=profiles.values(), clock=clock, embedded=embedded
+            folder=folder.path / "pods",
+            key=folder.key,
+            owner=config.kubernetes.owner,
+            profiles=profiles.values(),
+            clock=clock,
+            embedded=embedded,
         )
         self._metrics.observe_calls(kubernetes.calls)
         self._provisioners: Mapping[str, Provisioner] = {

@@ -288,9 +288,11 @@ class Attachment(_message.Message):
     def __init__(self, id: _Optional[str] = ..., generation: _Optional[int] = ..., attach_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., holder: _Optional[str] = ...) -> None: ...
 
 class Timings(_message.Message):
-    __slots__ = ("queued_time", "admitted_time", "process_started_time", "port_open_time", "ready_time", "releasing_time", "end_time")
+    __slots__ = ("queued_time", "admitted_time", "pod_scheduled_time", "sandbox_ready_time", "process_started_time", "port_open_time", "ready_time", "releasing_time", "end_time")
     QUEUED_TIME_FIELD_NUMBER: _ClassVar[int]
     ADMITTED_TIME_FIELD_NUMBER: _ClassVar[int]
+    POD_SCHEDULED_TIME_FIELD_NUMBER: _ClassVar[int]
+    SANDBOX_READY_TIME_FIELD_NUMBER: _ClassVar[int]
     PROCESS_STARTED_TIME_FIELD_NUMBER: _ClassVar[int]
     PORT_OPEN_TIME_FIELD_NUMBER: _ClassVar[int]
     READY_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -298,12 +300,14 @@ class Timings(_message.Message):
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     queued_time: _timestamp_pb2.Timestamp
     admitted_time: _timestamp_pb2.Timestamp
+    pod_scheduled_time: _timestamp_pb2.Timestamp
+    sandbox_ready_time: _timestamp_pb2.Timestamp
     process_started_time: _timestamp_pb2.Timestamp
     port_open_time: _timestamp_pb2.Timestamp
     ready_time: _timestamp_pb2.Timestamp
     releasing_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
-    def __init__(self, queued_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., admitted_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., process_started_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., port_open_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., releasing_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, queued_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., admitted_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pod_scheduled_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sandbox_ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., process_started_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., port_open_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., releasing_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("position", "queue_length", "blocking_reason", "message")

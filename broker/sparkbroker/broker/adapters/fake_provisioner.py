@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from sparkbroker.broker.adapters.changes import Changes
 from sparkbroker.broker.domain.driver import DriverExit
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.profile import Profile
@@ -100,9 +101,8 @@ class FakeProvisioner:
         self._world = world
         self._clock = clock
         self._embedded = embedded
-        self._changed: set[DriverId] = set()
-        self._wake = asyncio.Event()
-        world.listeners.append(self._note)
+        self._changes = Changes()
+        world.listeners.append(self._changes.note)
 
     def __repr__(self) -> str:
         return f"<FakeProvisioner over {self._world!r}>"
@@ -233,19 +233,11 @@ class FakeProvisioner:
             self._world.listeners.remove(tell)
 
     async def wait_for_change(self) -> set[DriverId]:
-        while not self._changed:
-            self._wake.clear()
-            await self._wake.wait()
-        result, self._changed = self._changed, set()
-        return result
-
-    def _note(self, driver_id: DriverId) -> None:
-        self._changed.add(driver_id)
-        self._wake.set()
+        return await self._changes.wait()
 
     async def close(self) -> None:
-        if self._note in self._world.listeners:
-            self._world.listeners.remove(self._note)
+        if self._changes.note in self._world.listeners:
+            self._world.listeners.remove(self._changes.note)
         if self._embedded:
             for driver_id in self._world.living():
                 self._world.set(driver_id, Phase.ABSENT)

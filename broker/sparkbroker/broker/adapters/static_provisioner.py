@@ -18,6 +18,7 @@ from urllib.parse import unquote
 import msgspec
 
 from sparkbroker.broker.adapters import spark_connect
+from sparkbroker.broker.adapters.changes import Changes
 from sparkbroker.broker.domain.driver import DriverExit
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.profile import Profile, StaticEndpoint
@@ -118,8 +119,7 @@ class StaticProvisioner:
         self._doubt = doubt
         self._loans: dict[DriverId, Loan] = {}
         self._states: dict[DriverId, _State] = {}
-        self._changed: set[DriverId] = set()
-        self._wake = asyncio.Event()
+        self._changes = Changes()
 
     def __repr__(self) -> str:
         return f"<StaticProvisioner [{len(self._loans)} endpoints lent]>"
@@ -172,7 +172,7 @@ class StaticProvisioner:
                 made=self._clock.wall(),
             )
             self._record(loan)
-        self._note(loan.driver_id)
+        self._changes.note(loan.driver_id)
         return self._observation(loan, Phase.STARTING)
 
     def _record(self, loan: Loan) -> None:
@@ -235,7 +235,7 @@ class StaticProvisioner:
     async def delete(self, driver_id: DriverId, handle: Handle, *, force: bool) -> None:
         """Give the endpoint back: there is nothing of ours to end. Its sessions are ended one by one before."""
         await self.forget(driver_id)
-        self._note(driver_id)
+        self._changes.note(driver_id)
 
     async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
         raise ProvisionerFailed(self.always_confirms, retryable=False)
@@ -310,19 +310,11 @@ class StaticProvisioner:
 
     async def wait_for_change(self) -> set[DriverId]:
         """Also, every some seconds, all that are lent: their servers end without telling us."""
-        self._wake.clear()
-        if not self._changed:
-            try:
-                async with asyncio.timeout(_LOOK_EVERY):
-                    await self._wake.wait()
-            except TimeoutError:
-                self._changed |= self._loans.keys()
-        result, self._changed = self._changed, set()
-        return result
-
-    def _note(self, driver_id: DriverId) -> None:
-        self._changed.add(driver_id)
-        self._wake.set()
+        try:
+            async with asyncio.timeout(_LOOK_EVERY):
+                return await self._changes.wait()
+        except TimeoutError:
+            return set(self._loans)
 
     async def close(self) -> None:
         """The servers aren't ours: nothing ends."""

@@ -10,8 +10,9 @@ from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.views import Acquired, EventType, OnExisting
 from sparkbroker.broker.domain.errors import KeyInUse, LeaseEnded, TooMany
-from sparkbroker.broker.domain.lease import Lease, LeaseReason, LeaseState, Timings, want
+from sparkbroker.broker.domain.lease import Lease, LeaseReason, LeaseState, want
 from sparkbroker.broker.domain.request import SpecRequest, check_key, check_request_id
+from sparkbroker.broker.domain.timings import Timings
 from sparkbroker.broker.domain.units import Generation, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock

@@ -19,7 +19,6 @@ from sparkbroker.broker.domain.lease import (
     Lease,
     LeaseReason,
     LeaseState,
-    Timings,
     become_ready,
     end,
     explain,
@@ -29,6 +28,7 @@ from sparkbroker.broker.domain.lease import (
 )
 from sparkbroker.broker.domain.observation import Observation, Phase
 from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.timings import durations, seen_starting
 from sparkbroker.broker.domain.units import DriverId, Generation
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.metrics import Metrics
@@ -227,12 +227,10 @@ class Reconciler:
         lease = self._lease_of(driver)
         if lease is None or driver.state in (DriverState.STOPPING, DriverState.GONE):
             return
-        noted = explain(lease, seen.message)
+        noted = lease
         if lease.state is LeaseState.PROVISIONING:
-            timings = msgspec.structs.replace(
-                lease.timings, process_started=seen.process_started, port_open=seen.port_open
-            )
-            noted = msgspec.structs.replace(noted, timings=timings)
+            noted = msgspec.structs.replace(lease, timings=seen_starting(lease.timings, seen))
+        noted = explain(noted, seen.message)
         if noted != lease:
             self._authority.note_progress(noted)
 
@@ -247,16 +245,9 @@ class Reconciler:
         timings = msgspec.structs.replace(lease.timings, ready=ready)
         now = self._authority.serving.now()
         lease = self._authority.put_lease(become_ready(lease, timings, now), (EventType.STATE, Generation(0)))
-        self._report_phases(timings)
+        for name, seconds in durations(timings).items():
+            self._metrics.phase(name, seconds)
         log.info("lease.ready", lease=lease.id, driver=driver.id)
-
-    def _report_phases(self, timings: Timings) -> None:
-        moments = (timings.admitted, timings.process_started, timings.port_open, timings.ready)
-        for name, begun, over in zip(("process_start", "port_open", "connect"), moments, moments[1:], strict=False):
-            if begun is not None and over is not None:
-                self._metrics.phase(name, max(0.0, over - begun))
-        if timings.ready is not None:
-            self._metrics.phase("ready", max(0.0, timings.ready - timings.queued))
 
     def _sessions_ended(self, driver_id: DriverId, sessions: tuple[str, ...]) -> None:
         driver = self._authority.drivers.get(driver_id)

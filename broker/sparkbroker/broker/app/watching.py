@@ -10,7 +10,7 @@ from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.events import Events, Subscription
 from sparkbroker.broker.app.views import LeaseEvent, LeaseView, Progress, WatchUpdate
 from sparkbroker.broker.domain.errors import Compacted, InvalidField
-from sparkbroker.broker.domain.lease import TERMINAL, Lease, LeaseReason, LeaseState, Timings, renew
+from sparkbroker.broker.domain.lease import TERMINAL, Lease, LeaseReason, LeaseState, renew
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision
 from sparkbroker.broker.ports.store import Store
 
@@ -83,7 +83,7 @@ class Watching:
             return None
         subscription.queued = lease.state is LeaseState.QUEUED
         starting = lease.state is LeaseState.PROVISIONING and lease.reason is LeaseReason.STARTING
-        progress = _starting(lease.timings) if starting else self._admitter.progress(lease)
+        progress = Progress(0, 0, lease.reason, lease.message) if starting else self._admitter.progress(lease)
         return told.news(progress, self._authority.serving.now())
 
     async def _view(self, lease: Lease) -> LeaseView:
@@ -162,17 +162,6 @@ class Watching:
             )
 
 
-def _starting(timings: Timings) -> Progress:
-    """How far the start of a PROVISIONING lease is."""
-    if timings.port_open is not None:
-        message = "its port is open; the first call to it is under way"
-    elif timings.process_started is not None:
-        message = "its process runs; Spark is starting in it"
-    else:
-        message = "the driver is being created"
-    return Progress(0, 0, LeaseReason.STARTING, message)
-
-
 class _Told:
     """What a watcher has been told of its progress, so that it's told only news, and not too often."""
 
@@ -185,7 +174,7 @@ class _Told:
     def news(self, progress: Progress | None, now: float) -> Progress | None:
         if progress is None or progress == self._last:
             return None
-        if not progress.position:  # A phase of its start: each comes once.
+        if not progress.position:  # A phase of its start, or what holds it up: each is news.
             self._last = progress
             return progress
         period = PROGRESS_PERIOD * (1 if progress.position <= FAR else 10)

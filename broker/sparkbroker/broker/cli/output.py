@@ -166,8 +166,9 @@ def lease_details(lease: pb.Lease) -> Table:
 
 
 def _timings(lease: pb.Lease) -> Iterable[tuple[str, Timestamp]]:
-    for field, moment in lease.timings.ListFields():
-        yield field.name.removesuffix("_time").replace("_", " "), moment
+    for field in lease.timings.DESCRIPTOR.fields:  # as declared: in the order of the phases
+        if lease.timings.HasField(field.name):
+            yield field.name.removesuffix("_time").replace("_", " "), getattr(lease.timings, field.name)
 
 
 def _exit(lease: pb.Lease) -> str:

@@ -27,6 +27,7 @@ _DURATION_PART: Final = re.compile(r"([0-9.]+)(ms|s|m|h|d)")
 _NUMBER: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 _DURATION_EXPECTED: Final = 'write it as "30s", "5m", "2h", "7d", or a number of seconds'
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
+_LABEL: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 _CONF_KEY: Final = re.compile(r"spark\.[A-Za-z0-9._-]{1,200}")
 _HOST_PORT: Final = re.compile(r"(?P<host>\[[0-9a-fA-F:.%a-z]+\]|[^:/\[\]\s]+):(?P<port>[0-9]{1,5})")
 
@@ -104,6 +105,16 @@ def check_name(value: str) -> str:
         raise wrong(
             f"{shown(value)} is not a name",
             "use 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning and ending with a letter or digit",
+        )
+    return value
+
+
+def check_label(value: str) -> str:
+    """A label's value in Kubernetes, or empty."""
+    if not _LABEL.fullmatch(value):
+        raise wrong(
+            f"{shown(value)} is not a label's value",
+            "use at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
         )
     return value
 
@@ -189,6 +200,7 @@ Cpu = Annotated[int, BeforeValidator(_cpu)]
 Cores = Annotated[int, BeforeValidator(_cores)]
 """Whole cores."""
 Name = Annotated[str, AfterValidator(check_name)]
+Label = Annotated[str, AfterValidator(check_label)]
 ConfKey = Annotated[str, AfterValidator(check_conf_key)]
 Listen = Annotated[str, AfterValidator(check_listen)]
 Address = Annotated[str, AfterValidator(check_address)]

@@ -7,7 +7,7 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from sparkbroker.broker.config.fields import Name
 from sparkbroker.broker.config.profiles import Profile
-from sparkbroker.broker.config.sections import Leases, Pool, Queue, Section, Server, Store
+from sparkbroker.broker.config.sections import Kubernetes, Leases, Pool, Queue, Section, Server, Store
 
 DEFAULT = "default"
 LOCAL_POOL = "local"
@@ -21,6 +21,7 @@ class Config(Section):
     server: Server = Server()
     store: Store
     leases: Leases = Leases()
+    kubernetes: Kubernetes = Kubernetes()
     capacity: dict[Name, Pool] = Field(default={}, max_length=1_000)
     queues: dict[Name, Queue] = Field(default={}, max_length=10_000, validate_default=True)
     """Default: one, ``default``, with everything."""

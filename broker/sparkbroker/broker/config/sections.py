@@ -10,6 +10,7 @@ from sparkbroker.broker.config.fields import (
     Address,
     Cpu,
     Duration,
+    Label,
     Listen,
     Memory,
     Name,
@@ -145,6 +146,15 @@ class Leases(Section):
                 "leases.wait_ttl must be at least leases.ttl",
             )
         return self
+
+
+class Kubernetes(Section):
+    """``[kubernetes]``: of all profiles with that provisioner."""
+
+    owner: Label = ""
+    """By this value of the label ``sparkbroker.io/owner`` the broker knows its pods; no two brokers of a cluster may have
+    the same. Unset: made of the key in ``store.state_folder``. Set: found again even when that folder is lost. A broker
+    whose owner has changed doesn't know the pods it made before: release all leases first."""
 
 
 class Pool(Section):

@@ -31,7 +31,7 @@ def check_pod(pod: dict[str, Any], profile: Profile) -> dict[str, Any]:
         raise InvalidField("spec.pod", f"{size} bytes of JSON", f"at most {MAX_POD_BYTES} are taken")
     if pod and profile.provisioner == "kubernetes":
         settings = parse_pod(pod, "spec.pod")
-        check_within(settings, profile.pod_bounds, "spec.pod")
+        check_within(settings, profile.pod_bounds, "spec.pod", own=profile.pod)
         if settings.namespace and settings.namespace not in profile.namespaces:
             allowed = ", ".join(profile.namespaces)
             raise InvalidField(

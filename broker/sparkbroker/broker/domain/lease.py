@@ -22,6 +22,7 @@ import msgspec
 from sparkbroker.broker.domain.driver import DriverExit
 from sparkbroker.broker.domain.errors import IllegalTransition
 from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.timings import CREATING, Timings, starting
 from sparkbroker.broker.domain.units import (
     DriverId,
     Epoch,
@@ -66,7 +67,6 @@ TRANSITIONS: Final[dict[LeaseState, frozenset[LeaseState]]] = {
     LeaseState.PREEMPTED: frozenset(),
 }
 
-CREATING: Final = "the driver is being created"
 OPENABLE: Final = "the session can be opened"
 
 
@@ -176,18 +176,6 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     renewed_epoch: Epoch
 
 
-class Timings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """When each phase began. A further attempt overwrites admitted and what follows."""
-
-    queued: WallTime
-    admitted: WallTime | None = None
-    process_started: WallTime | None = None
-    port_open: WallTime | None = None
-    ready: WallTime | None = None
-    releasing: WallTime | None = None
-    ended: WallTime | None = None
-
-
 class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A grant of capacity to a principal. ``revision`` is that of its last committed (or committing) change.
 
@@ -245,7 +233,7 @@ def _move(lease: Lease, state: LeaseState, reason: LeaseReason, message: str, **
 
 def admit(lease: Lease, driver_id: DriverId, wall: WallTime) -> Lease:
     """QUEUED -> PROVISIONING: its capacity is charged to this driver."""
-    timings = msgspec.structs.replace(lease.timings, admitted=wall, process_started=None, port_open=None, ready=None)
+    timings = Timings(queued=lease.timings.queued, admitted=wall)
     return _move(
         lease, LeaseState.PROVISIONING, LeaseReason.STARTING, CREATING,
         driver_id=driver_id, timings=timings,
@@ -378,11 +366,12 @@ def recover(lease: Lease, began: Mapping[Epoch, ServingTime]) -> Lease:
 
 
 def explain(lease: Lease, what: str) -> Lease:
-    """The same, with what is seen of its driver in its message: why it isn't READY yet, or what it lacks of executors.
+    """The same, with what is seen of its driver in its message: how far its start is and what it waits for, or what it lacks
+    of executors.
 
     ``what`` may be empty. A lease that is retried or ending keeps its message.
     """
-    base = {LeaseState.PROVISIONING: CREATING, LeaseState.READY: OPENABLE}.get(lease.state)
+    base = {LeaseState.PROVISIONING: starting(lease.timings), LeaseState.READY: OPENABLE}.get(lease.state)
     if base is None or lease.reason not in (LeaseReason.STARTING, LeaseReason.SERVING):
         return lease
     message = f"{base}: {what}" if what else base

@@ -62,6 +62,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     profile_fingerprint: str = ""
     pool: str = ""
     """What an unrecorded driver is to be charged to, if it is known."""
+    pod_scheduled: WallTime | None = None
+    sandbox_ready: WallTime | None = None
+    """Of a pod of the broker's: a node was found for it, and has set up all that its containers need but their images."""
     process_started: WallTime | None = None
     port_open: WallTime | None = None
     ready: WallTime | None = None

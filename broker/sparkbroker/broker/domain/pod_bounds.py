@@ -4,6 +4,7 @@
 key of a map, the key of a toleration, the image of a container; also where a template says the same. More names bound
 what settings refer to, wherever in them it stands:
 
+* ``service_account``, ``executor_service_account``: names of accounts (default: none but the profile's own);
 * ``secrets``: names of Secrets that may be mounted or read into the environment (default: none);
 * ``claims``: names of persistent volume claims that may be mounted (default: none);
 * ``host_paths``: paths of the node that may be mounted (default: none);
@@ -29,9 +30,11 @@ from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.pod_references import (
     CLAIMS,
     CONFIG_MAPS,
+    EXECUTOR_SERVICE_ACCOUNT,
     HOST_PATHS,
     PRIVILEGE,
     SECRETS,
+    SERVICE_ACCOUNT,
     VOLUME_KINDS,
     VOLUME_SIZE,
     Reference,
@@ -50,6 +53,8 @@ from sparkbroker.broker.domain.pod_settings import (
 Bounds = Mapping[str, tuple[str, ...]]
 
 REFERENCES: Final[dict[str, tuple[str, ...]]] = {
+    SERVICE_ACCOUNT: (),
+    EXECUTOR_SERVICE_ACCOUNT: (),
     SECRETS: (),
     CLAIMS: (),
     HOST_PATHS: (),
@@ -58,8 +63,8 @@ REFERENCES: Final[dict[str, tuple[str, ...]]] = {
     VOLUME_SIZE: (),
 }
 BOUNDABLE: Final = (
-    "image", "namespace", "service_account", "executor_service_account", "priority_class", "env", "labels",
-    "annotations", "node_selector", "tolerations", "sidecars", "init_containers",
+    "image", "namespace", "priority_class", "env", "labels", "annotations", "node_selector", "tolerations", "sidecars",
+    "init_containers",
 )  # fmt: skip
 _TEMPLATES: Final = ("driver_template", "executor_template")
 _SPARK: Final = (DRIVER_CONTAINER, EXECUTOR_CONTAINER)
@@ -80,8 +85,8 @@ def check_bounds(bounds: Bounds, field: str) -> None:
             parse_quantity(patterns[0], f"{field}.{name}")
 
 
-def check_within(settings: PodSettings, bounds: Bounds, field: str) -> None:
-    """Raise InvalidField for the first thing that a holder may not have."""
+def check_within(settings: PodSettings, bounds: Bounds, field: str, *, own: PodSettings) -> None:
+    """Raise InvalidField for the first thing that a holder may not have. ``own``: the profile's settings."""
     for name in BOUNDABLE:
         if name in bounds:
             for value in _values(name, getattr(settings, name)):
@@ -89,6 +94,10 @@ def check_within(settings: PodSettings, bounds: Bounds, field: str) -> None:
             for template in _TEMPLATES:
                 for value in _values_of_template(name, getattr(settings, template)):
                     _check(value, name, bounds[name], f"{field}.{template}")
+    for name in (SERVICE_ACCOUNT, EXECUTOR_SERVICE_ACCOUNT):
+        account = getattr(settings, name)
+        if account and account != getattr(own, name):
+            _check_reference(Reference(f"{field}.{name}", name, account), bounds)
     for secret in settings.image_pull_secrets:
         _check_reference(Reference(f"{field}.image_pull_secrets", SECRETS, secret), bounds)
     for reference in references(msgspec.structs.asdict(settings), field):

@@ -2,7 +2,8 @@
 
 The sum of what its containers request (a limit without a request counts as one), or what its largest init container
 does, whichever is more; restartable init containers (sidecars) count with the containers, and with the init containers
-after them. A runtime class's overhead comes on top.
+after them. What the pod asks for as a whole (``spec.resources``) is no less than that; a limit there counts for what nobody
+requests. A runtime class's overhead comes on top.
 """
 
 import re
@@ -14,7 +15,7 @@ from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.resources import CPU, MEMORY, Resources
 
 _QUANTITY: Final = re.compile(
-    r"(?P<number>[0-9]{1,18}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(?:(?P<unit>[numkMGTPE]|[KMGTPE]i)|[eE](?P<exponent>[+-]?[0-9]{1,2}))?"
+    r"(?P<number>[0-9]{1,20}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(?:(?P<unit>[numkMGTPE]|[KMGTPE]i)|[eE](?P<exponent>[+-]?[0-9]{1,2}))?"
 )
 _UNIT: Final = {
     "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1),
@@ -46,7 +47,16 @@ def pod_request(spec: Mapping[str, Any], field: str = "spec") -> Resources:
         else:
             starting = starting.maximum(own + beside)
     overhead = _quantities(spec.get("overhead") or {}, f"{field}.overhead")
-    return (running + beside).maximum(starting) + overhead
+    containers = (running + beside).maximum(starting)
+    return containers.maximum(_whole(spec, containers, f"{field}.resources")) + overhead
+
+
+def _whole(spec: Mapping[str, Any], containers: Resources, field: str) -> Resources:
+    """https://kubernetes.io/docs/tasks/configure-pod-container/assign-pod-level-resources/"""
+    given = spec.get("resources") or {}
+    limits = _quantities(given.get("limits") or {}, field)
+    unrequested = {name: amount for name, amount in limits.quantities.items() if not containers[name]}
+    return Resources({**unrequested, **_quantities(given.get("requests") or {}, field).quantities})
 
 
 def _items(spec: Mapping[str, Any], key: str) -> Iterable[Mapping[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.pod_shapes import check_shapes
 from sparkbroker.broker.domain.resources import parse_cpu
 
 LABEL_PREFIX: Final = "sparkbroker.io/"
@@ -35,6 +36,7 @@ _NOT_OF_A_TEMPLATE: Final = {
     "serviceAccount": "use service_account or executor_service_account",
     "restartPolicy": "a driver and its executors are never restarted in place",
     "nodeName": "use node_selector or affinity",
+    "resources": "size Spark's containers by cores and memory, and others by their own resources",
 }
 
 
@@ -100,6 +102,7 @@ def parse_pod(given: Mapping[str, Any], field: str) -> PodSettings:
     _check_lists(settings, field)
     for name in ("driver_template", "executor_template"):
         _check_template(getattr(settings, name), f"{field}.{name}")
+    check_shapes(msgspec.structs.asdict(settings), field)
     for name in SETTINGS:
         if name.endswith(("_cpu_request", "_cpu_limit")) and (text := getattr(settings, name)):
             parse_cpu(text, f"{field}.{name}")

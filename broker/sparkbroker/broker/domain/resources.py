@@ -62,6 +62,10 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         names = self.quantities.keys() | other.quantities.keys()
         return Resources({name: max(self[name], other[name]) for name in names})
 
+    def minimum(self, other: "Resources") -> "Resources":
+        """Quantity by quantity, the smaller; of those that the other names."""
+        return Resources({name: min(amount, other[name]) for name, amount in self.quantities.items()})
+
     def lacking(self, free: "Resources") -> tuple[str, ...]:
         """The names of which this asks more than is free, sorted. Empty: it fits."""
         return tuple(sorted(name for name, amount in self.quantities.items() if amount > free[name]))

@@ -19,7 +19,7 @@ class Metrics(Protocol):
 
     def phase(self, name: str, seconds: float) -> None:
         """A lease has left a phase of its start: ``queued``, ``process_start``, ``port_open``, ``connect``,
-        or all of them: ``ready``."""
+        or all of them: ``ready``. Of a pod, ``schedule``, ``sandbox`` and ``pull`` are parts of ``process_start``."""
         ...
 
     def ended(self, outcome: str, reason: str) -> None:

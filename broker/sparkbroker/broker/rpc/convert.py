@@ -33,11 +33,11 @@ from sparkbroker.broker.domain.lease import (
     LeaseSharing,
     LeaseSpec,
     LeaseState,
-    Timings,
 )
 from sparkbroker.broker.domain.observation import Executors
 from sparkbroker.broker.domain.profile import Limits
 from sparkbroker.broker.domain.resources import format_memory
+from sparkbroker.broker.domain.timings import Timings
 from sparkbroker.broker.ports.provisioner import LogChunk
 from sparkbroker.v1 import broker_pb2 as pb
 
@@ -134,6 +134,10 @@ def _set_timings(message: pb.Timings, value: Timings) -> None:
     _set_time(message.queued_time, value.queued)
     if value.admitted is not None:
         _set_time(message.admitted_time, value.admitted)
+    if value.pod_scheduled is not None:
+        _set_time(message.pod_scheduled_time, value.pod_scheduled)
+    if value.sandbox_ready is not None:
+        _set_time(message.sandbox_ready_time, value.sandbox_ready)
     if value.process_started is not None:
         _set_time(message.process_started_time, value.process_started)
     if value.port_open is not None:

@@ -8,8 +8,16 @@ import msgspec
 from sparkbroker.broker.adapters.kubernetes_provisioner import _holder
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
-from sparkbroker.broker.adapters.kubernetes_provisioner._names import DRIVER, account_name, deletable, of_driver, owned
+from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
+    DRIVER,
+    account_name,
+    deletable,
+    is_driver_id,
+    of_driver,
+    owned,
+)
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._strays import Strays
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import ClientAccess, DriverRequest
@@ -18,9 +26,10 @@ from sparkbroker.broker.ports.provisioner import ClientAccess, DriverRequest
 class Clients:
     """Of one broker (``owner``). Errors: ProvisionerFailed."""
 
-    def __init__(self, cluster: Cluster, owner: str) -> None:
+    def __init__(self, cluster: Cluster, owner: str, strays: Strays) -> None:
         self._cluster = cluster
         self._owner = owner
+        self._strays = strays
 
     def __repr__(self) -> str:
         return f"<Clients of {self._cluster!r}>"
@@ -62,11 +71,13 @@ class Clients:
     async def drivers(self, namespace: str) -> set[DriverId]:
         """Those of which there is an account, or a binding."""
         selector, found = owned(self._owner), set[DriverId]()
-        for listed in (self._cluster.list_accounts, self._cluster.list_bindings):
+        for kind, listed in (("account", self._cluster.list_accounts), ("binding", self._cluster.list_bindings)):
             for metadata in await listed(namespace, selector):
                 driver_id = DriverId(metadata.labels.get(DRIVER, ""))
-                if driver_id and metadata.name == account_name(driver_id):
+                if is_driver_id(driver_id) and metadata.name == account_name(driver_id):
                     found.add(driver_id)
+                else:
+                    self._strays.tell(kind, metadata, f"its label {DRIVER} and its name don't fit together")
         return found
 
     async def let_go(self, namespace: str, driver_id: DriverId) -> bool:

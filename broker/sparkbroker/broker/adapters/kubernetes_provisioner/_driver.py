@@ -45,6 +45,8 @@ class KnownDriver:
         """What events told."""
         self.hopeless_since: float | None = None
         self.given_up = False
+        self.wanted: int | None = None
+        """How many executors it is to have at least; None: that isn't on record."""
         self.client = False
         """Its driver is its holder's own pod."""
         self.revoked = False
@@ -91,7 +93,7 @@ class KnownDriver:
         try:
             await spark_connect.probe(self.server(), PROBE_TIMEOUT)
         except spark_connect.ConnectCallFailed as error:
-            self.trouble = f"its port is open; a Connect call with its token fails: {error}"
+            self.trouble = f"a Connect call with its token fails: {error}"
             return False
         self.trouble, self.ready = "", clock.wall()
         return True

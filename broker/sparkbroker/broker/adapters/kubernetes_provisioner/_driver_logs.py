@@ -13,7 +13,7 @@ from typing import Final
 from sparkbroker.broker.adapters.kubernetes_provisioner import _executor_logs, _logs
 from sparkbroker.broker.adapters.kubernetes_provisioner._driver import IDLE_LOOK, KnownDriver, has_begun, has_ended
 from sparkbroker.broker.adapters.kubernetes_provisioner._fleet import Fleet
-from sparkbroker.broker.adapters.kubernetes_provisioner._names import check_driver_id
+from sparkbroker.broker.adapters.kubernetes_provisioner._names import check_driver_id, is_driver_id
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import LogChunk
@@ -39,17 +39,22 @@ class DriverLogs:
 
     async def kept(self) -> list[DriverId]:
         """The drivers of which something is."""
-        return [DriverId(name) for name in await asyncio.to_thread(_folders, self._folder)]
+        names = await asyncio.to_thread(_folders, self._folder)
+        return [DriverId(name) for name in names if is_driver_id(name)]
 
     async def forget(self, driver_id: DriverId) -> None:
         """Remove all of it."""
         await asyncio.to_thread(shutil.rmtree, self._path(driver_id).parent, ignore_errors=True)
 
     async def save(self, known: KnownDriver, own: Pod) -> None:
-        """The end of a driver's, once."""
+        """The end of a driver's, once; a call that is cut off hasn't done it."""
         if has_begun(own) and not known.log_saved:
             known.log_saved = True
-            known.log_tail = await _logs.save(self._fleet.cluster, own, known.token, self._path(known.id))
+            try:
+                known.log_tail = await _logs.save(self._fleet.cluster, own, known.token, self._path(known.id))
+            except asyncio.CancelledError:
+                known.log_saved = False
+                raise
 
     async def save_all(self, known: KnownDriver, pods: Iterable[Pod]) -> None:
         """Of all that are about to be deleted, at the same time."""
@@ -60,10 +65,15 @@ class DriverLogs:
         )
 
     async def save_executors(self, known: KnownDriver, pods: Sequence[Pod]) -> None:
-        """The ends of these."""
-        known.logs_saved |= {pod.metadata.name for pod in pods}
-        if pods:
-            await _executor_logs.save(self._fleet.cluster, pods, known.token, self._path(known.id).parent)
+        """The ends of these; a call that is cut off hasn't done it."""
+        names = {pod.metadata.name for pod in pods}
+        known.logs_saved |= names
+        try:
+            if pods:
+                await _executor_logs.save(self._fleet.cluster, pods, known.token, self._path(known.id).parent)
+        except asyncio.CancelledError:
+            known.logs_saved -= names
+            raise
 
     def ended_executors(self, known: KnownDriver) -> list[Pod]:
         """Those whose logs have to be saved at once, since Spark deletes their pods; told once."""
@@ -123,24 +133,43 @@ class DriverLogs:
         follow: bool,
     ) -> AsyncGenerator[LogChunk, None]:
         """The driver's and its executors', also of those that come later; until the driver's has ended, and theirs."""
-        folder, merge = self._path(known.id).parent, _executor_logs.Merge()
+        merge, clock = _executor_logs.Merge(), self._fleet.clock
         merge.add("", own)
         over: float | None = None
         try:
             while True:
-                live, kept = self._executors_with_logs(known), await asyncio.to_thread(_executor_logs.saved, folder)
-                for name in (name for name in (*kept, *live) if name not in merge):
-                    path, offset = _executor_logs.path_of(folder, name), offsets.get(name, 0)
-                    tail = 0 if offset else tail_lines
-                    merge.add(name, self._log(known, live.get(name), path, offset, tail, follow=follow))
+                ended = not merge.running("")
+                joined = await self._join(merge, known, offsets, tail_lines, follow=follow)
+                look = clock.monotonic() + IDLE_LOOK
                 while (chunk := await merge.next(IDLE_LOOK)) is not None:
                     yield chunk
-                now = self._fleet.clock.monotonic()
-                over = now if over is None and not merge.running("") else over
-                if over is not None and (not merge.busy or now - over > LAST_WORDS):
+                    if clock.monotonic() > look:
+                        break  # A driver that never falls silent hides no executor.
+                # The last look comes after the driver's end: an executor may live shorter than the time between two.
+                over = clock.monotonic() if over is None and ended else over
+                if over is not None and ((not joined and not merge.busy) or clock.monotonic() - over > LAST_WORDS):
                     return
         finally:
             await merge.close()
+
+    async def _join(
+        self,
+        merge: _executor_logs.Merge,
+        known: KnownDriver,
+        offsets: Mapping[str, int],
+        tail_lines: int,
+        *,
+        follow: bool,
+    ) -> bool:
+        """Add the executors that have something to tell and aren't part of it yet. Return whether there were any."""
+        folder = self._path(known.id).parent
+        live, kept = self._executors_with_logs(known), await asyncio.to_thread(_executor_logs.saved, folder)
+        new = [name for name in {**dict.fromkeys(kept), **live} if name not in merge]
+        for name in new:
+            path, offset = _executor_logs.path_of(folder, name), offsets.get(name, 0)
+            tail = 0 if offset else tail_lines
+            merge.add(name, self._log(known, live.get(name), path, offset, tail, follow=follow))
+        return bool(new)
 
     def _executors_with_logs(self, known: KnownDriver) -> dict[str, Pod]:
         return {pod.metadata.name: pod for pod in self._fleet.pods(known) if not pod.is_driver and has_begun(pod)}

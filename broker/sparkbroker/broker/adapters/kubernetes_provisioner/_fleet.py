@@ -6,15 +6,18 @@ Everything else here asks the fleet what there is, does something in the cluster
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
+from sparkbroker.broker.adapters.changes import Changes
 from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api
 from sparkbroker.broker.adapters.kubernetes_provisioner._clients import Clients
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._driver import KnownDriver
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import check_driver_id, of_driver, owned
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._store import PodStore
+from sparkbroker.broker.adapters.kubernetes_provisioner._strays import Strays
 from sparkbroker.broker.adapters.kubernetes_provisioner._tasks import Tasks
 from sparkbroker.broker.adapters.kubernetes_provisioner._verdict import Evidence, observation
 from sparkbroker.broker.adapters.kubernetes_provisioner._watch import PodWatch
@@ -29,12 +32,12 @@ UP: Final = frozenset({Phase.STARTING, Phase.PORT_OPEN})
 
 
 class Fleet:
-    """Not safe across threads, but for ``calls``. ``key`` makes the drivers' tokens and tells whose a pod is; ``cluster`` is
-    the one that it works in, by default what the environment names, and nothing is imported or connected before
-    ``connect``."""
+    """Not safe across threads, but for ``calls``. ``key`` makes the drivers' tokens; ``owner``, by default made of it, tells
+    whose a pod is. ``cluster`` is the one that it works in, by default what the environment names, and nothing is imported
+    or connected before ``connect``."""
 
-    def __init__(self, *, key: bytes, clock: Clock, cluster: Cluster | None = None) -> None:
-        self.owner = hashlib.sha256(b"owner\0" + key).hexdigest()[:16]
+    def __init__(self, *, key: bytes, clock: Clock, owner: str = "", cluster: Cluster | None = None) -> None:
+        self.owner = owner or hashlib.sha256(b"owner\0" + key).hexdigest()[:16]
         self.clock = clock
         self.watches: dict[str, PodWatch] = {}
         self.tasks = Tasks()
@@ -43,8 +46,10 @@ class Fleet:
         self._given = cluster
         self._connecting = asyncio.Lock()
         self._drivers: dict[DriverId, KnownDriver] = {}
-        self._changed: set[DriverId] = set()
-        self._wake = asyncio.Event()
+        self._recorded: dict[DriverId, str] = {}
+        """The uids of their own pods, where they are on record."""
+        self._strays = Strays()
+        self._changes = Changes()
 
     def __repr__(self) -> str:
         return f"<Fleet {list(self.watches.values())!r} [{len(self._drivers)} drivers known]>"
@@ -67,7 +72,7 @@ class Fleet:
     @property
     def clients(self) -> Clients:
         """What is done for leases in mode CLIENT."""
-        return Clients(self.cluster, self.owner)
+        return Clients(self.cluster, self.owner, self._strays)
 
     def calls(self) -> Mapping[tuple[str, str], int]:
         """How many were made of the API server, by verb and resource. May be asked by another thread."""
@@ -85,7 +90,8 @@ class Fleet:
         """The namespace's only watch; it begins with the first call."""
         watch = self.watches.get(namespace)
         if watch is None:
-            watch = PodWatch(self.cluster, namespace, owned(self.owner), self.note)
+            store = PodStore(self._recorded, self._strays.tell)
+            watch = PodWatch(self.cluster, namespace, owned(self.owner), self.note, store)
             self.watches[namespace] = watch
             self.tasks.start(f"watch {namespace}", watch.run())
         return watch
@@ -102,6 +108,11 @@ class Fleet:
     def drop(self, driver_id: DriverId) -> None:
         """Know nothing of it any more."""
         self._drivers.pop(driver_id, None)
+        self._recorded.pop(driver_id, None)
+
+    def record(self, known: KnownDriver, uid: str) -> None:
+        """This pod is the driver's own, and no other."""
+        self._recorded[known.id] = uid
 
     def place(self, known: KnownDriver, handle: Handle) -> None:
         """Where it is: as its handle says, else where its pods were seen."""
@@ -109,8 +120,13 @@ class Fleet:
         named = handle.get("namespace")
         if isinstance(named, str) and named:
             known.namespace = named
+        uid, wanted = handle.get("uid"), handle.get("executors")
+        if isinstance(uid, str) and uid:
+            self.record(known, uid)
+        if isinstance(wanted, int):
+            known.wanted = wanted
         if not known.namespace:
-            seen = (name for name, watch in self.watches.items() if known.id in watch.store.drivers())
+            seen = (name for name, watch in self.watches.items() if watch.store.of(known.id))
             known.namespace = next(seen, "")
         own = self.own_pod(known)
         known.client = known.client or (own is not None and own.is_holder)
@@ -138,7 +154,7 @@ class Fleet:
                 continue
             pods, version = await self.cluster.list_pods(namespace, of_driver(self.owner, known.id))
             watch.store.replace(pods, version, of=known.id)
-            if pods:
+            if watch.store.of(known.id):
                 known.namespace = namespace
         if not known.namespace:
             known.namespace = places[0] if places else ""
@@ -160,6 +176,7 @@ class Fleet:
                 trouble=known.trouble,
                 by_events=known.told.message if known.told is not None else "",
                 asked=known.asked,
+                wanted=known.wanted,
                 executor_failure=watch.store.last_failure(driver_id),
                 log_tail=known.log_tail,
             ),
@@ -171,19 +188,14 @@ class Fleet:
 
     # -- whom it changed for
 
-    def note(self, driver_ids: Iterable[DriverId]) -> None:
+    def note(self, driver_ids: Collection[DriverId]) -> None:
         """Something of these has changed."""
         for driver_id in driver_ids:
-            self._changed.add(driver_id)
             known = self._drivers.get(driver_id)
             if known is not None:
                 known.changed.set()
-        self._wake.set()
+        self._changes.note(*driver_ids)
 
     async def wait_for_change(self) -> set[DriverId]:
         """See the port."""
-        while not self._changed:
-            self._wake.clear()
-            await self._wake.wait()
-        result, self._changed = self._changed, set()
-        return result
+        return await self._changes.wait()

@@ -25,9 +25,9 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
 from sparkbroker.broker.domain.errors import InvalidField, ProvisionerFailed
 from sparkbroker.broker.domain.lease import HolderPod
-from sparkbroker.broker.domain.pod_request import pod_request
+from sparkbroker.broker.domain.pod_request import parse_quantity
 from sparkbroker.broker.domain.pod_sizing import Role, conf_of, holder_request, pod_memory, settings_of
-from sparkbroker.broker.domain.resources import MEMORY, MIB, Resources, describe_quantity
+from sparkbroker.broker.domain.resources import MAX_MEMORY, MEMORY, MIB, Resources, describe_quantity
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
@@ -99,19 +99,28 @@ def _check_size(pod: Pod, request: DriverRequest, name: str) -> None:
             "pod's size (cores, memory and memory_overhead)"
         )
     needed = pod_memory(Role.DRIVER, request.spec.driver, conf_of(request.spec, request.profile)).total * MIB
-    limits = [container.resources.limits.get("memory") for container in pod.spec.containers]
-    if limits and all(limit is not None for limit in limits):
-        largest = max(_bytes(limit) for limit in limits)
-        if largest < needed:
-            raise _refused(
-                f"{name} is limited to {describe_quantity(MEMORY, largest)} of memory, and a driver of this size needs "
-                f"{describe_quantity(MEMORY, needed)}: ask for less (memory, memory_overhead), or give the pod more"
-            )
+    largest = _largest(pod)
+    if largest is not None and largest < needed:
+        raise _refused(
+            f"{name} is limited to {describe_quantity(MEMORY, largest)} of memory, and a driver of this size needs "
+            f"{describe_quantity(MEMORY, needed)}: ask for less (memory, memory_overhead), or give the pod more"
+        )
+
+
+def _largest(pod: Pod) -> int | None:
+    """Bytes of memory that one of its containers may use; None: one has no limit."""
+    limits = [container.resources.limits.get(MEMORY) for container in pod.spec.containers]
+    bounded = bool(limits) and None not in limits
+    known = [max(map(_bytes, limits))] if bounded else []
+    whole = pod.spec.resources.limits.get(MEMORY)
+    return min((*known, *([_bytes(whole)] if whole is not None else [])), default=None)
 
 
 def _bytes(limit: Any) -> int:
-    sized = {"containers": [{"name": "c", "resources": {"requests": {"memory": limit}}}]}
-    return pod_request(sized, "holder_pod").quantities.get(MEMORY, 0)
+    try:
+        return int(parse_quantity(limit, "holder_pod"))
+    except InvalidField:
+        return MAX_MEMORY  # not of the API server's making
 
 
 def _told(size: Resources) -> str:

@@ -52,7 +52,7 @@ class Inventory:
                 continue
             self._fleet.note(watch.store.replace(*listed))
             found |= set(watch.store.drivers())
-        result = [self._fleet.look(driver_id) for driver_id in sorted(found) if driver_id]
+        result = [self._fleet.look(driver_id) for driver_id in sorted(found)]
         accounts = await self._accounts(found)
         result += accounts
         result += await self._records(found | {seen.driver_id for seen in accounts})

@@ -17,6 +17,9 @@ ARGUMENTS: Final = "java.arguments"
 TEMPLATE: Final = "executor.json"
 TOKEN: Final = "token"  # noqa: S105 (a name)
 POD_IP: Final = "SPARKBROKER_POD_IP"
+MORE_CLASSES: Final = "SPARKBROKER_CLASS_PATH"
+"""What stands after Spark's own jars: the class archive stays valid."""
+LIBRARIES: Final = "LD_LIBRARY_PATH"
 TOKEN_VARIABLE: Final = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105 (a name)
 LOCAL_DIR: Final = "/var/data/sparkbroker"
 """Spark's scratch space in the driver, an empty directory."""
@@ -40,7 +43,7 @@ _DIRECT: Final = (
 archive=""
 if [ -f "$SPARK_HOME/driver.jsa" ]; then archive="-XX:SharedArchiveFile=$SPARK_HOME/driver.jsa"; fi
 exec $run "$java" $archive @/etc/sparkbroker/java.arguments \
-  "-Dspark.driver.host=$host" __MASTER__ -cp "$class_path" """
+  "-Dspark.driver.host=$host" __MASTER__ -cp "$class_path${SPARKBROKER_CLASS_PATH:+:$SPARKBROKER_CLASS_PATH}" """
     + MAIN_CLASS
     + "\n"
 )

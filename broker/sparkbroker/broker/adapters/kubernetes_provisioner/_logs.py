@@ -6,6 +6,7 @@ An offset means the same byte in both: the saved file says where it begins. What
 
 import asyncio
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,9 @@ CHUNK: Final = 64 * 1024
 KEEP: Final = 1 << 20
 """What is saved of a log before its pod is deleted, in bytes: its end."""
 SAVE_TIMEOUT: Final = 5.0
+SAVE_TRIES: Final = 3
+SAVE_PAUSE: Final = 0.25
+"""Seconds between two of them."""
 LONGEST_TAIL: Final = 16 << 20
 TAIL_LINES: Final = 20
 TAIL_WIDTH: Final = 500
@@ -117,17 +121,29 @@ async def live(
 
 
 async def save(cluster: Cluster, pod: Pod, token: str, path: Path, keep: int = KEEP) -> tuple[str, ...]:
-    """Keep the end of a log, ``keep`` bytes of it, as far as that can be had in a few seconds: an end that can't be told delays no
-    release. Return its last lines."""
+    """Keep the end of a log, ``keep`` bytes of it, as far as that can be had in a few seconds, in which what fails is tried again: an
+    end that can't be told delays no release. Return its last lines."""
     try:
         async with asyncio.timeout(SAVE_TIMEOUT):
-            tail = await measure(cluster, pod, token, keep)
+            tail = await _measured(cluster, pod, token, keep)
         await asyncio.to_thread(write_saved, path, tail)
         return await asyncio.to_thread(last_lines, path)
     except (ApiFailed, OSError, TimeoutError) as error:
         tell = log.warning if pod.is_driver else log.info
         tell("driver.log_not_saved", pod=pod.metadata.name, message=str(error) or "took too long")
         return ()
+
+
+async def _measured(cluster: Cluster, pod: Pod, token: str, keep: int) -> Tail:
+    """Tried again where no answer came, or a server is busy or in trouble."""
+    for _ in range(SAVE_TRIES - 1):
+        try:
+            return await measure(cluster, pod, token, keep)
+        except ApiFailed as error:
+            if 0 < error.code < HTTPStatus.TOO_MANY_REQUESTS:
+                raise
+        await asyncio.sleep(SAVE_PAUSE)
+    return await measure(cluster, pod, token, keep)
 
 
 def write_saved(path: Path, tail: Tail) -> None:

@@ -6,6 +6,7 @@ otherwise. The Secret holds the token, and the conf with it, which often has cre
 """
 
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +28,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
     marks,
     object_name,
 )
-from sparkbroker.broker.adapters.local_provisioner._conf import argument_file
+from sparkbroker.broker.adapters.local_provisioner._conf import CLASS_PATH, LIBRARY_PATH, argument_file, java_options
 from sparkbroker.broker.domain.errors import InvalidField, ProvisionerFailed
 from sparkbroker.broker.domain.pod_settings import NAME_PREFIX, PodSettings, deep_merge
 from sparkbroker.broker.domain.pod_sizing import Role, conf_of, main_resources, settings_of
@@ -73,7 +74,8 @@ def render(request: DriverRequest, *, owner: str, token: str) -> Manifests:
 def _arguments(conf: dict[str, str]) -> tuple[str, ...]:
     """Java's, but for what only the pod knows."""
     heap = f"-Xmx{conf['spark.driver.memory']}"
-    return (heap, *_launch.java_options(), *(f"-D{key}={value}" for key, value in conf.items()))
+    given = (f"-D{key}={value}" for key, value in conf.items())
+    return (heap, *_launch.java_options(), *given, *java_options(conf))
 
 
 def properties_file(conf: dict[str, str]) -> str:
@@ -92,13 +94,15 @@ def driver_pod(request: DriverRequest, settings: PodSettings, namespace: str, *,
     name = object_name(request.driver_id)
     resolves = bool(request.spec.packages or request.spec.jars)
     program = _launch.script(resolves=resolves, on_cluster=request.spec.executors is not None)
-    size = main_resources(Role.DRIVER, request.spec.driver, conf_of(request.spec, request.profile), settings)
+    conf = conf_of(request.spec, request.profile)
+    size = main_resources(Role.DRIVER, request.spec.driver, conf, settings)
     container = {
         "name": Role.DRIVER.container,
         "command": ["/bin/bash", "-c", program],
         "ports": _ports(ui=request.profile.ui),
         "env": [
             *_environment(settings),
+            *_paths(conf),
             {"name": _launch.POD_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {
                 "name": _launch.TOKEN_VARIABLE,
@@ -132,6 +136,12 @@ def driver_pod(request: DriverRequest, settings: PodSettings, namespace: str, *,
     if settings.service_account:
         spec["serviceAccountName"] = settings.service_account
     return pod
+
+
+def _paths(conf: Mapping[str, str]) -> list[Manifest]:
+    """What Spark's launcher, which isn't asked, would make of two properties."""
+    names = ((_launch.MORE_CLASSES, CLASS_PATH), (_launch.LIBRARIES, LIBRARY_PATH))
+    return [{"name": name, "value": conf[key]} for name, key in names if conf.get(key)]
 
 
 def executor_template(request: DriverRequest, settings: PodSettings, *, owner: str) -> Manifest:

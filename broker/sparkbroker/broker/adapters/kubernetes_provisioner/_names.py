@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.lease import LeaseSpec
 from sparkbroker.broker.domain.pod_settings import LABEL_PREFIX, NAME_PREFIX
 from sparkbroker.broker.domain.pod_sizing import Role
 from sparkbroker.broker.domain.units import DriverId
@@ -34,9 +35,14 @@ SAFE_TO_EVICT: Final = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 _DRIVER_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 
 
+def is_driver_id(text: str) -> bool:
+    """Whether names of Kubernetes can hold it, as they can all of ours."""
+    return _DRIVER_ID.fullmatch(text) is not None
+
+
 def check_driver_id(driver_id: DriverId) -> DriverId:
-    """The id, which names of Kubernetes can hold. Raise ProvisionerFailed otherwise."""
-    if _DRIVER_ID.fullmatch(driver_id) is None:
+    """The id. Raise ProvisionerFailed if it can't be one."""
+    if not is_driver_id(driver_id):
         raise ProvisionerFailed(f"{driver_id!r} is no driver id of ours", retryable=False)
     return driver_id
 
@@ -69,8 +75,13 @@ def marks(request: DriverRequest) -> dict[str, str]:
     return {
         POOL: request.profile.pool,
         TARGET: ",".join(f"{key}={amount}" for key, amount in quantities),
-        EXECUTORS: str(request.spec.executors.min_count if request.spec.executors is not None else 0),
+        EXECUTORS: str(wanted(request.spec)),
     }
+
+
+def wanted(spec: LeaseSpec) -> int:
+    """How many executors a driver is to have at least."""
+    return spec.executors.min_count if spec.executors is not None else 0
 
 
 def owned(owner: str) -> str:

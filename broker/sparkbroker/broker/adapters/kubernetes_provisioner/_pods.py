@@ -1,5 +1,10 @@
-"""A pod as the API server tells it, in the few fields that are read. Decoded straight from JSON; the rest is dropped."""
+"""A pod as the API server tells it, in the few fields that are read. Decoded straight from JSON; the rest is dropped.
 
+Its annotations may be anybody's words: the broker's own, in a holder's pod, can be changed by whoever made that. They are read
+in the form in which they were written, and what has another form says nothing.
+"""
+
+import re
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,13 +19,16 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
     PRINCIPAL,
     PYTHON,
     ROLE,
-    TARGET,
 )
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.pod_request import pod_request
 from sparkbroker.broker.domain.pod_sizing import Role
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId
+
+_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_COUNT: Final = re.compile(r"[0-9]{1,5}")
+_VERSION: Final = re.compile(r"[0-9]{1,2}\.[0-9]{1,2}")
 
 
 class _Camel(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -61,6 +69,8 @@ class Spec(_Camel, frozen=True, kw_only=True):
     node_name: str = ""
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
+    resources: Quantities = Quantities()
+    """Of the pod as a whole."""
     overhead: dict[str, Any] = {}
 
 
@@ -152,27 +162,25 @@ class Pod(_Camel, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        return self.metadata.annotations.get(FINGERPRINT, "")
+        return self._annotation(FINGERPRINT, _WORD)
 
     @property
     def pool(self) -> str:
-        return self.metadata.annotations.get(POOL, "")
+        return self._annotation(POOL, _WORD)
 
     @property
     def wanted(self) -> int | None:
         """How many executors it is to have at least; None: that isn't written."""
-        text = self.metadata.annotations.get(EXECUTORS, "")
-        return int(text) if text.isdecimal() else None
+        text = self._annotation(EXECUTORS, _COUNT)
+        return int(text) if text else None
 
     @property
     def python_version(self) -> str:
-        return self.metadata.annotations.get(PYTHON, "")
+        return self._annotation(PYTHON, _VERSION)
 
-    @property
-    def target(self) -> Resources:
-        """What its driver is charged for, as written when it was made; nothing if that can't be read."""
-        parts = (part.partition("=") for part in self.metadata.annotations.get(TARGET, "").split(","))
-        return Resources({name: int(amount) for name, _, amount in parts if amount.isdecimal()})
+    def _annotation(self, key: str, form: re.Pattern[str]) -> str:
+        text = self.metadata.annotations.get(key, "")
+        return text if form.fullmatch(text) else ""
 
     @property
     def takes(self) -> Resources:

@@ -43,7 +43,8 @@ EMBEDDED: Final = (
 
 
 class KubernetesProvisioner:
-    """See the package. ``folder`` keeps the ends of logs; ``key`` makes the tokens and tells whose a pod is.
+    """See the package. ``folder`` keeps the ends of logs; ``key`` makes the tokens; ``owner``, by default made of it, tells whose
+    a pod is.
 
     ``profiles`` are those whose namespaces it looks after; an ``embedded`` broker's can't be used. ``cluster`` is what it
     works in, by default the one that the environment names; nothing is imported or connected while no profile needs it.
@@ -60,12 +61,13 @@ class KubernetesProvisioner:
         profiles: Iterable[Profile],
         clock: Clock,
         embedded: bool = False,
+        owner: str = "",
         cluster: Cluster | None = None,
     ) -> None:
         self._folder = folder
         self._profiles = tuple(p for p in profiles if p.provisioner == "kubernetes" and not embedded)
         self._embedded = embedded
-        self._fleet = Fleet(key=key, clock=clock, cluster=cluster)
+        self._fleet = Fleet(key=key, owner=owner, clock=clock, cluster=cluster)
         self._logs = DriverLogs(folder, self._fleet)
         self._inventory = Inventory(self._fleet, self._logs, self._profiles)
         self._starting = Starting(self._fleet)
@@ -227,7 +229,8 @@ class KubernetesProvisioner:
         executors: Mapping[str, int] | None = None,
     ) -> AsyncIterator[LogChunk]:
         await self._fleet.connect()
-        known = self._known(driver_id, handle)
+        # Also of one that is gone: what bears its name by then is for the next look at everything to find.
+        known = self._known(driver_id, {**handle, "uid": ""})
         chunks = self._logs.read(known, offset=offset, tail_lines=tail_lines, follow=follow, executors=executors)
         async with aclosing(chunks):
             async for chunk in chunks:

@@ -38,6 +38,8 @@ _MOUNT: Final = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume
 _OWN_SECRET: Final = f'secret "{NAME_PREFIX}'
 """The driver's own is made after its pod, by a broker that was killed in between when it is back; the node, which tries
 again ever more rarely, sees it up to two minutes later."""
+_PULLS: Final = frozenset({"Pulling", "Pulled"})
+_IMAGE: Final = re.compile(r'image "([^"]+)"')
 _SANDBOX: Final = frozenset({"FailedCreatePodSandBox", "FailedCreatePodContainer", "NetworkNotReady"})
 
 
@@ -85,7 +87,8 @@ def _of_container(status: ContainerStatus) -> Hindrance | None:
 
 
 def hindrance_by_events(events: Iterable[Event]) -> Hindrance | None:
-    """What only events tell of a pod that has a node and no containers: volumes that can't be mounted, no network."""
+    """What only events tell of a pod that has a node and no containers: volumes that can't be mounted, no network, an image
+    that is being pulled."""
     found = None
     for event in events:  # the newest last
         if event.reason in _MOUNT:
@@ -95,6 +98,11 @@ def hindrance_by_events(events: Iterable[Event]) -> Hindrance | None:
             found = Hindrance(message=f"a volume can't be mounted: {_short(text)}", hopeless=hopeless)
         elif event.reason in _SANDBOX:
             found = Hindrance(message=f"its node can't start it: {_short(event.message)}")
+        elif event.reason in _PULLS:  # what came before is over
+            image = _IMAGE.search(event.message) if event.reason == "Pulling" else None
+            found = (
+                Hindrance(message=f"its node is pulling the image {_short(image[1])}") if image is not None else None
+            )
         elif event.reason == "FailedScheduling" and found is None:
             found = Hindrance(message=unschedulable(event.message))
     return found

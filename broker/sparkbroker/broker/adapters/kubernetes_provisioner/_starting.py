@@ -7,7 +7,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._driver import PROBE_PAU
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._fleet import UP, Fleet
 from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manifests, render, with_owner
-from sparkbroker.broker.adapters.kubernetes_provisioner._names import DRIVER, OWNER
+from sparkbroker.broker.adapters.kubernetes_provisioner._names import DRIVER, OWNER, wanted
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.profile import Profile
@@ -28,8 +28,11 @@ class Starting:
         manifests = render(request, owner=self._fleet.owner, token=known.token)
         known.namespace = manifests.namespace
         store = self._fleet.watch(manifests.namespace).store
-        pod = store.driver_pod(known.id) or await self._create_or_adopt(manifests)
+        pod = store.driver_pod(known.id)
+        if pod is None or pod.is_holder:
+            pod = await self._create_or_adopt(manifests)
         self._check_ours(pod, request)
+        self._record(known, pod, request)
         store.put(pod)
         if not pod.leaving and not pod.ended:
             # The pod waits for it: it is the Secret's owner, so that nothing is left of a create that was cut off here.
@@ -48,9 +51,14 @@ class Starting:
                 raise
         return await cluster.get_pod(manifests.namespace, manifests.pod["metadata"]["name"])
 
+    def _record(self, known: KnownDriver, pod: Pod, request: DriverRequest) -> None:
+        """What it was asked for counts from now on, and not what its pod says, which others may change."""
+        self._fleet.record(known, pod.metadata.uid)
+        known.wanted = wanted(request.spec)
+
     def _check_ours(self, pod: Pod, request: DriverRequest) -> None:
         labels = pod.metadata.labels
-        if labels.get(OWNER) != self._fleet.owner or labels.get(DRIVER) != request.driver_id:
+        if labels.get(OWNER) != self._fleet.owner or labels.get(DRIVER) != request.driver_id or pod.is_holder:
             raise ProvisionerFailed(
                 f"pod {pod.metadata.name!r} in namespace {pod.metadata.namespace!r} is not this broker's",
                 retryable=False,
@@ -67,6 +75,7 @@ class Starting:
         pod = await self._fleet.clients.claim(request)
         known.client = True
         known.namespace = pod.metadata.namespace
+        self._record(known, pod, request)
         self._fleet.watch(known.namespace).store.put(pod)
         await self.give_rights(known, pod, request.profile)
         return self._fleet.look(known.id)

@@ -6,6 +6,7 @@ stays so until nothing of the driver exists. Only then it is EXITED (it ended by
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -20,18 +21,24 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import (
 from sparkbroker.broker.domain.driver import DriverExit
 from sparkbroker.broker.domain.observation import Executors, Handle, Observation, Phase
 from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.resources import CPU, MAX_CORES, MAX_MEMORY, MEMORY, Resources
 from sparkbroker.broker.domain.units import DriverId, WallTime
 
+SCHEDULED: Final = "PodScheduled"
+SANDBOX_READY: Final = "PodReadyToStartContainers"
 REASONS: Final = 2
 """Of executors that don't run: the most frequent ones are told."""
+
+
+MOST: Final = Resources({CPU: MAX_CORES * 1000, MEMORY: MAX_MEMORY})
+"""Of one driver and its executors: no more runs anywhere, however much pods that wait for a node ask for."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a driver. ``pods``: its own first. ``last``: its own pod as it was last seen.
 
     ``port_open`` and ``ready`` are what the broker has found out by calling it, ``trouble`` why it can't yet;
-    ``by_events`` what only events told; ``asked``: we asked it to end.
+    ``by_events`` what only events told; ``asked``: we asked it to end; ``wanted``: executors, as recorded.
     """
 
     pods: tuple[Pod, ...] = ()
@@ -41,6 +48,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
     by_events: str = ""
     asked: bool = False
+    wanted: int | None = None
     executor_failure: str = ""
     log_tail: tuple[str, ...] = ()
 
@@ -50,15 +58,17 @@ def observation(driver_id: DriverId, evidence: Evidence) -> Observation:
     own = next((pod for pod in evidence.pods if pod.is_driver), None)
     shown = own or evidence.last
     phase, message, exit = _phase(own, evidence)
-    started = _started(shown)
+    scheduled, sandbox, started = _way_to_process(shown)
     usable = phase in (Phase.PORT_OPEN, Phase.READY)
     return Observation(
         driver_id=driver_id,
         phase=phase,
-        handle=_handle(own) if own is not None else {},
+        handle={**_handle(own), "executors": _wanted(evidence)} if own is not None else {},
         resources=_sum(pod for pod in evidence.pods if not (pod.is_holder and evidence.asked)),
         profile_fingerprint=shown.fingerprint if shown is not None else "",
         pool=shown.pool if shown is not None else "",
+        pod_scheduled=scheduled,
+        sandbox_ready=sandbox,
         process_started=started,
         port_open=_not_before(started, evidence.port_open) if usable else None,
         ready=_not_before(started, evidence.ready) if phase is Phase.READY else None,
@@ -140,8 +150,7 @@ def _lost(evidence: Evidence) -> DriverExit:
 def executors(evidence: Evidence) -> Executors | None:
     """How many executors there are, and why others aren't. None: none is wanted, and none exists."""
     own = [pod for pod in evidence.pods if not pod.is_driver and not pod.ended and not pod.leaving]
-    least = next((pod.wanted or 0 for pod in evidence.pods if pod.is_driver), 0)
-    wanted, running = max(least, len(own)), sum(pod.status.phase == "Running" for pod in own)
+    wanted, running = max(_wanted(evidence), len(own)), sum(pod.status.phase == "Running" for pod in own)
     if not wanted:
         return None
     reasons = Counter(found.message for pod in own if (found := hindrance(pod)) is not None)
@@ -150,13 +159,50 @@ def executors(evidence: Evidence) -> Executors | None:
     return Executors(wanted=wanted, running=running, pending=len(own) - running, message=_joined(*why, failed))
 
 
+def _wanted(evidence: Evidence) -> int:
+    """As recorded. A pod's own word counts only while nothing is: a holder's pod may be changed by whoever made it."""
+    if evidence.wanted is not None:
+        return evidence.wanted
+    return next((pod.wanted or 0 for pod in evidence.pods if pod.is_driver), 0)
+
+
 def _usual(pod: Pod) -> str:
-    return f"its node {pod.spec.node_name} is preparing it" if pod.spec.node_name else ""
+    """How far a pod is that doesn't run yet, and of which nothing is wrong."""
+    node = pod.spec.node_name
+    if not node:
+        return "its pod is being scheduled"
+    if _since(pod, SANDBOX_READY) is None:
+        return f"its node {node} is preparing it"
+    running = (status.name for status in pod.status.init_container_statuses if status.state.running is not None)
+    helper = next(running, "")
+    return (
+        f"its init container {helper} runs" if helper else f"its node {node} pulls its images and makes its containers"
+    )
 
 
-def _started(pod: Pod | None) -> WallTime | None:
-    main = pod.container(DRIVER_CONTAINER) if pod is not None else None
-    moment = main.running.started_at if main is not None and main.running is not None else None
+def _way_to_process(pod: Pod | None) -> tuple[WallTime | None, WallTime | None, WallTime | None]:
+    """When it was scheduled, when its sandbox was ready, when its driver was started. A holder's pod came before its lease."""
+    if pod is None:
+        return None, None, None
+    main = pod.container(DRIVER_CONTAINER)
+    started = _wall(main.running.started_at) if main is not None and main.running is not None else None
+    if pod.is_holder:
+        return None, None, started
+    scheduled = _since(pod, SCHEDULED)
+    started = _not_before(scheduled, started)
+    sandbox = _not_before(scheduled, _since(pod, SANDBOX_READY))
+    if started is not None and sandbox is not None and sandbox >= started:
+        sandbox = None  # a kubelet before 1.36 says it when its images are there: that tells nothing of their pull
+    return scheduled, sandbox, started
+
+
+def _since(pod: Pod, type: str) -> WallTime | None:
+    """From when on one of its conditions holds; None: it doesn't."""
+    condition = pod.condition(type)
+    return _wall(condition.last_transition_time) if condition is not None and condition.status == "True" else None
+
+
+def _wall(moment: datetime | None) -> WallTime | None:
     return WallTime(moment.timestamp()) if moment is not None else None
 
 
@@ -180,7 +226,7 @@ def _sum(pods: Iterable[Pod]) -> Resources:
     result = Resources()
     for pod in pods:
         result += pod.takes
-    return result
+    return result.minimum(MOST)
 
 
 def _joined(*parts: str) -> str:

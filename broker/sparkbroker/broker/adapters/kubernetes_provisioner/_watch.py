@@ -2,7 +2,7 @@
 version is too old to follow from."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
@@ -23,10 +23,15 @@ class PodWatch:
     """``store`` is what it has been told; ``fresh``: and that is up to date, as far as a watch can be."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, selector: str, changed: Callable[[Iterable[DriverId]], None]
+        self,
+        cluster: Cluster,
+        namespace: str,
+        selector: str,
+        changed: Callable[[Collection[DriverId]], None],
+        store: PodStore,
     ) -> None:
         self.namespace = namespace
-        self.store = PodStore()
+        self.store = store
         self.fresh = False
         self.trouble = ""
         """Why it isn't fresh, for people."""

@@ -51,8 +51,10 @@ _DEFAULTS: Final = {
     "spark.connect.session.manager.defaultSessionTimeout": "-1",
 }
 _QUIET: Final = Path(__file__).with_name("log4j2-quiet.properties").absolute()
-_APPLIED_BY_LAUNCHER: Final = ("spark.driver.extraJavaOptions", "spark.driver.defaultJavaOptions")
-_DRIVER_CLASS_PATH: Final = "spark.driver.extraClassPath"
+_JAVA_OPTIONS: Final = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
+"""What Spark's launcher makes of these isn't done by ``java``; the last one wins there."""
+CLASS_PATH: Final = "spark.driver.extraClassPath"
+LIBRARY_PATH: Final = "spark.driver.extraLibraryPath"
 
 
 def heap(request: DriverRequest) -> int:
@@ -138,9 +140,8 @@ def jvm_arguments(
 ) -> tuple[str, ...]:
     """All of java's arguments. What isn't Spark's own stands at the end of the class path: the archive stays valid."""
     conf = properties(request, scratch, jars)
-    extra = [option for key in _APPLIED_BY_LAUNCHER for option in shlex.split(conf.get(key, ""))]
     class_path = [*tools.spark.jars, *(path.removeprefix("file:") for path in jars)]
-    class_path += [path for path in conf.get(_DRIVER_CLASS_PATH, "").split(":") if path]
+    class_path += [path for path in conf.get(CLASS_PATH, "").split(":") if path]
     return (
         f"-Xmx{format_memory(heap(request))}",
         "-XX:+ExitOnOutOfMemoryError",
@@ -150,11 +151,22 @@ def jvm_arguments(
         f"-Djava.io.tmpdir={scratch}",
         *_logging(conf),
         *(f"-D{key}={value}" for key, value in conf.items()),
-        *extra,
+        *java_options(conf),
         "-cp",
         ":".join(class_path),
         MAIN_CLASS,
     )
+
+
+def java_options(conf: Mapping[str, str]) -> list[str]:
+    """A profile's own, in the order in which the last wins. Raise ProvisionerFailed (misconfigured) where a quote isn't closed."""
+    found = list[str]()
+    for key in _JAVA_OPTIONS:
+        try:
+            found += shlex.split(conf.get(key, ""))
+        except ValueError as error:
+            raise _wrong(f"conf {key!r}: {error}; quote options as a shell would") from error
+    return found
 
 
 def _logging(conf: Mapping[str, str]) -> tuple[str, ...]:

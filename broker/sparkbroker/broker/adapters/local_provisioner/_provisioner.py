@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from sparkbroker.broker.adapters import spark_connect
+from sparkbroker.broker.adapters.changes import Changes
 from sparkbroker.broker.adapters.local_provisioner import _logfile, _procfs
 from sparkbroker.broker.adapters.local_provisioner._driver import USER_ID, LocalDriver
 from sparkbroker.broker.adapters.local_provisioner._folder import Intent, Process, Readiness
@@ -90,8 +91,7 @@ class LocalProvisioner:
         self._stop_grace = stop_grace
         self._log_limit = log_limit
         self._drivers: dict[DriverId, LocalDriver] = {}
-        self._changed: set[DriverId] = set()
-        self._wake = asyncio.Event()
+        self._changes = Changes()
         self._attending: dict[DriverId, asyncio.Task[None]] = {}
         """Owned: each ends when its driver is up or gone, and all end in ``close``."""
         self._closing = False
@@ -229,7 +229,7 @@ class LocalProvisioner:
             driver.stop(force=force, grace=self._stop_grace)
         self._look(driver)
         self._attend(driver)
-        self._note(driver_id)
+        self._changes.note(driver_id)
 
     async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
         raise ProvisionerFailed(self.always_confirms, retryable=False)
@@ -300,11 +300,7 @@ class LocalProvisioner:
                 await asyncio.sleep(_FOLLOW_EVERY)
 
     async def wait_for_change(self) -> set[DriverId]:
-        while not self._changed:
-            self._wake.clear()
-            await self._wake.wait()
-        result, self._changed = self._changed, set()
-        return result
+        return await self._changes.wait()
 
     def _attend(self, driver: LocalDriver) -> None:
         """See to it that a driver which is coming up or going down gets there."""
@@ -331,7 +327,7 @@ class LocalProvisioner:
             pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
 
     def _settle(self, driver: LocalDriver, seen: Observation) -> None:
-        self._note(driver.id)
+        self._changes.note(driver.id)
         if seen.phase is Phase.READY:
             self._launcher.driver_ready()
 
@@ -371,11 +367,7 @@ class LocalProvisioner:
                 owner=self._owner,
                 token=token,
                 clock=self._clock,
-                changed=self._note,
+                changed=self._changes.note,
             )
             self._drivers[driver_id] = driver
         return driver
-
-    def _note(self, driver_id: DriverId) -> None:
-        self._changed.add(driver_id)
-        self._wake.set()

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from sparkbroker.broker.adapters.local_provisioner._archive import Archives
-from sparkbroker.broker.adapters.local_provisioner._conf import argument_file, driver_host, heap, jvm_arguments
+from sparkbroker.broker.adapters.local_provisioner._conf import (
+    LIBRARY_PATH,
+    argument_file,
+    driver_host,
+    heap,
+    jvm_arguments,
+)
 from sparkbroker.broker.adapters.local_provisioner._launch import LaunchPlan, Place, Versions
 from sparkbroker.broker.adapters.local_provisioner._packages import resolve
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain, discover
@@ -15,7 +21,8 @@ from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
-_PASSED_ON: Final = ("HOME", "LD_LIBRARY_PATH", "TZ")
+_LIBRARIES: Final = "LD_LIBRARY_PATH"
+_PASSED_ON: Final = ("HOME", _LIBRARIES, "TZ")
 
 
 class SparkLauncher:
@@ -55,7 +62,7 @@ class SparkLauncher:
         arguments = jvm_arguments(request, tools, place.scratch, jars, archive)
         return LaunchPlan(
             argv=(tools.java.executable, f"@{place.arguments}"),
-            environment=_environment(tools, place.scratch, driver_host(request.profile.master)),
+            environment=_environment(tools, place.scratch, driver_host(request.profile.master)) | _libraries(request),
             arguments=argument_file(arguments),
         )
 
@@ -66,6 +73,13 @@ class SparkLauncher:
     async def close(self) -> None:
         if self._archives is not None:
             await self._archives.close()
+
+
+def _libraries(request: DriverRequest) -> dict[str, str]:
+    """Where native libraries are, before where the broker's own environment has them."""
+    given = {**request.spec.conf, **request.profile.conf}.get(LIBRARY_PATH)
+    known = os.environ.get(_LIBRARIES)
+    return {_LIBRARIES: ":".join(filter(None, (given, known)))} if given else {}
 
 
 def _environment(tools: Toolchain, scratch: Path, host: str) -> dict[str, str]:
