@@ -90,3 +90,14 @@ capabilities: {drop: [ALL]}
 - {name: SPARKBROKER_TOKEN_FILE, value: /etc/sparkbroker-operator/token}
 - {name: HOME, value: /tmp}
 {{- end }}
+
+{{/* (list "k" patterns): a CEL expression, whether the string k is one of the patterns; a * at a pattern's end stands for any end. */}}
+{{- define "sparkbroker.listed" -}}
+{{- $name := index . 0 }}
+{{- $parts := list "false" }}
+{{- range index . 1 }}
+{{- if hasSuffix "*" . }}{{ $parts = append $parts (printf "%s.startsWith(%s)" $name (trimSuffix "*" . | toJson)) }}
+{{- else }}{{ $parts = append $parts (printf "%s == %s" $name (toJson .)) }}{{ end }}
+{{- end }}
+{{- join " || " $parts }}
+{{- end }}

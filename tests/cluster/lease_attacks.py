@@ -19,6 +19,44 @@ def a_second_owner(manifest):
     manifest["metadata"]["ownerReferences"].append(another)
 
 
+def no_controller(manifest):
+    """That a ReplicaSet would adopt."""
+    del manifest["metadata"]["ownerReferences"][0]["controller"]
+
+
+def another_kind_of_owner(manifest):
+    manifest["metadata"]["ownerReferences"][0]["kind"] = "ConfigMap"
+
+
+def label(manifest, **labels):
+    manifest["metadata"]["labels"] |= labels
+
+
+def another_program_s_label(manifest):
+    label(manifest, app="airflow")
+
+
+def another_program_s_name(manifest):
+    label(manifest, **{"app.kubernetes.io/name": "airflow"})
+
+
+def another_application_s_driver(manifest):
+    """As the Service of one that spark-submit started chooses it."""
+    label(manifest, **{"spark-app-selector": "spark-1", "spark-role": "driver"})
+
+
+def any_taint(manifest):
+    manifest["spec"]["tolerations"] = [{"operator": "Exists"}]
+
+
+def another_team_s_nodes(manifest):
+    manifest["spec"]["tolerations"] = [{"key": "example.org/team", "operator": "Exists"}]
+
+
+def another_scheduler(manifest):
+    manifest["spec"]["schedulerName"] = "example"
+
+
 def no_broker(manifest):
     """Which no broker would find, charge or end."""
     del manifest["metadata"]["labels"]["sparkbroker.io/owner"]
@@ -185,7 +223,15 @@ LEASE_ATTACKS = {
     a_file_server: "executorNfsServers",
     no_broker: "the label sparkbroker.io/owner of its broker",
     another_broker: "the label sparkbroker.io/owner of its broker",
+    no_controller: "one owner, a pod that is its controller",
+    another_program_s_label: "admissionPolicy.executorLabels",
+    another_program_s_name: "admissionPolicy.executorLabels",
+    another_application_s_driver: "admissionPolicy.executorLabels",
+    any_taint: "admissionPolicy.executorTolerations",
+    another_team_s_nodes: "admissionPolicy.executorTolerations",
+    another_scheduler: "executorRuntimeClasses",
     no_owner: "only pods that its own pod owns, and nothing else",
+    another_kind_of_owner: "only pods that its own pod owns, and nothing else",
     another_owner: "only pods that its own pod owns, and nothing else",
     a_second_owner: "only pods that its own pod owns, and nothing else",
     another_lease: "only executors of its own driver",

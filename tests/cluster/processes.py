@@ -85,11 +85,13 @@ def start(name: str, argv: Sequence[object]) -> None:
     _remember([*_but_dead(name), Daemon(pid, _start_time(pid), name, tuple(words))])
 
 
-def restart(name: str) -> None:
-    """Ends a daemon and starts it again as it was. Raises ClusterError if there is none of that name."""
+def restart(name: str, *, kill: bool = False) -> None:
+    """Ends a daemon, or kills it, and starts it again as it was. Raises ClusterError if there is none of that name."""
     found = {daemon.name: daemon for daemon in daemons()}
     if name not in found:
         raise ClusterError(f"no {name!r} was started; there are: {', '.join(found) or 'none'}")
+    if kill:
+        os.kill(found[name].pid, signal.SIGKILL)
     _end([found[name]])
     start(name, found[name].argv)
 

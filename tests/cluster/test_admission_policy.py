@@ -14,7 +14,15 @@ import yaml  # type: ignore[import-untyped]
 from tests.cluster import node_attacks as node
 from tests.cluster.executor_pod import pod
 from tests.cluster.layout import HERE
-from tests.cluster.lease_attacks import LEASE_ATTACKS, a_second_owner, another_owner, ephemeral, no_owner
+from tests.cluster.lease_attacks import (
+    LEASE_ATTACKS,
+    a_second_owner,
+    another_kind_of_owner,
+    another_owner,
+    ephemeral,
+    label,
+    no_owner,
+)
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
 CHART = HERE.parents[1] / "chart"
@@ -81,11 +89,11 @@ def in_force(call):
         assert time.monotonic() < end, "the policy never took effect"
 
 
-def check_refusals(changes, said):
+def check_refusals(attacks, said):
     """One for each of these attacks, and by the rule that is against it."""
     refusals = [line for line in said.splitlines() if not line.startswith("Warning: ")]
-    for change, refusal in zip(changes, refusals, strict=True):
-        assert ATTACKS[change] in refusal, f"{change.__name__}: {refusal}"
+    for (change, rule), refusal in zip(attacks.items(), refusals, strict=True):
+        assert rule in refusal, f"{change.__name__}: {refusal}"
 
 
 def test_a_lease_makes_its_own_executors_and_nothing_else(lease):
@@ -166,6 +174,48 @@ def test_what_the_chart_s_values_list_an_executor_may_have(lease):
         ("executorEphemeralVolumes", [{"ephemeral": ephemeral("1Gi", selector={"matchLabels": {"a": "b"}})}]),
     ):
         assert message in refusal(*volumes), (message, volumes)
+
+
+@pytest.fixture
+def runtime_classes(kubectl):
+    """Two; the cluster refuses by itself those that don't exist."""
+    names = ["sparkbroker-test-listed", "sparkbroker-test-other"]
+    kind = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runc"}
+    everything = {"apiVersion": "v1", "kind": "List", "items": [{**kind, "metadata": {"name": name}} for name in names]}
+    made = kubectl("apply", "-f", "-", given=everything)
+    assert made.returncode == 0, made.stderr
+    yield names
+    kubectl("delete", "--wait=false", "-f", "-", given=everything)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {
+            "executorLabels": ["team", "example.org/*"], "executorTolerations": ["spark-*", "gpu"],
+            "executorSchedulers": ["batch"], "executorRuntimeClasses": ["sparkbroker-test-listed"], "extendedResources": {"example.org/card": "1"},
+        }
+    ],
+)  # fmt: skip
+def test_how_executors_may_be_marked_and_placed(lease, runtime_classes):
+    call, executor = lease("d1")
+    in_force(call)
+
+    def refusal(labels, *taints, **spec):
+        given = copy.deepcopy(executor)
+        label(given, **labels)
+        given["spec"] |= {"tolerations": [{"key": key, "operator": "Exists"} for key in taints], **spec}
+        return call("create", "--dry-run=server", "-f", "-", given=given).stderr
+
+    sparks = {"spark-role": "executor", "spark-app-selector": "sparkbroker-d1", "spark-exec-id": "1"}
+    assert refusal({**sparks, "team": "a", "example.org/cost": "b"}) == ""
+    assert refusal({}, "spark-large", "gpu", "example.org/card", schedulerName="batch") == ""
+    listed, other = runtime_classes
+    assert refusal({}, runtimeClassName=listed) == ""
+    assert "executorRuntimeClasses" in refusal({}, runtimeClassName=other)
+    assert "executorLabels" in refusal({"teams": "a"})
+    assert "executorTolerations" in refusal({}, "gpu", "spar")
+    assert "executorRuntimeClasses" in refusal({}, schedulerName="other")
 
 
 @pytest.mark.parametrize("policy", [{"podSecurity": "baseline"}])
@@ -249,6 +299,14 @@ def client_lease(kubectl, release):
             f"sparkbroker-{driver}-exec-1", "executor", driver,
             serviceAccountName="sparkbroker-executor", automountServiceAccountToken=False,
         )  # fmt: skip
+        # The holder's own pod, as the broker marks it.
+        holder = pod(f"notebook-{driver}", "driver", driver)
+        holder["metadata"]["labels"]["sparkbroker.io/holder"] = "true"
+        made = kubectl("-n", release, "create", "-f", "-", "-o", "json", given=holder)
+        assert made.returncode == 0, made.stderr
+        uid = json.loads(made.stdout)["metadata"]["uid"]
+        owner = {"apiVersion": "v1", "kind": "Pod", "name": f"notebook-{driver}", "uid": uid, "controller": True}
+        executor["metadata"]["ownerReferences"] = [owner]
         return lambda *words, given=None: kubectl(
             "-n", release, *words, given=given, token=issued.stdout.strip()
         ), executor
@@ -259,30 +317,30 @@ def client_lease(kubectl, release):
 def test_a_lease_in_client_mode_has_its_own_executors_and_nothing_else(client_lease, kubectl, release):
     call, executor = client_lease("d1")
     other, others = client_lease("d2")
-    # The holder's own pod, as the broker marks it, and a Secret of the namespace.
-    holder = pod("notebook", "driver", "d1")
-    holder["metadata"]["labels"]["sparkbroker.io/holder"] = "true"
-    assert kubectl("-n", release, "create", "-f", "-", given=holder).returncode == 0
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "sparkbroker-d2"}, "stringData": {"a": "b"}}
     assert kubectl("-n", release, "create", "-f", "-", given=secret).returncode == 0
     in_force(call)
     for owner, manifest in ((call, executor), (other, others)):
         done = owner("create", "-f", "-", given=manifest)
         assert done.returncode == 0, done.stderr
-    # The name of its account says whose they are, and the broker finds them by their labels.
-    changes = [change for change in ATTACKS if change not in (no_owner, another_owner, a_second_owner)]
+    # The name of its account says whose they are, and the broker finds them by their labels; which pod owns them nobody vouches for.
+    owners = {no_owner, another_kind_of_owner, a_second_owner}
+    changes = [change for change in ATTACKS if change is not another_owner]
     attacks = [copy.deepcopy(executor) for _ in changes]
     for number, (change, attack) in enumerate(zip(changes, attacks, strict=True)):
         attack["metadata"]["name"] = f"sparkbroker-d1-exec-{number + 10}"
         change(attack)
     done = call("create", "--dry-run=server", "-f", "-", given={"apiVersion": "v1", "kind": "List", "items": attacks})
     assert done.stdout == "", "something went through"
-    check_refusals(changes, done.stderr)
+    said = {
+        change: "one owner, a pod that is its controller" if change in owners else ATTACKS[change] for change in changes
+    }
+    check_refusals(said, done.stderr)
     for_another = copy.deepcopy(others)
     for_another["metadata"]["name"] = "sparkbroker-d2-exec-2"
     done = call("create", "-f", "-", given=for_another)
     assert "only executors of its own driver" in done.stderr
-    for name in ("notebook", "sparkbroker-d2-exec-1"):
+    for name in ("notebook-d1", "sparkbroker-d2-exec-1"):
         done = call("delete", "pod", name, "--wait=false")
         assert "only executors of its own driver" in done.stderr, name
     for words in (
@@ -290,7 +348,7 @@ def test_a_lease_in_client_mode_has_its_own_executors_and_nothing_else(client_le
         ("create", "token", "sparkbroker-client-d2"), ("create", "token", "sparkbroker-driver"),
         ("label", "pod", "sparkbroker-d2-exec-1", "sparkbroker.io/driver=d1", "--overwrite"),
         ("label", "pod", "sparkbroker-d1-exec-1", "sparkbroker.io/owner-"),
-        ("exec", "notebook", "--", "true"),
+        ("exec", "notebook-d1", "--", "true"),
     ):  # fmt: skip
         done = call(*words)
         assert done.returncode != 0, words
@@ -299,4 +357,4 @@ def test_a_lease_in_client_mode_has_its_own_executors_and_nothing_else(client_le
     assert done.returncode == 0, done.stderr
     assert call("delete", "pods", "--all", "--wait=false").returncode != 0
     left = set(kubectl("-n", release, "get", "pods", "-o", "name").stdout.split())
-    assert left >= {"pod/notebook", "pod/sparkbroker-d2-exec-1"}
+    assert left >= {"pod/notebook-d1", "pod/sparkbroker-d2-exec-1"}

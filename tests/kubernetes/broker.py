@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,6 +163,18 @@ class KubeBroker:
         lease = await self.until(name, pb.LEASE_STATE_READY, *ENDED)
         assert lease.state == pb.LEASE_STATE_READY, lease.message
         return name
+
+    async def told(self, name: str, pattern: str, seconds: float = 120.0) -> pb.Lease:
+        """The lease once its message holds what a regular expression matches."""
+        lease = pb.Lease()
+        try:
+            async with asyncio.timeout(seconds):
+                while not re.search(pattern, lease.message):
+                    await asyncio.sleep(0.2)
+                    lease = await self.get(name)
+        except TimeoutError:
+            raise AssertionError(f"{name} never said {pattern!r}: {lease}\n{self.log.read_text()[-4000:]}") from None
+        return lease
 
     async def get(self, name: str) -> pb.Lease:
         return await self.ask(lambda broker: broker.get(name))

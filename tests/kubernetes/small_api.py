@@ -38,6 +38,8 @@ class SmallApi:
         """Pods that are told to end stay until ``end_all``."""
         self.silent = False
         """Watches tell nothing, until ``speak``."""
+        self.log = LOG
+        """What all containers have written."""
         self.failing: dict[str, int] = {}
         """Which method fails how often, from now on."""
         self.witness: Callable[[str, bool], None] = lambda _what, _done: None
@@ -46,6 +48,8 @@ class SmallApi:
         self._objects: dict[Key, Object] = {}
         self._changes: list[tuple[Key, Object | None, Object | None]] = []
         """The one at index N led to the version N + 1: what was, and what is."""
+        self._forgotten = 0
+        """Versions up to this one can't be followed from any more."""
         self._news = asyncio.Condition()
 
     # -- what a test does
@@ -59,6 +63,10 @@ class SmallApi:
             self._run(made)
         await self._change((namespace, kind, meta["name"]), made)
         return made
+
+    async def end(self, namespace: str, pod: str) -> None:
+        """Somebody deletes it."""
+        await self._delete((namespace, "pods", pod))
 
     def names(self, namespace: str, kind: str) -> list[str]:
         return sorted(name for space, of, name in self._objects if (space, of) == (namespace, kind))
@@ -76,6 +84,10 @@ class SmallApi:
         for key, found in list(self._objects.items()):
             if found["metadata"].get("deletionTimestamp"):
                 await self._remove(key)
+
+    def forget(self) -> None:
+        """All versions but the one that is."""
+        self._forgotten = len(self._changes) - 1
 
     async def speak(self) -> None:
         """Let watches tell again, also what they have missed."""
@@ -191,6 +203,10 @@ class SmallApi:
             async with self._news:
                 while self.silent or told == len(self._changes):
                     await self._news.wait()
+            if told < self._forgotten:
+                gone = {"type": "ERROR", "object": {"code": 410, "message": f"too old resource version: {told}"}}
+                await response.write(json.dumps(gone).encode() + b"\n")
+                return response
             for key, before, after in self._changes[told:]:
                 told += 1
                 what = {(False, True): "ADDED", (True, True): "MODIFIED", (True, False): "DELETED"}
@@ -235,7 +251,7 @@ class SmallApi:
             return web.json_response({"status": status}, status=201)
         response = web.StreamResponse()
         await response.prepare(request)
-        await response.write(LOG)
+        await response.write(self.log)
         if request.query["follow"] == "true":
             async with self._news:
                 await self._news.wait_for(lambda: key not in self._objects)

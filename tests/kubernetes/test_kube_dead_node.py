@@ -16,7 +16,9 @@ from typing import Final
 import pytest
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._api import MERGE_PATCH
+from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster, Expired
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
+from sparkbroker.broker.adapters.kubernetes_provisioner._names import owned
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.cluster.layout import KUBECONFIG
 from tests.cluster.processes import daemons, restart
@@ -170,7 +172,7 @@ async def test_a_node_that_the_cluster_gives_up_frees_its_capacity(
 
 
 async def test_an_api_server_that_is_restarted_ends_nothing(space, tmp_path, need, faults):
-    """Watches break and are taken up again; Spark's own calls, too."""
+    """Watches break and are taken up again; Spark's own calls, too. What was before it has forgotten, which it says with 410."""
     need(own(), "the cluster of `make cluster`, whose API server can be restarted")
     async with broker(tmp_path, space) as running:
 
@@ -178,12 +180,14 @@ async def test_an_api_server_that_is_restarted_ends_nothing(space, tmp_path, nee
             with client.session(api="connect", executors=1) as spark:
                 before = spark.range(10).count()
                 restart("apiserver")
+                between = spark.range(15).count()
+                restart("apiserver", kill=True)
                 after = spark.range(20).count()
                 (lease,) = client.list("live=true")
-                return before, after, lease
+                return before, between, after, lease
 
-        before, after, lease = await running.ask(use)
-        assert (before, after) == (10, 20)
+        *counts, lease = await running.ask(use)
+        assert counts == [10, 15, 20]
         assert lease.state == pb.LEASE_STATE_READY
         faults.goes_on("the API server is restarted", lease)
         lease = await running.until_ended(lease.name)
@@ -192,3 +196,6 @@ async def test_an_api_server_that_is_restarted_ends_nothing(space, tmp_path, nee
             while await running.used():
                 await asyncio.sleep(0.2)
         await space.until_empty(120)
+        events = Cluster(space.api).watch_pods(space.name, owned("o"), "1", lambda: None)
+        with pytest.raises(Expired):
+            await anext(events)

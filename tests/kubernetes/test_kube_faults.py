@@ -2,18 +2,11 @@
 
 import asyncio
 import time
-from http import HTTPStatus
 
 import pytest
 
-from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
-from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
-from sparkbroker.broker.adapters.kubernetes_provisioner._names import owned
-from sparkbroker.broker.adapters.kubernetes_provisioner._store import PodStore
-from sparkbroker.broker.adapters.kubernetes_provisioner._watch import PodWatch
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.kubernetes.broker import broker
-from tests.kubernetes.space import ADMIN
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
@@ -188,6 +181,37 @@ async def test_a_driver_that_the_kernel_ends_for_memory(space, tmp_path, faults)
     assert "container spark-kubernetes-driver was killed for lack of memory" in lease.message
 
 
+async def test_a_quota_that_has_no_room_for_executors(space, tmp_path, faults):
+    """Only Spark is told so: the lease tells it too, and no longer than it holds."""
+    quota = {"metadata": {"name": "small"}, "spec": {"hard": {"pods": "1"}}}
+    await space.post(f"{space.path}/resourcequotas", quota)
+    async with broker(tmp_path, space) as running:
+        name = await running.ready(executors=1)
+        lease = await running.told(
+            name, r"0 of 1 executors run \(Spark can't make more: the quota 'small' of namespace"
+        )
+        faults.goes_on("a quota that has no room for executors", lease)
+        assert "is full: this takes pods=1, pods=1 of pods=1 is used" in lease.message
+        await space.delete(f"{space.path}/resourcequotas/small")
+        await running.told(name, "^the session can be opened$")
+        await running.release(name)
+        assert (await running.until_ended(name)).state == pb.LEASE_STATE_RELEASED
+        await running.until_free(space)
+
+
+@pytest.mark.long
+async def test_admission_denied_to_an_executor(space, tmp_path, faults):
+    """The namespace enforces the Pod Security standard restricted."""
+    async with broker(tmp_path, space, pod={"executor_template": {"spec": {"hostNetwork": True}}}) as running:
+        name = await running.ready(executors=1)
+        lease = await running.told(name, "Spark can't make more: admission denied in namespace")
+        faults.goes_on("admission denied to an executor", lease)
+        assert "hostNetwork" in lease.message
+        await running.release(name)
+        assert (await running.until_ended(name)).state == pb.LEASE_STATE_RELEASED
+        await running.until_free(space)
+
+
 @pytest.mark.long
 async def test_an_executor_that_is_evicted_is_replaced(space, tmp_path, faults):
     async with broker(tmp_path, space) as running:
@@ -211,10 +235,7 @@ async def test_an_executor_that_is_evicted_is_replaced(space, tmp_path, faults):
                 with lease.session(api="connect") as spark:
                     return spark.range(100).count()
 
-        async with asyncio.timeout(120):
-            while "evicted" not in (lease := await running.get(name)).message:
-                await asyncio.sleep(0.2)
-        faults.goes_on("an executor is evicted", lease)
+        faults.goes_on("an executor is evicted", await running.told(name, "evicted"))
         assert await running.ask(use) == 100
         await running.until_ended(name)
         await running.until_free(space)
@@ -240,23 +261,3 @@ async def test_a_broker_that_is_killed_right_after_a_promise(space, tmp_path, fa
         faults.add("the broker is killed when it has promised a driver's end", lease, began)
         assert lease.state == pb.LEASE_STATE_RELEASED
         await running.until_free(space)
-
-
-async def test_a_watch_from_a_version_that_is_gone(space, need):
-    """The API server answers 410; everything is listed again, and followed from there."""
-    exact = [("resourceVersion", "1"), ("resourceVersionMatch", "Exact")]
-    code = HTTPStatus.OK.value
-    try:
-        await space.api.call(ADMIN, "GET", f"{space.path}/pods", query=exact)
-    except ApiFailed as error:
-        code = error.code
-    need(code == HTTPStatus.GONE, "a cluster that is old enough to have forgotten its first version (5 minutes)")
-    watch = PodWatch(Cluster(space.api), space.name, owned("o"), lambda _: None, PodStore())
-    watch._version = "1"
-    running = asyncio.get_running_loop().create_task(watch.run())
-    try:
-        async with asyncio.timeout(30):
-            while not (watch.fresh and watch._version != "1"):
-                await asyncio.sleep(0.05)
-    finally:
-        running.cancel()

@@ -29,12 +29,20 @@ GIB = 1 << 30
 
 
 def request(
-    executors=(2, 2), *, conf=None, profile_conf=None, holder=None, packages=(), driver_id=ID, **pod
+    executors=(2, 2),
+    *,
+    conf=None,
+    profile_conf=None,
+    holder=None,
+    packages=(),
+    driver_id=ID,
+    executor_memory=GIB,
+    **pod,
 ) -> DriverRequest:
-    size = ContainerSize(cores=1, memory=GIB)
+    size, executor = (ContainerSize(cores=1, memory=memory) for memory in (GIB, executor_memory))
     spec = LeaseSpec(
         profile="p", queue="q", driver=size, conf=conf or {}, pod=holder or {}, packages=packages,
-        executors=ExecutorSpec(size=size, min_count=executors[0], max_count=executors[1]) if executors else None,
+        executors=ExecutorSpec(size=executor, min_count=executors[0], max_count=executors[1]) if executors else None,
     )  # fmt: skip
     settings = parse_pod({"image": "spark:1", "namespace": "spark", **pod}, "pod")
     profile = Profile(
@@ -201,6 +209,15 @@ def test_the_driver_pod_takes_what_is_charged():
     assert annotations["sparkbroker.io/charge"] == "cpu=1100,memory=1476395008"
     assert annotations["sparkbroker.io/pool"] == "cluster"
     assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+    executors = template(made())["metadata"]["annotations"]
+    assert executors == {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true"}
+
+
+def test_executors_that_spark_can_t_start_with_are_refused():
+    with pytest.raises(ProvisionerFailed, match=r"executors\.memory: 449m is too small; Spark needs at least 450m"):
+        made(executor_memory=449 << 20)
+    assert conf(made(executor_memory=450 << 20))["spark.executor.memory"] == "450m"
 
 
 def test_sparks_conf_for_executors_in_pods():
@@ -242,6 +259,11 @@ def test_an_elastic_lease_has_dynamic_allocation_with_an_end():
         }.items()
     )
     assert "spark.executor.instances" not in told
+
+
+def test_a_driver_outlives_its_executors_failures_unless_somebody_wants_an_end():
+    assert conf(made((1, 4)))["spark.executor.maxNumFailures"] == str(2**31 - 1)  # Java's largest
+    assert conf(made((1, 4), conf={"spark.executor.maxNumFailures": "5"}))["spark.executor.maxNumFailures"] == "5"
 
 
 def test_without_executors_the_driver_works_itself():

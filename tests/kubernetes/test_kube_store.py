@@ -260,6 +260,16 @@ def test_nothing_left():
     assert seen.exit.out_of_memory
 
 
+def test_a_driver_that_gave_up_its_executors_says_what_they_failed_of():
+    status = {"terminated": {"exitCode": 11, "reason": "Error"}}
+    gave_up = pod("a", status={"phase": "Failed", "containerStatuses": [{"name": DRIVER_CONTAINER, "state": status}]})
+    seen = look(gave_up, refused="the quota is full", executor_failure="executor e1: evicted")
+    assert seen.phase is Phase.STOPPING
+    assert seen.message == (
+        "more of its executors failed than spark.executor.maxNumFailures allows; the quota is full; executor e1: evicted"
+    )
+
+
 def test_executors_are_told_while_it_is_ready():
     ready = {"port_open": WallTime(2e9), "ready": WallTime(2e9)}
     own = pod("a", status=RUNNING, executors="2")

@@ -81,7 +81,7 @@ class Clients:
         return found
 
     async def let_go(self, namespace: str, driver_id: DriverId) -> bool:
-        """Take the marks off the holder's pod if it is all that is left. Whether that is so."""
+        """Take the marks off the holder's pod if it is all that is left. Whether that is done; else it is to be tried again."""
         pods, _ = await self._cluster.list_pods(namespace, of_driver(self._owner, driver_id))
         if any(not pod.is_holder for pod in pods):
             return False
@@ -89,8 +89,9 @@ class Clients:
             try:
                 await self._cluster.patch_pod(pod, _holder.unclaim(pod))
             except ApiFailed as error:
-                # It is gone, or it is another pod by now, which bears no marks of ours.
-                if error.code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                if error.code == HTTPStatus.CONFLICT:
+                    return False  # it has changed since it was looked at
+                if error.code != HTTPStatus.NOT_FOUND:
                     raise
         return True
 

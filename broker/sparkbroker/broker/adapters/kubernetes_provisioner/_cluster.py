@@ -222,10 +222,14 @@ class Cluster:
         items = _decode(EVENTS, body, call).items
         return tuple(sorted(items, key=_when))
 
-    def log(self, namespace: str, pod: str, container: str, *, follow: bool) -> AbstractAsyncContextManager[Any]:
-        """A container's output from its beginning (as far as its node has kept it), as a reader."""
+    def log(
+        self, namespace: str, pod: str, container: str, *, follow: bool, seconds: int | None = None
+    ) -> AbstractAsyncContextManager[Any]:
+        """A container's output, as a reader: from its beginning (as far as its node has kept it), or of the last seconds."""
         call = Call(verb="get", resource="pods/log", namespace=namespace)
         query = [("container", container), ("follow", str(follow).lower())]
+        if seconds is not None:
+            query.append(("sinceSeconds", str(seconds)))
         path = f"{_pods(namespace)}/{pod}/log"
         return self.api.stream(call, path, query=query, silence=LOG_SILENCE)
 

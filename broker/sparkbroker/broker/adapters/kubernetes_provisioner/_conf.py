@@ -21,6 +21,8 @@ BLOCK_MANAGER_PORT: Final = 7079
 UI_PORT: Final = 4040
 SMALLEST_HEAP: Final = 480 * MIB
 """Spark refuses to start in less than 450 MiB, as the JVM counts it, which is less than -Xmx."""
+SMALLEST_EXECUTOR: Final = 450 * MIB
+"""And with less for executors, by its property (UnifiedMemoryManager)."""
 
 DEFAULTS: Final = {
     # The broker ends sessions with their attachments; Spark's own timeout would end an idle notebook's.
@@ -29,6 +31,9 @@ DEFAULTS: Final = {
     "spark.scheduler.minRegisteredResourcesRatio": "0",
     # Infinite by default: an idle session would keep executors that hold shuffle data.
     "spark.dynamicAllocation.shuffleTracking.timeout": "10min",
+    # Else a driver ends once this many executors have failed, and each that a quota has no room for counts, once a second: a
+    # session that is in use would end within seconds of its neighbours' load. The lease says what executors fail of.
+    "spark.executor.maxNumFailures": "2147483647",
     # Its account has rights on pods alone; without these Spark logs refusals when it stops.
     "spark.kubernetes.driver.reusePersistentVolumeClaim": "false",
     "spark.kubernetes.driver.service.deleteOnTermination": "false",
@@ -126,6 +131,10 @@ def client_properties(
 def _executors(
     request: DriverRequest, executors: ExecutorSpec, settings: PodSettings, namespace: str
 ) -> dict[str, str]:
+    if executors.size.memory < SMALLEST_EXECUTOR:
+        raise _wrong(
+            f"executors.memory: {format_memory(executors.size.memory)} is too small; Spark needs at least 450m"
+        )
     name = object_name(request.driver_id)
     conf = conf_of(request.spec, request.profile)
     memory = pod_memory(Role.EXECUTOR, executors.size, conf)

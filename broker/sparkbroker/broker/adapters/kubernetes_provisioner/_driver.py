@@ -47,6 +47,8 @@ class KnownDriver:
         self.given_up = False
         self.wanted: int | None = None
         """How many executors it is to have at least; None: that isn't on record."""
+        self.refused = ""
+        """What keeps Spark from making executors that are wanted; empty: none is missing, or nobody knows."""
         self.client = False
         """Its driver is its holder's own pod."""
         self.revoked = False

@@ -1,6 +1,7 @@
 """From what the API server answers to the broker's own error, in one place. Pure."""
 
 import re
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
@@ -10,11 +11,11 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._pods import API_STATUS,
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 
 _LONGEST: Final = 500
-_QUOTA: Final = re.compile(
-    r"exceeded quota: (?P<name>[^,]+), requested: (?P<asked>.+?), used: (?P<used>.+?), limited: (?P<limited>.+)"
-)
+_LONGEST_LINE: Final = 8000
+"""Of a log, as far as it is looked at."""
 _MISSING_ACCOUNT: Final = re.compile(r"error looking up service account (?P<account>\S+):")
 _RIGHTS: Final = re.compile(r'User "(?P<user>[^"]+)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"')
+_CODE: Final = re.compile(r"\bcode=(\d{3})\b")
 _AGAIN: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
@@ -50,6 +51,26 @@ def failure(call: Call, code: int, body: bytes) -> ApiFailed:
     return ApiFailed(message, code=code, retryable=code in _AGAIN or not misconfigured, misconfigured=misconfigured)
 
 
+def refusal(lines: Iterable[str], namespace: str) -> str:
+    """Why Spark can't make executors, by what its Kubernetes client (fabric8: KubernetesClientException) has last written to a
+    driver's log; empty: it has written nothing of the kind.
+
+    Anybody's code may have written there: a line takes no longer than its length, and no more than its beginning is looked at.
+    """
+    last = ""
+    for line in lines:
+        called, found, said = line[:_LONGEST_LINE].partition("Failure executing: POST at: ")[2].partition(". Message: ")
+        if found and called.endswith("/pods"):
+            last = said
+    if not last:
+        return ""
+    text, _, status = last.partition(". Received status: ")
+    code = _CODE.search(status)
+    asked = Call(verb="create", resource="pods", namespace=namespace)
+    shown = "".join(filter(str.isprintable, text))
+    return _explain(asked, int(code[1]) if code else HTTPStatus.FORBIDDEN.value, shown)[0]
+
+
 def _status(body: bytes) -> ApiStatus:
     try:
         return API_STATUS.decode(body)
@@ -74,26 +95,35 @@ def _explain(call: Call, code: int, text: str) -> tuple[str, bool]:
 
 
 def _forbidden(call: Call, text: str) -> tuple[str, bool]:
-    quota = _QUOTA.search(text)
-    if quota is not None:
+    name, asked, used, limited = _quota(text)
+    if limited:
         return (
-            f"the quota {quota['name']!r} of namespace {call.namespace!r} is full: this takes {quota['asked']}, "
-            f"{quota['used']} of {quota['limited']} is used"
+            f"the quota {name!r} of namespace {call.namespace!r} is full: this takes {asked}, {used} of {limited} is used"
         ), False
     rights = _RIGHTS.search(text)
     if rights is not None:
+        user, verb, resource = map(_short, rights.group("user", "verb", "resource"))
         return (
-            f"403: {rights['user']} may not {rights['verb']} {rights['resource']} in namespace {call.namespace!r}; "
-            f"give the broker's account this verb by a Role there"
+            f"403: {user} may not {verb} {resource} in namespace {call.namespace!r}; "
+            f"give that account this verb by a Role there"
         ), True
     account = _MISSING_ACCOUNT.search(text)
     if account is not None:
         return (
-            f"the service account {account['account']} does not exist; create it, or name another in the profile's "
-            f"pod.service_account"
+            f"the service account {_short(account['account'])} does not exist; create it, or name another in the profile's "
+            f"pod settings"
         ), True
     reason = text.partition(" is forbidden: ")[2] or text
     return f"admission denied in namespace {call.namespace!r}: {_short(reason)}", True
+
+
+def _quota(text: str) -> tuple[str, ...]:
+    """Its name, what was asked for, used and limited; the last is empty if the text is about something else."""
+    parts, rest = [], text.partition("exceeded quota: ")[2]
+    for border in (", requested: ", ", used: ", ", limited: "):
+        part, _, rest = rest.partition(border)
+        parts.append(_short(part))
+    return (*parts, _short(rest))
 
 
 def _short(text: str) -> str:

@@ -178,6 +178,7 @@ class Fleet:
                 asked=known.asked,
                 wanted=known.wanted,
                 executor_failure=watch.store.last_failure(driver_id),
+                refused=known.refused,
                 log_tail=known.log_tail,
             ),
         )

@@ -141,10 +141,11 @@ def claim(pod: Pod, request: DriverRequest, owner: str) -> Manifest:
 
 
 def unclaim(pod: Pod) -> Manifest:
-    """The merge patch that takes the marks off."""
+    """The merge patch that takes the marks off, as it was looked at: those of a later lease stay."""
     return {
         "metadata": {
             "uid": pod.metadata.uid,
+            "resourceVersion": pod.metadata.resource_version,
             "labels": dict.fromkeys(_LABELS),
             "annotations": dict.fromkeys(_ANNOTATIONS),
         }

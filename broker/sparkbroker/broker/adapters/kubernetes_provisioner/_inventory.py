@@ -26,7 +26,8 @@ class Inventory:
         self._fleet = fleet
         self._logs = logs
         self._profiles = profiles
-        self._refusals: dict[str, str] = {}
+        self._refusals: dict[tuple[str, str], str] = {}
+        """By namespace, and what of it may not be looked at."""
 
     def __repr__(self) -> str:
         return f"<Inventory of {self._fleet!r} [{len(self._refusals)} namespaces refused]>"
@@ -34,20 +35,19 @@ class Inventory:
     def trouble(self, profile: Profile) -> str:
         """Why one of its namespaces can't be looked into, for people; empty: they can."""
         watches = self._fleet.watches
-        troubles = (
-            self._refusals.get(name) or (watches[name].trouble if name in watches else "")
-            for name in profile.namespaces
-        )
-        return next(filter(None, troubles), "")
+        for name in profile.namespaces:
+            told = (self._refusals.get((name, "pods")), self._refusals.get((name, "accounts")))
+            if why := next(filter(None, (*told, watches[name].trouble if name in watches else "")), ""):
+                return why
+        return ""
 
     async def take(self) -> list[Observation]:
         """Also what is left of drivers that are gone: the ends of their logs."""
         found: set[DriverId] = set()
         for namespace in dict.fromkeys((*(n for p in self._profiles for n in p.namespaces), *self._fleet.watches)):
             watch = self._fleet.watch(namespace)
-            self._refusals.pop(namespace, None)
             asked = self._fleet.cluster.list_pods(namespace, owned(self._fleet.owner))
-            listed = await self._unless_refused(namespace, asked)
+            listed = await self._unless_refused((namespace, "pods"), asked)
             if listed is None:
                 continue
             self._fleet.note(watch.store.replace(*listed))
@@ -58,25 +58,28 @@ class Inventory:
         result += await self._records(found | {seen.driver_id for seen in accounts})
         return result
 
-    async def _unless_refused(self, namespace: str, asked: Awaitable[Found]) -> Found | None:
+    async def _unless_refused(self, what: tuple[str, str], asked: Awaitable[Found]) -> Found | None:
         """None: we may not look into it. One tenant's namespace of that kind keeps nobody else from working."""
         try:
-            return await asked
+            found = await asked
         except ApiFailed as error:
             if not error.misconfigured:
                 raise
-            self._refusals[namespace] = error.message
-            log.warning("kubernetes.namespace_refused", namespace=namespace, message=error.message)
+            self._refusals[what] = error.message
+            log.warning("kubernetes.namespace_refused", namespace=what[0], message=error.message)
             return None
+        self._refusals.pop(what, None)
+        return found
 
     async def _accounts(self, living: set[DriverId]) -> list[Observation]:
         """Leases in mode CLIENT of which only an account or its binding is left: of a create that was cut off, for example."""
         left: dict[DriverId, Handle] = {}
         offers = (p for p in self._profiles if LeaseMode.CLIENT in p.modes)
         for namespace in dict.fromkeys(n for p in offers for n in p.namespaces):
-            if namespace in self._refusals:
+            if (namespace, "pods") in self._refusals:
                 continue
-            found = await self._unless_refused(namespace, self._fleet.clients.drivers(namespace)) or set()
+            what = (namespace, "accounts")
+            found = await self._unless_refused(what, self._fleet.clients.drivers(namespace)) or set()
             left |= {driver_id: {"namespace": namespace, "holder": 1} for driver_id in found - living}
         return [
             Observation(driver_id=driver_id, phase=Phase.STOPPING, handle=handle, message="only its account is left")
@@ -84,5 +87,7 @@ class Inventory:
         ]
 
     async def _records(self, living: set[DriverId]) -> list[Observation]:
+        if self._refusals:
+            return []  # who can't look everywhere confirms nobody's end
         gone = (driver_id for driver_id in await self._logs.kept() if driver_id not in living)
         return [Observation(driver_id=driver_id, phase=Phase.ABSENT) for driver_id in gone]

@@ -27,6 +27,8 @@ SAVE_TRIES: Final = 3
 SAVE_PAUSE: Final = 0.25
 """Seconds between two of them."""
 LONGEST_TAIL: Final = 16 << 20
+RECENT: Final = 256 << 10
+"""Bytes of a log that are looked through for what it says now."""
 TAIL_LINES: Final = 20
 TAIL_WIDTH: Final = 500
 _HEADER: Final = b"%019d\n"
@@ -76,11 +78,13 @@ class Tail:
         return b"".join(self.data.splitlines(keepends=True)[-count:])
 
 
-async def stream(cluster: Cluster, pod: Pod, token: str, *, follow: bool) -> AsyncIterator[bytes]:
-    """A log from its beginning, redacted. Raise ApiFailed."""
+async def stream(
+    cluster: Cluster, pod: Pod, token: str, *, follow: bool, seconds: int | None = None
+) -> AsyncIterator[bytes]:
+    """A log from its beginning, or of the last seconds; redacted. Raise ApiFailed."""
     redactor = Redactor(token)
     where, container = pod.metadata, DRIVER_CONTAINER if pod.is_driver else EXECUTOR_CONTAINER
-    async with cluster.log(where.namespace, where.name, container, follow=follow) as reader:
+    async with cluster.log(where.namespace, where.name, container, follow=follow, seconds=seconds) as reader:
         while data := await reader.read(CHUNK):
             if told := redactor.feed(data):
                 yield told
@@ -94,6 +98,14 @@ async def measure(cluster: Cluster, pod: Pod, token: str, keep: int) -> Tail:
     async for data in stream(cluster, pod, token, follow=False):
         tail.feed(data)
     return tail
+
+
+async def recent(cluster: Cluster, pod: Pod, token: str, seconds: int) -> list[str]:
+    """What a driver has written in the last seconds, by lines: the end of it. Raise ApiFailed."""
+    tail = Tail(RECENT)
+    async for data in stream(cluster, pod, token, follow=False, seconds=seconds):
+        tail.feed(data)
+    return tail.data.decode(errors="replace").splitlines()
 
 
 async def live(

@@ -21,6 +21,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._conf import (
     properties,
 )
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
+    DO_NOT_DISRUPT,
     FINGERPRINT,
     PYTHON,
     SAFE_TO_EVICT,
@@ -41,6 +42,11 @@ DRIVER_GRACE: Final = 10
 USER: Final = 185
 _FILES_VOLUME: Final = f"{NAME_PREFIX}files"
 _LOCAL_VOLUME: Final = f"{NAME_PREFIX}local"
+_EVICTION: Final = {
+    Role.DRIVER: {SAFE_TO_EVICT: "false", DO_NOT_DISRUPT: "true"},
+    Role.EXECUTOR: {SAFE_TO_EVICT: "true"},
+}
+"""What autoscalers of nodes are told of each."""
 
 
 class Manifests(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,7 +173,6 @@ def _pod(
     """What driver and executors have in common. ``size``: of Spark's container; None: Spark writes it."""
     template = getattr(settings, f"{role}_template")
     metadata, below = template.get("metadata", {}), template.get("spec", {})
-    evictable = "false" if role is Role.DRIVER else "true"
     spec: Manifest = deep_merge({"securityContext": _pod_security()}, below)
     spec["containers"] = [
         _main(below, container, settings, size),
@@ -193,7 +198,7 @@ def _pod(
         "kind": "Pod",
         "metadata": {
             "labels": {**metadata.get("labels", {}), **settings.labels, **own},
-            "annotations": {SAFE_TO_EVICT: evictable, **metadata.get("annotations", {}), **settings.annotations},
+            "annotations": {**_EVICTION[role], **metadata.get("annotations", {}), **settings.annotations},
         },
         "spec": spec,
     }

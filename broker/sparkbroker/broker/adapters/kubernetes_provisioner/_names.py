@@ -31,6 +31,8 @@ PRINCIPAL: Final = f"{LABEL_PREFIX}principal"
 PYTHON: Final = f"{LABEL_PREFIX}python-version"
 """Annotation of the driver's pod: its image's Python, as "3.11", where that is known."""
 SAFE_TO_EVICT: Final = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+DO_NOT_DISRUPT: Final = "karpenter.sh/do-not-disrupt"
+"""Karpenter's word for the same; it knows no other."""
 
 _DRIVER_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 

@@ -1,5 +1,5 @@
 """The kubernetes provisioner: the port, by what is known of the drivers (fleet, inventory) and what is done with them
-(starting, ending, logs)."""
+(starting, ending, logs, refusals)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -18,6 +18,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._fleet import Fleet
 from sparkbroker.broker.adapters.kubernetes_provisioner._inventory import Inventory
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import check_driver_id
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._refusals import Refusals
 from sparkbroker.broker.adapters.kubernetes_provisioner._starting import Starting
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.lease import LeaseMode
@@ -71,6 +72,7 @@ class KubernetesProvisioner:
         self._logs = DriverLogs(folder, self._fleet)
         self._inventory = Inventory(self._fleet, self._logs, self._profiles)
         self._starting = Starting(self._fleet)
+        self._refusals = Refusals(self._fleet)
         self._ending = Ending(self._fleet, self._logs)
 
     def __repr__(self) -> str:
@@ -144,8 +146,10 @@ class KubernetesProvisioner:
         await self._fleet.catch_up(known, profile)
         own = self._fleet.own_pod(known)
         await self._keep_logs(known, own)
-        if own is not None and known.client and known.ready is None and not known.asked and not own.ended:
-            await self._starting.give_rights(known, own, profile)  # this broker doesn't know that it did
+        if own is not None and known.client and known.ready is None and not own.ended:
+            # It was claimed by a broker before this one, which gave it its rights; if they were taken since, nobody is to give
+            # them back.
+            known.ready = self._fleet.clock.wall()
         seen = self._fleet.look(driver_id)
         if seen.phase in (Phase.ABSENT, Phase.EXITED):
             await self._ending.confirmed(known)
@@ -153,6 +157,7 @@ class KubernetesProvisioner:
         if own is not None and seen.phase is Phase.STARTING and not known.asked and not known.client:
             self._starting.give_up_if_hopeless(known, own)
         self._starting.attend(known, seen)
+        self._refusals.attend(known, seen)
         return seen
 
     async def _keep_logs(self, known: KnownDriver, own: Pod | None) -> None:

@@ -23,6 +23,9 @@ NAMED: Final = 5
 EXIT_ON_OUT_OF_MEMORY: Final = 3
 """The status with which -XX:+ExitOnOutOfMemoryError ends a JVM."""
 
+EXIT_ON_EXECUTOR_FAILURES: Final = 11
+"""Spark's own, of a driver whose executors failed too often (SparkExitCode.EXCEED_MAX_EXECUTOR_FAILURES)."""
+
 _PULL: Final = {
     "ErrImagePull": "can't be pulled",
     "ImagePullBackOff": "can't be pulled",
@@ -128,6 +131,8 @@ def driver_exit(pod: Pod, log_tail: tuple[str, ...] = ()) -> tuple[DriverExit, s
         sentences.append(f"container {DRIVER_CONTAINER} was killed for lack of memory: it reached its limit")
     elif ended.message:
         sentences.append(_short(ended.message))
+    if ended.exit_code == EXIT_ON_EXECUTOR_FAILURES:
+        sentences.append("more of its executors failed than spark.executor.maxNumFailures allows")
     return _exit(ended, log_tail), _joined(sentences)
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
 from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import (
+    EXIT_ON_EXECUTOR_FAILURES,
     disruption,
     driver_exit,
     hindrance,
@@ -38,7 +39,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a driver. ``pods``: its own first. ``last``: its own pod as it was last seen.
 
     ``port_open`` and ``ready`` are what the broker has found out by calling it, ``trouble`` why it can't yet;
-    ``by_events`` what only events told; ``asked``: we asked it to end; ``wanted``: executors, as recorded.
+    ``by_events`` what only events told; ``asked``: we asked it to end; ``wanted``: executors, as recorded; ``refused``: why no more of
+    them are made.
     """
 
     pods: tuple[Pod, ...] = ()
@@ -50,6 +52,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     asked: bool = False
     wanted: int | None = None
     executor_failure: str = ""
+    refused: str = ""
     log_tail: tuple[str, ...] = ()
 
 
@@ -98,6 +101,8 @@ def _of_own(own: Pod, evidence: Evidence) -> tuple[Phase, str, DriverExit | None
     ended = driver_exit(own, evidence.log_tail)
     if ended is not None:
         exit, why = ended
+        if exit.exit_code == EXIT_ON_EXECUTOR_FAILURES:
+            why = _joined(why, evidence.refused, evidence.executor_failure)
         return Phase.STOPPING, why, exit
     if own.leaving:
         who = "" if evidence.asked else disruption(own) or "its pod was deleted by somebody else"
@@ -156,7 +161,8 @@ def executors(evidence: Evidence) -> Executors | None:
     reasons = Counter(found.message for pod in own if (found := hindrance(pod)) is not None)
     why = (f"{count} of them {reason}" for reason, count in reasons.most_common(REASONS))
     failed = f"last failure: {evidence.executor_failure}" if evidence.executor_failure else ""
-    return Executors(wanted=wanted, running=running, pending=len(own) - running, message=_joined(*why, failed))
+    refused = f"Spark can't make more: {evidence.refused}" if evidence.refused and len(own) < wanted else ""
+    return Executors(wanted=wanted, running=running, pending=len(own) - running, message=_joined(*why, refused, failed))
 
 
 def _wanted(evidence: Evidence) -> int:

@@ -2,6 +2,7 @@
 version is too old to follow from."""
 
 import asyncio
+import math
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -40,6 +41,7 @@ class PodWatch:
         self._selector = selector
         self._changed = changed
         self._version = ""
+        self._opened_at = 0.0
 
     def __repr__(self) -> str:
         return f"<PodWatch {self.namespace} {'fresh' if self.fresh else 'stale'} {self.store!r}>"
@@ -52,27 +54,32 @@ class PodWatch:
             self.fresh = False
 
     async def _run(self) -> None:
-        pause = FIRST_PAUSE
+        pause, time = FIRST_PAUSE, asyncio.get_running_loop().time
         while True:
+            self._opened_at = math.inf
+            listed = not self._version
             try:
-                if not self._version:
+                if listed:
                     await self._list()
-                began = asyncio.get_running_loop().time()
                 await self._follow()
-                if asyncio.get_running_loop().time() - began < FIRST_PAUSE:
+                if time() - self._opened_at < FIRST_PAUSE:
                     await asyncio.sleep(FIRST_PAUSE)  # a server that ends watches at once
+                pause = FIRST_PAUSE
+                continue
             except Expired:
                 log.info("kubernetes.watch_expired", namespace=self.namespace)
                 self._version, self.fresh = "", False
+                if not listed:
+                    continue
             except ApiFailed as error:
                 self.fresh, self.trouble = False, error.message
+                if time() - self._opened_at > pause:
+                    pause = FIRST_PAUSE  # it has worked: something on the way ends what is silent
                 if error.code:
                     self._version = ""  # it may be the version that it doesn't like
                 log.warning("kubernetes.watch_failed", namespace=self.namespace, message=error.message, pause=pause)
-                await asyncio.sleep(pause)
-                pause = min(LONGEST_PAUSE, pause * 2)
-                continue
-            pause = FIRST_PAUSE
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _list(self) -> None:
         pods, version = await self._cluster.list_pods(self.namespace, self._selector)
@@ -89,6 +96,7 @@ class PodWatch:
 
     def _opened(self) -> None:
         self.connects += 1
+        self._opened_at = asyncio.get_running_loop().time()
         self.fresh, self.trouble = True, ""
 
     def _apply(self, what: str, pod: Pod) -> None:
