@@ -1,4 +1,4 @@
-"""Who may call is checked in the same way at the start, by --check-config and at SIGHUP."""
+"""Who may call is checked in the same way at the start, by --check-config, at SIGHUP and when the file has changed."""
 
 import getpass
 import signal
@@ -65,6 +65,15 @@ def test_a_reload_with_a_second_user_of_local_drivers_is_refused(shell, listenin
     process.send_signal(signal.SIGHUP)
     said(lines, "tokens.reloaded")
     assert code(port, ann) is grpc.StatusCode.OK
+
+
+def test_a_token_that_is_taken_out_of_the_file_is_void_without_a_signal(shell, listening, tmp_path):
+    _, lines, port, path, ann = listening
+    assert code(port, ann) is grpc.StatusCode.OK
+    bob = new_token(shell, tmp_path / "other.toml", "bob")
+    (tmp_path / "other.toml").rename(path)
+    assert str(path) in said(lines, "tokens.reloaded")
+    assert (code(port, ann), code(port, bob)) == (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.OK)
 
 
 def test_the_user_of_a_unix_socket_is_a_principal_too(shell, tmp_path):

@@ -16,8 +16,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from sparkbroker.broker.adapters.local_user import LocalUser
 from sparkbroker.broker.adapters.static_tokens import StaticTokens
+from sparkbroker.broker.rpc.certificates import Tls
 from sparkbroker.broker.rpc.limits import Limits
-from sparkbroker.broker.rpc.listeners import ListenFailed, TcpListener, Tls, UnixListener
+from sparkbroker.broker.rpc.listeners import ListenFailed, TcpListener, UnixListener
 from sparkbroker.client import AsyncBroker, BadAddress, resolve_address
 from sparkbroker.client._tls import distrusted
 from sparkbroker.v1 import broker_pb2 as pb

@@ -21,14 +21,14 @@ from sparkbroker.broker.adapters.memory_store import MemoryDatabase, MemoryStore
 from sparkbroker.broker.adapters.prometheus_metrics import PrometheusMetrics
 from sparkbroker.broker.adapters.sql_store import SqlStore, StateFolder
 from sparkbroker.broker.adapters.static_provisioner import StaticProvisioner
-from sparkbroker.broker.adapters.static_tokens import StaticTokens, TokenFileInvalid
+from sparkbroker.broker.adapters.static_tokens import StaticTokens
 from sparkbroker.broker.adapters.system_clock import SystemClock
+from sparkbroker.broker.adapters.token_follower import TokenFollower
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.commits import StoreLost
 from sparkbroker.broker.app.janitor import Retention
 from sparkbroker.broker.config import (
     Config,
-    ConfigError,
     capacity_warnings,
     check_principals,
     to_capacity,
@@ -41,8 +41,9 @@ from sparkbroker.broker.domain.units import Principal, Seconds
 from sparkbroker.broker.log_setup import set_up
 from sparkbroker.broker.ports.provisioner import Provisioner
 from sparkbroker.broker.ports.store import Store
+from sparkbroker.broker.rpc.certificates import Tls
 from sparkbroker.broker.rpc.limits import Limits
-from sparkbroker.broker.rpc.listeners import Listener, TcpListener, Tls, UnixListener
+from sparkbroker.broker.rpc.listeners import Listener, TcpListener, UnixListener
 from sparkbroker.broker.rpc.server import BrokerServer
 
 log = structlog.get_logger()
@@ -84,6 +85,7 @@ class _Broker:
         self._embedded = embedded
         self._metrics = PrometheusMetrics()
         self._tokens = read_tokens(config)
+        self._follower = TokenFollower(self._tokens) if self._tokens is not None else None
         profiles = to_profiles(config)
         cache = config.store.cache_folder or folder.cache
         kubernetes = KubernetesProvisioner(
@@ -155,12 +157,15 @@ class _Broker:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(self._core.run(), name="core")
             await self._server.start()
-            announcing = group.create_task(self._announce(), name="announce")
+            beside = [group.create_task(self._announce(), name="announce")]
+            if self._follower is not None:
+                beside.append(group.create_task(self._follower.run(), name="follow-tokens"))
             try:
                 await stop.wait()
                 log.info("broker.stopping", embedded=self._embedded)
             finally:
-                announcing.cancel()
+                for task in beside:
+                    task.cancel()
                 self._metrics.serving = False
                 await self._server.stop(self._config.server.shutdown_grace)
                 self._core.stop()
@@ -181,12 +186,8 @@ class _Broker:
             log.info("metrics.listening", address=f"http://{host}:{bound}/metrics")
 
     def _reload(self) -> None:
-        if self._tokens is None:
-            return
-        try:
-            log.info("tokens.reloaded", count=self._tokens.reload())
-        except (TokenFileInvalid, ConfigError) as error:
-            log.warning("tokens.not_reloaded", message=error.message, hint="the tokens read before stay in force")
+        if self._follower is not None:
+            self._follower.reload()
 
     def _listener(self, address: str) -> Listener:
         if address.startswith("unix:"):

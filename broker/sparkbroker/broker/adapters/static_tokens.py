@@ -22,6 +22,7 @@ from typing import Final
 
 from sparkbroker.broker.domain.errors import BrokerError, Unauthenticated
 from sparkbroker.broker.domain.units import Principal
+from sparkbroker.broker.file_changes import FollowedFiles
 from sparkbroker.broker.ports.authenticator import Caller, Role
 
 TOKEN_BYTES: Final = 32
@@ -54,12 +55,13 @@ class StaticTokens:
     """
 
     def __init__(self, path: Path, accept: Callable[[Collection[Principal]], None] = _any) -> None:
-        self._path = path
+        self.path = path
+        self.file = FollowedFiles(path)
         self._accept = accept
-        self._callers = self._read()
+        self._callers = self.file.read(self._read)
 
     def __repr__(self) -> str:
-        return f"<StaticTokens {self._path} [{len(self._callers)} tokens]>"
+        return f"<StaticTokens {self.path} [{len(self._callers)} tokens]>"
 
     def authenticate(self, metadata: Mapping[str, str | bytes]) -> Caller:
         header = metadata.get("authorization")
@@ -74,11 +76,11 @@ class StaticTokens:
 
     def reload(self) -> int:
         """Read the file again and return how many tokens it has. If it can't be used, raise, and keep what was."""
-        self._callers = self._read()
+        self._callers = self.file.read(self._read)
         return len(self._callers)
 
     def _read(self) -> dict[bytes, Caller]:
-        callers = load(self._path)
+        callers = load(self.path)
         self._accept({caller.principal for caller in callers.values() if Role.USER in caller.roles})
         return callers
 
@@ -87,7 +89,7 @@ def load(path: Path) -> dict[bytes, Caller]:
     """The callers by the SHA-256 of their tokens. Raise TokenFileInvalid."""
     try:
         entries = tomllib.loads(_read_private(path))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # the parser's own errors, and those that it lets through
         raise TokenFileInvalid(f"token file {path} is not valid TOML: {error}") from error
     unknown = entries.keys() - {"token"}
     if unknown:

@@ -42,11 +42,11 @@ class Server(Section):
     listen: tuple[Listen, ...] = Field(default=(), max_length=16)
     """``unix:PATH`` or ``tcp://HOST:PORT``. Empty: ``unix:<store.state_folder>/run/broker.sock``."""
     tls_cert: AbsolutePath | None = None
-    """PEM: the certificate and its chain, for all TCP addresses."""
+    """PEM: the certificate and its chain, for all TCP addresses. Once replaced, new connections are served the new one."""
     tls_key: AbsolutePath | None = None
     """PEM: the certificate's private key."""
     tokens: AbsolutePath | None = None
-    """The file of hashed static tokens (``sparkbroker token new``)."""
+    """The file of hashed static tokens (``sparkbroker token new``). A changed one is read again within seconds."""
     metrics: Address = ""
     """``127.0.0.1:9464``: where Prometheus reads. Empty: nowhere."""
     log_format: Literal["auto", "console", "json"] = "auto"

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import ssl
 import stat
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 
 from sparkbroker.broker.domain.errors import BrokerError
 from sparkbroker.broker.ports.authenticator import Authenticator
+from sparkbroker.broker.rpc.certificates import ServedCertificate, Tls, TlsUnusable
 
 MAX_SOCKET_PATH: Final = 107
 """Bytes, of sockaddr_un.sun_path less its end."""
@@ -23,13 +23,6 @@ class ListenFailed(BrokerError):
     """The server can't listen there. Says where, why, and what would help."""
 
     reason = "LISTEN_FAILED"
-
-
-class Tls(msgspec.Struct, frozen=True):
-    """PEM files: the certificate (with its chain), and its key."""
-
-    certificate: Path
-    key: Path
 
 
 class UnixListener(msgspec.Struct, frozen=True):
@@ -147,22 +140,10 @@ def _probe_port(listener: TcpListener) -> None:
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Raise ListenFailed for files that are missing, no PEM, or of different keys; gRPC would fail at a handshake."""
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=_no_password)
-        certificate, key = tls.certificate.read_bytes(), tls.key.read_bytes()
-    except ssl.SSLError as error:
-        why = error.reason or str(error)
-        raise ListenFailed(f"TLS certificate {tls.certificate} and key {tls.key} can't be used: {why}") from error
-    except OSError as error:
-        names = f"{tls.certificate} or {tls.key}"
-        raise ListenFailed(f"TLS file {error.filename or names} can't be read: {error.strerror or error}") from error
-    return grpc.ssl_server_credentials([(key, certificate)])
-
-
-def _no_password() -> bytes:
-    """A key with a password must fail, and not ask at a terminal."""
-    return b""
+        return ServedCertificate(tls).credentials()
+    except TlsUnusable as error:
+        raise ListenFailed(error.message) from error
 
 
 def _is_loopback(host: str) -> bool:
