@@ -1,5 +1,6 @@
 """What the chart renders, without a cluster: `helm template` and `helm lint`, with Helm from the cluster's own tools or PATH."""
 
+import re
 import shutil
 import subprocess
 import tomllib
@@ -18,6 +19,8 @@ pytestmark = pytest.mark.kubernetes
 
 CHART = Path(__file__).parents[2] / "chart"
 WORKLOADS = ("Deployment", "Job", "Pod")
+VALUE = re.compile(r"( *)(\w+):(.*)")
+EXPLAINS = re.compile(r" *# -- ")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,11 @@ def test_it_lints(helm):
             "resourceQuotas: elsewhere is none of sparkNamespaces (default)",
         ),
         ({"resourceQuotas": {"default": {"pods": "many"}}}, "resourceQuotas"),
+        ({"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.1"]}}, "loadBalancerSourceRanges"),
+        (
+            {"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+            "service.loadBalancerSourceRanges: service.type is ClusterIP",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_and_named(helm, values, problem):
@@ -275,12 +283,34 @@ def test_a_quota_is_in_the_namespace_that_it_is_for(render):
 def test_prometheus_finds_the_broker_s_metrics(render):
     monitor = {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}
     found = render({"metrics": {"serviceMonitor": monitor}})
-    made, service = (found[kind, "apps", "broker-sparkbroker"] for kind in ("ServiceMonitor", "Service"))
+    made = found["ServiceMonitor", "apps", "broker-sparkbroker"]
     assert made["metadata"]["labels"]["release"] == "prometheus"
-    assert made["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    wanted = made["spec"]["selector"]["matchLabels"].items()
+    services = [item for key, item in found.items() if key[0] == "Service"]
+    [service] = [item for item in services if wanted <= item["metadata"]["labels"].items()]
+    assert service["metadata"]["name"] == "broker-sparkbroker-metrics"
     [endpoint] = made["spec"]["endpoints"]
     assert endpoint == {"port": "metrics", "interval": "15s"}
-    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert service["spec"]["ports"] == [{"name": "metrics", "port": 9464, "targetPort": "metrics"}]
+    template = found["Deployment", "apps", "broker-sparkbroker"]["spec"]["template"]
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    [container] = template["spec"]["containers"]
+    assert {"name": "metrics", "containerPort": 9464} in container["ports"]
+
+
+@pytest.mark.parametrize("kind", ["ClusterIP", "NodePort", "LoadBalancer"])
+def test_metrics_are_not_published_with_the_broker(render, kind):
+    found = render({"service": {"type": kind}})
+    broker, metrics = (found["Service", "apps", f"broker-sparkbroker{end}"]["spec"] for end in ("", "-metrics"))
+    assert (broker["type"], metrics["type"]) == (kind, "ClusterIP")
+    assert [port["targetPort"] for port in broker["ports"]] == ["grpc"]
+
+
+def test_a_load_balancer_lets_in_the_addresses_that_are_named(render):
+    ranges = ["10.0.0.0/8", "2001:db8::/32"]
+    found = render({"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ranges}})
+    assert found["Service", "apps", "broker-sparkbroker"]["spec"]["loadBalancerSourceRanges"] == ranges
+    assert "loadBalancerSourceRanges" not in render()["Service", "apps", "broker-sparkbroker"]["spec"]
 
 
 def test_two_brokers_never_share_the_database(render):
@@ -321,15 +351,49 @@ def test_what_is_switched_off_is_not_there(render):
     }  # fmt: skip
 
 
+def unexplained(lines):
+    """Values without a comment directly above, and of runs of values that have one: those of a run that it doesn't all name, `so`."""
+    found: list[str] = []
+    comment, run, inside = "", list[str](), -1
+    for line in lines:
+        depth = len(line) - len(line.lstrip())
+        if inside >= 0 and (not line or depth > inside):  # The text of a value.
+            continue
+        inside = -1
+        value = VALUE.fullmatch(line)
+        if line.lstrip().startswith("#"):
+            comment = line if run or not comment else f"{comment}\n{line}"
+            comment, run = comment if EXPLAINS.match(comment) else "", []
+        elif (
+            value is None or not value[3]
+        ):  # Nothing, or a group's name: what explains a group explains none of its values.
+            comment, run = "", []
+        else:
+            inside = depth if value[3] == " |" else -1
+            run = [*run, value[2]]
+            if not comment or (len(run) > 1 and not all(f"`{name}`" in comment for name in run)):
+                found.append(value[2])
+    return found
+
+
 def test_every_value_is_explained():
-    """Above each value, or above the group that it stands in, is a comment."""
-    explained: dict[int, bool] = {}
-    for number, line in enumerate((CHART / "values.yaml").read_text().splitlines(), 1):
-        text = line.lstrip()
-        depth = len(line) - len(text)
-        if text.startswith("#"):
-            explained[depth] = True
-        elif not text:
-            explained.clear()
-        elif not text.startswith("[") and not text.endswith(":"):
-            assert any(explained.get(level) for level in range(depth + 1)), f"values.yaml:{number}: {text}"
+    assert unexplained((CHART / "values.yaml").read_text().splitlines()) == []
+
+
+def test_a_value_that_is_not_explained_is_noticed():
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    tried = 0
+    for start, line in enumerate(lines):
+        if not EXPLAINS.match(line):
+            continue
+        end = next(number for number in range(start, len(lines)) if not lines[number].lstrip().startswith("#"))
+        value = VALUE.fullmatch(lines[end])
+        assert value is not None, f"values.yaml:{start + 1} explains nothing"
+        if value[3]:
+            assert unexplained(lines[:start] + lines[end:]), f"values.yaml:{start + 1}"
+            tried += 1
+    assert tried > 50
+    assert unexplained(["# -- The first.", "a: 1", "b: 2"]) == ["b"]
+    assert unexplained(["# -- It wins over `b`.", "a: 1", "b: 2"]) == ["b"]
+    assert unexplained(["# -- `a` and `b`.", "a: 1", "", "b: 2"]) == ["b"]
+    assert unexplained(["# -- Both.", "group:", "  a: 1"]) == ["a"]

@@ -7,11 +7,14 @@ import sys
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from sparkbroker.broker.adapters.kubernetes_provisioner._names import HOLDER, OWNER
 from tests.cluster.layout import HERE
 
 ROOT = HERE.parents[1]
 PAGE = (ROOT / "docs" / "how-to" / "managed-cluster.md").read_text()
-VALUES = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0])
+TEXT = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0]
+VALUES = yaml.safe_load(TEXT)
+CLOUD_S = re.compile(r"gp3|aws|s3a:|googleapis|gserviceaccount|azure", re.IGNORECASE)
 
 
 def test_its_configuration_is_the_broker_s(tmp_path):
@@ -22,14 +25,43 @@ def test_its_configuration_is_the_broker_s(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.kubernetes
-def test_its_values_are_the_chart_s(tool):
+def test_what_is_one_cloud_s_is_marked():
+    lines = [line for line in TEXT.splitlines() if CLOUD_S.search(line.partition("   #")[0])]
+    assert len(lines) == 5
+    for line in lines:
+        assert re.search(r"   # EKS\. GKE.* AKS: ", line), line
+    # GKE refuses these outside of kube-system.
+    assert not VALUES.get("priorityClassName", "").startswith("system-")
+
+
+def test_what_a_broker_left_is_found_by_its_label_and_users_own_pods_are_spared():
+    [selector] = re.findall(r"delete pods,\S+ -l '([^']+)'", PAGE)
+    assert selector == f"{OWNER}=<value>,!{HOLDER}"
+
+
+@pytest.fixture
+def rendered(tool):
     words = ["template", "r", str(ROOT / "chart"), "--namespace", "sparkbroker", "--values", "-"]
-    done = subprocess.run(
-        [tool("helm"), *words], input=yaml.safe_dump(VALUES), capture_output=True, text=True, check=False, timeout=50
-    )
-    assert done.returncode == 0, done.stderr
-    found = [item for item in yaml.safe_load_all(done.stdout) if item]
+    given = yaml.safe_dump(VALUES)
+
+    def run():
+        done = subprocess.run(
+            [tool("helm"), *words], input=given, capture_output=True, text=True, check=False, timeout=50
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.kubernetes
+def test_its_values_are_the_chart_s(rendered):
+    found = [item for item in yaml.safe_load_all(rendered()) if item]
     assert {item["metadata"].get("namespace") for item in found if item["kind"] == "NetworkPolicy"} >= {
         "spark-red", "spark-blue",
     }  # fmt: skip
+
+
+@pytest.mark.kubernetes
+def test_with_its_secrets_each_rendering_is_the_same(rendered):
+    assert rendered() == rendered()
