@@ -141,3 +141,21 @@ async def test_sessions_survive_a_restart_of_the_broker(space, running):
 
     assert await running.ask(use) == (10, 20, 30)
     await running.until_free(space)
+
+
+@pytest.mark.long
+async def test_spark_s_own_ports_ask_for_a_secret_where_the_profile_says_so(space, tmp_path):
+    """What an executor needs of it Spark gives it itself."""
+    conf = '{ "spark.authenticate" = "true", "spark.network.crypto.enabled" = "true" }'
+
+    def use(client):
+        with client.session(api="connect", executors=2) as spark:
+            found = compute(spark)
+            (lease,) = client.list("live=true")
+            return found, b"".join(client.logs(lease.name))
+
+    async with broker(tmp_path, space, conf=conf) as running:
+        found, log = await running.ask(use)
+        await running.until_free(space)
+    assert sum(found.values()) == sum(range(1000))
+    assert b"authentication enabled" in log
