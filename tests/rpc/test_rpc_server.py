@@ -309,7 +309,7 @@ async def test_a_principal_has_so_many_streams_and_no_more(serve, error_of):
 
 
 async def test_a_stream_ends_well_at_its_age(serve, make_event):
-    served = await serve(limits=Limits(stream_seconds=0.1))
+    served = await serve(limits=Limits(stream_seconds=0.5))
     stub = await served.stub()
     lease = await acquire(stub)
     watch = stub.WatchLease(pb.WatchLeaseRequest(name=lease.name))
@@ -320,8 +320,8 @@ async def test_a_stream_ends_well_at_its_age(serve, make_event):
         assert await call.code() is grpc.StatusCode.OK
     assert served.leases.left == ["watch"]
     assert served.server.streams == 0
-    resumed = stub.WatchLease(pb.WatchLeaseRequest(name=lease.name, after_revision=1))
     served.leases.updates.put_nowait(make_event(2))
+    resumed = stub.WatchLease(pb.WatchLeaseRequest(name=lease.name, after_revision=1))
     assert (await resumed.read()).event.revision == 2
 
 
