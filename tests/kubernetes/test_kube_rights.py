@@ -76,3 +76,20 @@ async def test_marks_that_a_later_lease_has_put_stay(world):
     cluster.list_pods = listed
     assert await world.provisioner._fleet.clients.let_go("small", ID)
     assert not marks(world)
+
+
+async def test_who_may_not_look_everywhere_confirms_nobody_s_end(world, tmp_path):
+    """A log that was kept is no word about its driver, which may run in the namespace that is refused."""
+    kept = tmp_path / "pods" / ID / "log"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"0")
+
+    def refuse(what, done):
+        if what == "GET pods" and not done:
+            raise web.HTTPForbidden(text='{"message": "User \\"broker\\" cannot list resource \\"pods\\""}')
+
+    world.api.witness = refuse
+    assert await world.provisioner.inventory() == []
+    assert "may not list pods" in world.provisioner.unusable(world.profile)
+    world.api.witness = lambda _what, _done: None
+    assert [(seen.driver_id, seen.phase) for seen in await world.provisioner.inventory()] == [(ID, Phase.ABSENT)]
