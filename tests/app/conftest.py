@@ -128,6 +128,8 @@ class WatchedProvisioner(FakeProvisioner):
 
     async def delete(self, driver_id: DriverId, handle: Handle, *, force: bool) -> None:
         await self._call("force" if force else "delete", driver_id)
+        if driver_id in self._harness.undeletable:
+            raise self._harness.undeletable[driver_id]
         if driver_id in self._harness.stubborn:
             if self._world.drivers[driver_id].phase is not Phase.STOPPING:
                 self._world.set(driver_id, Phase.STOPPING)
@@ -178,6 +180,7 @@ class World:
         self.calls: list[tuple[str, DriverId]] = []
         self.doubtful: dict[DriverId, Exception] = {}
         self.stubborn: set[DriverId] = set()
+        self.undeletable: dict[DriverId, Exception] = {}
         self.unforgettable: dict[DriverId, Exception] = {}
         self.unabandonable: dict[DriverId, Exception] = {}
         self.inventory_failures: list[Exception] = []
@@ -416,6 +419,10 @@ class World:
     def stored(self, lease_id: LeaseId) -> Lease | None:
         row = self.database.rows.get((RowKind.LEASE, lease_id))
         return None if row is None else records.decode_lease(row)
+
+    def stored_charge(self, lease_id: LeaseId) -> Resources:
+        """Of its newest driver."""
+        return records.decode_driver(self.database.rows[RowKind.DRIVER, self.driver(lease_id).id]).charge
 
     def stored_events(self, lease_id: LeaseId | None = None) -> list[LeaseEvent]:
         return [records.decode_event(e) for e in self.database.events if lease_id in (None, e.subject)]

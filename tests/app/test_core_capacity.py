@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -173,3 +174,71 @@ async def test_many_cycles_leave_nothing_behind(broker):
     broker.check()
     await quiet(broker)
     assert all(len(drivers) <= 1 for drivers in broker.core.authority.drivers_of.values())
+
+
+def shows(world, lease_id, cores):
+    """Of the lease's driver this many cores exist from now on."""
+    driver = world.driver(lease_id)
+    seen = world.machine.drivers[driver.id]
+    takes = Resources.of(cores=cores, memory=seen.resources["memory"])
+    world.machine.add(msgspec.structs.replace(seen, resources=takes))
+
+
+def charged(world):
+    return world.core.authority.ledger.pool_used("local")["cpu"] / 1000
+
+
+@pytest.mark.promise(1)
+async def test_what_exists_beside_a_driver_for_a_while_is_charged_for_that_while(broker):
+    lease_id = await broker.ready(cores=1)
+    shows(broker, lease_id, 4)  # executors that are leaving, beside their successors
+    await broker.until(lambda: charged(broker) == 4)
+    waiting = await broker.lease(cores=3)
+    assert broker.now(waiting).state is LeaseState.QUEUED
+    shows(broker, lease_id, 1)
+    await broker.state(waiting, LeaseState.READY)
+    assert charged(broker) == 4
+    assert broker.stored_charge(lease_id)["cpu"] == 1000
+    revision, looks = broker.core.authority.commits.revision, broker.called("observe")
+    await broker.until(lambda: broker.called("observe") > looks + 6)
+    assert broker.core.authority.commits.revision == revision, "a look that changes nothing is not written"
+
+
+@pytest.mark.promise(5)
+async def test_a_driver_of_which_little_is_left_is_charged_until_it_is_gone(broker):
+    lease_id = await broker.ready(cores=3)
+    driver = broker.driver(lease_id)
+    broker.stubborn.add(driver.id)
+    shows(broker, lease_id, 4)
+    await broker.until(lambda: charged(broker) == 4)
+    await broker.release(lease_id)
+    waiting = await broker.lease(cores=2)
+    for cores in (2, 0):
+        shows(broker, lease_id, cores)
+        await broker.until(lambda: charged(broker) == 3)
+        looks = broker.called("observe", driver.id)
+        await broker.until(lambda looks=looks: broker.called("observe", driver.id) > looks + 5)
+        assert charged(broker) == 3
+    assert broker.now(waiting).state is LeaseState.QUEUED
+    broker.machine.set(driver.id, Phase.ABSENT)
+    await broker.state(waiting, LeaseState.READY)
+    assert charged(broker) == 2
+
+
+@pytest.mark.promise(1)
+async def test_an_inventory_lowers_no_charge(world):
+    """What it shows may be older than what the reconciler has seen of a driver."""
+    await world.start()
+    lease_id = await world.ready(cores=1)
+    shows(world, lease_id, 4)
+    await world.until(lambda: charged(world) == 4)
+    await world.crash(lose=False)
+    shows(world, lease_id, 1)
+    world.hang("observe")
+    await world.start()
+    looks = world.called("inventory")
+    await world.until(lambda: world.called("inventory") > looks)
+    assert charged(world) == 4
+    world.unhang("observe")
+    await world.until(lambda: charged(world) == 1)
+    world.check()

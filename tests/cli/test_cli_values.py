@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from sparkbroker.broker.cli.exit_codes import EXIT_CODES, Exit
+from sparkbroker.broker.cli.following import _show
 from sparkbroker.broker.cli.output import lease_details
 from sparkbroker.broker.cli.progress import sentence
 from sparkbroker.broker.cli.properties import lift, parse_assignments, parse_properties
@@ -153,3 +154,13 @@ def test_a_lease_shows_the_phases_of_its_start_in_their_order():
 
 def test_exit_codes_are_documented():
     assert {"0", "1", "2", "3", "4", "5", "6", "126", "127", "128+n"} == EXIT_CODES.keys()
+
+
+def test_a_watch_shows_a_place_only_of_what_has_one(capsys):
+    _show(pb.WatchLeaseResponse(progress=pb.Progress(position=2, queue_length=5, message="the queue is full")))
+    _show(
+        pb.WatchLeaseResponse(progress=pb.Progress(message="the driver is being created: a quota is full; tried again"))
+    )
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "  2 of 5: the queue is full"
+    assert shown[1].startswith("  the driver is being created: ")

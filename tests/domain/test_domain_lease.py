@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkbroker.broker.domain import lease as steps
-from sparkbroker.broker.domain.driver import DRIVER_TRANSITIONS, Driver, DriverState, move
+from sparkbroker.broker.domain.driver import DRIVER_TRANSITIONS, Driver, DriverState, move, seen_with
 from sparkbroker.broker.domain.errors import IllegalTransition
 from sparkbroker.broker.domain.expiry import NEVER, Detach, End, next_due, verdict
+from sparkbroker.broker.domain.hindrance import hindered, unhindered
 from sparkbroker.broker.domain.lease import (
     CHARGED,
     LIVE,
@@ -219,3 +220,60 @@ def test_a_lost_holder_ends_an_exclusive_lease_and_not_a_shared_one(make_lease):
     assert isinstance(lost, End)
     assert lost.reason is LeaseReason.HOLDER_LOST
     assert verdict(shared(lease), ServingTime(20.0), watched=False) == Detach((Generation(1),))
+
+
+def a_driver(**changes):
+    driver = Driver(
+        id=DriverId("d"), provisioner="local", profile_fingerprint="f", queue="q", pool="p", handle={"pid": 1},
+        target=Resources({"cpu": 2, "memory": 2}), created=WallTime(0.0), start_deadline=ServingTime(1.0),
+    )  # fmt: skip
+    return msgspec.structs.replace(driver, **changes)
+
+
+SEEN = st.dictionaries(st.sampled_from(["cpu", "memory", "gpu"]), st.integers(0, 4)).map(Resources)
+
+
+@pytest.mark.promise(1, 5)
+@given(looks=st.lists(SEEN, min_size=1), state=st.sampled_from([s for s in DriverState if s is not DriverState.GONE]))
+def test_a_driver_is_charged_for_what_is_seen_of_it_and_never_for_less_than_its_target(looks, state):
+    driver = a_driver(state=state)
+    for seen in looks:
+        after = seen_with(driver, {}, seen)
+        names = ("cpu", "memory", "gpu")
+        assert [after.charge[name] for name in names] == [max(driver.target[name], seen[name]) for name in names]
+        changed = any(after.charge[name] != driver.charge[name] for name in names)
+        assert (after is not driver) is changed, "a look that changes nothing is not written"
+        driver = after
+    assert driver.handle == {"pid": 1}
+    assert not a_driver(state=DriverState.GONE, observed=looks[-1]).charge.quantities
+
+
+def test_a_driver_has_the_handle_that_was_seen_last():
+    driver = a_driver()
+    assert seen_with(driver, {"pid": 1}, Resources()) is driver
+    assert seen_with(driver, {"pid": 2}, Resources()).handle == {"pid": 2}
+
+
+FAILURES = st.lists(st.sampled_from(["", "full", "away"]))
+
+
+@pytest.mark.parametrize("reason", [LeaseReason.RELEASED_BY_HOLDER, LeaseReason.RETRYING])
+@given(failures=FAILURES)
+def test_what_holds_an_end_up_is_in_the_message_while_it_does(make_lease, reason, failures):
+    state = LeaseState.PROVISIONING if reason is LeaseReason.RETRYING else LeaseState.RELEASING
+    lease = make_lease(state=state, reason=reason, message="done", outcome=LeaseState.RELEASED)
+    for failure in failures:
+        lease = hindered(lease, failure) if failure else unhindered(lease)
+        expected = f"done; its driver isn't confirmed gone: {failure}; tried again" if failure else "done"
+        assert (lease.message, lease.why) == (expected, "done")
+        assert (hindered(lease, failure) if failure else unhindered(lease)) is lease
+    if state is LeaseState.RELEASING:
+        ended = steps.finish(lease, WallTime(2.0))
+        assert (ended.message, ended.hindrance) == ("done", "")
+
+
+@pytest.mark.parametrize("state", sorted(LIVE - {LeaseState.PROVISIONING}) + sorted(TERMINAL))
+def test_a_lease_that_waits_for_no_call_tells_none(make_lease, state):
+    lease = make_lease(state=state, message="m")
+    assert hindered(lease, "full") is lease
+    assert unhindered(lease) is lease

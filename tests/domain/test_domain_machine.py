@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -10,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from sparkbroker.broker.domain import lease as steps
 from sparkbroker.broker.domain.admission import Admission, Waiting
-from sparkbroker.broker.domain.driver import Driver, DriverState, move
+from sparkbroker.broker.domain.driver import Driver, DriverState, move, seen_with
 from sparkbroker.broker.domain.expiry import next_due, verdict
 from sparkbroker.broker.domain.lease import (
     CHARGED,
@@ -176,12 +175,15 @@ class Broker(RuleBasedStateMachine):
             self.leases[lease.id] = steps.requeue(lease, ServingTime(self.now), "again")
             self.wait(self.leases[lease.id])
 
-    @rule(index=INDEX, extra=st.integers(0, 8))
-    def is_seen_larger(self, index, extra):
+    @rule(index=INDEX, cores=st.integers(0, 14), memory=st.integers(0, 14))
+    def is_seen(self, index, cores, memory):
+        """It has grown, or shrunk: it is charged for that, and never for less than it was promised."""
         running = [driver for driver in self.drivers.values() if driver.state is not DriverState.GONE]
         if running:
             driver = running[index % len(running)]
-            driver = msgspec.structs.replace(driver, observed=driver.target + Resources.of(cores=extra))
+            resources = Resources.of(cores=cores, memory=memory)
+            driver = seen_with(driver, {}, resources)
+            assert driver.charge == driver.target.maximum(resources)
             self.drivers[driver.id] = driver
             assert self.ledger.resize(driver.id, driver.charge)
 

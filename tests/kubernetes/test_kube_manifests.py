@@ -220,6 +220,47 @@ def test_executors_that_spark_can_t_start_with_are_refused():
     assert conf(made(executor_memory=450 << 20))["spark.executor.memory"] == "450m"
 
 
+SIZES = st.fixed_dictionaries(
+    {}, optional={"cpu": st.integers(0, 4000).map("{}m".format), "memory": st.integers(0, 9).map("{}Gi".format)}
+)
+INITS = st.lists(
+    st.builds(
+        lambda sizes, always: {"resources": {"requests": sizes}, **({"restartPolicy": "Always"} if always else {})},
+        SIZES,
+        st.booleans(),
+    ),
+    max_size=3,
+)  # fmt: skip
+
+
+def named(prefix, items):
+    return [{"name": f"{prefix}{index}", "image": "i:1", **item} for index, item in enumerate(items)]
+
+
+@pytest.mark.promise(1)
+@given(below=INITS, ours=INITS, sidecars=INITS, beside=INITS, overhead=SIZES)
+def test_pods_take_what_their_lease_is_charged_for_them_whatever_runs_before_and_beside_spark(
+    below, ours, sidecars, beside, overhead
+):
+    def plain(items):
+        return [{"resources": item["resources"]} for item in items]
+
+    spec = {
+        "initContainers": named("t", below), "containers": named("b", plain(beside)), "overhead": overhead,
+    }  # fmt: skip
+    asked = request(
+        (0, 3), driver_template={"spec": spec}, executor_template={"spec": spec},
+        init_containers=named("s", ours), sidecars=named("c", plain(sidecars)),
+    )  # fmt: skip
+    manifests = render(asked, owner="o", token=TOKEN)
+    executor = template(manifests)["spec"]
+    # Spark writes the sizes of its own container.
+    written = {"cpu": "1", "memory": "1408Mi"}
+    (main,) = (item for item in executor["containers"] if item["name"] == EXECUTOR_CONTAINER)
+    main["resources"] = {"requests": written, "limits": written}
+    assert pod_request(manifests.pod["spec"]) + pod_request(executor) * 3 == asked.target
+
+
 def test_sparks_conf_for_executors_in_pods():
     told = conf(made(executor_cpu_request="500m", executor_service_account="nobody", image_pull_policy="Never"))
     name = object_name(ID)

@@ -78,6 +78,7 @@ class Inventory:
             elif driver.id in gone:
                 self._back(driver, seen)
             elif driver.state is not DriverState.GONE and not seen.resources.fits(driver.charge):
+                # More only: this look took its time, and the reconciler may have seen since what isn't in it.
                 self._authority.put_driver(msgspec.structs.replace(driver, observed=seen.resources))
         for seen in observations:
             if seen.phase in ENDED and seen.driver_id not in drivers:

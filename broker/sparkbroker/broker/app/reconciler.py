@@ -13,15 +13,15 @@ from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.views import EventType
 from sparkbroker.broker.app.workqueue import WorkQueue
 from sparkbroker.broker.domain import plan
-from sparkbroker.broker.domain.driver import Driver, DriverExit, DriverState, move
+from sparkbroker.broker.domain.driver import Driver, DriverExit, DriverState, move, seen_with
 from sparkbroker.broker.domain.errors import ProvisionerFailed, Unavailable
+from sparkbroker.broker.domain.hindrance import explain, hindered, unhindered
 from sparkbroker.broker.domain.lease import (
     Lease,
     LeaseReason,
     LeaseState,
     become_ready,
     end,
-    explain,
     finish,
     requeue,
     retrying,
@@ -92,13 +92,15 @@ class Reconciler:
     async def _work(self, driver_id: DriverId, slot: "_Slot") -> None:
         after: float | None = None
         failed = False
+        begun = self._authority.drivers.get(driver_id)
         try:
             after = await self.reconcile(driver_id)
+            self._call_succeeded(driver_id)
         except ProvisionerFailed as error:
-            failed = self._call_failed(driver_id, error)
+            failed = self._call_failed(begun, driver_id, error)
         except TimeoutError:
             slow = ProvisionerFailed(f"the provisioner did not answer within {CALL_LIMIT:g} s", retryable=True)
-            failed = self._call_failed(driver_id, slow)
+            failed = self._call_failed(begun, driver_id, slow)
         except Unavailable:
             raise  # the store is lost, and with it this leadership
         except Exception:
@@ -109,11 +111,29 @@ class Reconciler:
             slot.free()
             self._queue.done(driver_id, failed=failed, after=after)
 
-    def _call_failed(self, driver_id: DriverId, error: ProvisionerFailed) -> bool:
-        """Whether the call is to be tried again."""
+    def _call_failed(self, begun: Driver | None, driver_id: DriverId, error: ProvisionerFailed) -> bool:
+        """Whether the call is to be tried again: then its lease says why. ``begun``: the driver as it was before."""
         again = not self._give_up(driver_id, error)
         log.warning("driver.call_failed", driver=driver_id, message=error.message, retries=again)
+        driver, lease = self._told_of(driver_id)
+        # What failed of a start that was given up meanwhile isn't what its end waits for.
+        if again and lease is not None and begun is not None and driver is not None and driver.state is begun.state:
+            self._note(lease, hindered(lease, error.message))
         return again
+
+    def _call_succeeded(self, driver_id: DriverId) -> None:
+        _, lease = self._told_of(driver_id)
+        if lease is not None:
+            self._note(lease, unhindered(lease))
+
+    def _told_of(self, driver_id: DriverId) -> tuple[Driver | None, Lease | None]:
+        driver = self._authority.drivers.get(driver_id)
+        return driver, None if driver is None else self._lease_of(driver)
+
+    def _note(self, lease: Lease, noted: Lease) -> None:
+        """Told to who reads and watches; no event, and written with the lease's next change."""
+        if noted != lease:
+            self._authority.note_progress(noted)
 
     async def _recorded(self, driver_id: DriverId) -> Driver | None:
         """The driver as it is now, once that is durable. None: it needs nothing any more."""
@@ -201,13 +221,11 @@ class Reconciler:
     def _created(self, driver_id: DriverId, seen: Observation) -> float:
         driver = self._authority.drivers[driver_id]
         if driver.state is DriverState.PENDING:
-            driver = self._authority.put_driver(
-                move(driver, DriverState.STARTING, handle=seen.handle, observed=seen.resources)
-            )
+            driver = self._put_seen(move(driver, DriverState.STARTING, handle=seen.handle, observed=seen.resources))
             self._note_phases(driver, seen)
             return 0.0 if seen.phase is not Phase.STARTING else plan.STARTING_POLL
         # It was released meanwhile: what was made has to be found again to be ended.
-        self._authority.put_driver(msgspec.structs.replace(driver, handle=seen.handle, observed=seen.resources))
+        self._put_seen(msgspec.structs.replace(driver, handle=seen.handle, observed=seen.resources))
         return 0.0
 
     def _see(self, driver_id: DriverId, seen: Observation) -> Driver | None:
@@ -216,23 +234,28 @@ class Reconciler:
         if driver is None:
             return None
         self._authority.note_executors(driver_id, seen.executors)
-        handle = seen.handle or driver.handle
-        if handle != driver.handle or not seen.resources.fits(driver.charge):
-            driver = self._authority.put_driver(msgspec.structs.replace(driver, handle=handle, observed=seen.resources))
+        noticed = seen_with(driver, seen.handle, seen.resources)
+        if noticed is not driver:
+            driver = self._put_seen(noticed)
         self._note_phases(driver, seen)
         return driver
 
+    def _put_seen(self, driver: Driver) -> Driver:
+        before = self._authority.drivers[driver.id].charge
+        driver = self._authority.put_driver(driver)
+        if self.admitter is not None and not before.fits(driver.charge):
+            self.admitter.soon()  # some of it is free
+        return driver
+
     def _note_phases(self, driver: Driver, seen: Observation) -> None:
-        """Phase timings and hindrances as they happen: no events, written with the lease's next change."""
+        """Phase timings and hindrances as they happen."""
         lease = self._lease_of(driver)
         if lease is None or driver.state in (DriverState.STOPPING, DriverState.GONE):
             return
         noted = lease
         if lease.state is LeaseState.PROVISIONING:
             noted = msgspec.structs.replace(lease, timings=seen_starting(lease.timings, seen))
-        noted = explain(noted, seen.message)
-        if noted != lease:
-            self._authority.note_progress(noted)
+        self._note(lease, explain(noted, seen.message))
 
     def _ready(self, driver: Driver, seen: Observation | None) -> None:
         if driver.state is not DriverState.STARTING:
@@ -328,7 +351,7 @@ class Reconciler:
             lease = self._authority.put_lease(finish(lease, wall), (EventType.STATE, Generation(0)))
             log.info("lease.ended", lease=lease.id, state=str(lease.state), reason=str(lease.reason))
         elif lease is not None and lease.state is LeaseState.PROVISIONING:
-            lease = requeue(lease, self._authority.serving.now(), lease.message)
+            lease = requeue(lease, self._authority.serving.now(), lease.why)
             lease = self._authority.put_lease(lease, (EventType.STATE, Generation(0)))
             if admitter is not None:
                 admitter.add(lease)

@@ -82,8 +82,11 @@ class Watching:
         if lease is None:
             return None
         subscription.queued = lease.state is LeaseState.QUEUED
-        starting = lease.state is LeaseState.PROVISIONING and lease.reason is LeaseReason.STARTING
-        progress = Progress(0, 0, lease.reason, lease.message) if starting else self._admitter.progress(lease)
+        under_way = lease.state in (LeaseState.PROVISIONING, LeaseState.RELEASING) and (
+            lease.reason is LeaseReason.STARTING or lease.hindrance or told.hindrance
+        )
+        told.hindrance = bool(lease.hindrance)
+        progress = Progress(0, 0, lease.reason, lease.message) if under_way else self._admitter.progress(lease)
         return told.news(progress, self._authority.serving.now())
 
     async def _view(self, lease: Lease) -> LeaseView:
@@ -165,9 +168,11 @@ class Watching:
 class _Told:
     """What a watcher has been told of its progress, so that it's told only news, and not too often."""
 
-    __slots__ = ("_last", "_time")
+    __slots__ = ("_last", "_time", "hindrance")
 
     def __init__(self) -> None:
+        self.hindrance = False
+        """What it was told holds a driver's end up: when that is over, it is told too."""
         self._last: Progress | None = None
         self._time = 0.0
 

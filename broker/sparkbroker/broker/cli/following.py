@@ -35,7 +35,8 @@ def _show(update: pb.WatchLeaseResponse) -> None:
             console.print(output.event_line(update.event))
         case "progress":
             waiting = update.progress
-            console.print(f"  {waiting.position} of {waiting.queue_length}: {waiting.message}", markup=False)
+            place = f"{waiting.position} of {waiting.queue_length}: " if waiting.position else ""
+            console.print(f"  {place}{waiting.message}", markup=False)
         case _:
             return  # Of a kind that is newer than this program: -o json shows it.
 

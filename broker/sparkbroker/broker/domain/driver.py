@@ -14,6 +14,9 @@ from sparkbroker.broker.domain.errors import IllegalTransition
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId, LeaseId, Revision, ServingTime, WallTime
 
+Handle = dict[str, str | int | float]
+"""What a provisioner needs to find a driver again. It is stored and shown: never a secret in it."""
+
 
 class DriverState(StrEnum):
     """See the module."""
@@ -63,8 +66,8 @@ class DriverExit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Driver(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One driver. ``handle`` is what its provisioner needs to find it again: names, pids, ports; never a secret.
 
-    Charged for max(``target``, ``observed``). ``ending_sessions`` are Spark sessions of attachments that ended, to be
-    interrupted and released before another attachment gets the connection.
+    ``ending_sessions`` are Spark sessions of attachments that ended, to be interrupted and released before another attachment
+    gets the connection.
     """
 
     id: DriverId
@@ -76,9 +79,11 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     queue: str
     pool: str
     target: Resources
+    """What was promised to it; of one that nobody recorded, what it took when it was found."""
     observed: Resources = Resources()
+    """What existed of it when it was looked at, as of the last look that changed its charge."""
     state: DriverState = DriverState.PENDING
-    handle: dict[str, str | int | float] = {}
+    handle: Handle = {}
     created: WallTime
     start_deadline: ServingTime
     stop_requested: ServingTime | None = None
@@ -91,7 +96,20 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def charge(self) -> Resources:
+        """What it takes of its queue and its pool: quantity by quantity the larger of ``target`` and ``observed``.
+
+        It follows what exists in both directions (an executor that leaves stands beside its successor for a while, and then
+        no more), but doesn't fall below ``target`` before it is confirmed gone, however little of it is left (promise 5).
+        """
         return Resources() if self.state is DriverState.GONE else self.target.maximum(self.observed)
+
+
+def seen_with(driver: Driver, handle: Handle, resources: Resources) -> Driver:
+    """The driver after a look at all that exists of it; the same one, if neither its handle (an empty one says nothing) nor its
+    charge is another."""
+    seen = msgspec.structs.replace(driver, handle=handle or driver.handle, observed=resources)
+    same = seen.charge.fits(driver.charge) and driver.charge.fits(seen.charge)
+    return driver if same and seen.handle == driver.handle else seen
 
 
 def move(driver: Driver, state: DriverState, **changes: object) -> Driver:

@@ -22,7 +22,7 @@ import msgspec
 from sparkbroker.broker.domain.driver import DriverExit
 from sparkbroker.broker.domain.errors import IllegalTransition
 from sparkbroker.broker.domain.resources import Resources
-from sparkbroker.broker.domain.timings import CREATING, Timings, starting
+from sparkbroker.broker.domain.timings import CREATING, Timings
 from sparkbroker.broker.domain.units import (
     DriverId,
     Epoch,
@@ -193,6 +193,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     state: LeaseState = LeaseState.QUEUED
     reason: LeaseReason = LeaseReason.UNSPECIFIED
     message: str = ""
+    hindrance: str = ""
+    """The end of ``message`` that says what holds its driver's end up: see ``domain.hindrance``."""
     outcome: LeaseState | None = None
     attempt: int = 1
     driver_id: DriverId | None = None
@@ -217,6 +219,11 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def terminal(self) -> bool:
         return self.state in TERMINAL
 
+    @property
+    def why(self) -> str:
+        """Its message without what holds its driver's end up."""
+        return self.message.removesuffix(self.hindrance)
+
     def attachment(self, generation: Generation) -> Attachment | None:
         """The live attachment of this generation."""
         for attachment in self.attachments:
@@ -228,7 +235,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 def _move(lease: Lease, state: LeaseState, reason: LeaseReason, message: str, **changes: object) -> Lease:
     if state not in TRANSITIONS[lease.state]:
         raise IllegalTransition(f"lease {lease.id}: {lease.state} -> {state} ({reason}) is not in the state table")
-    return msgspec.structs.replace(lease, state=state, reason=reason, message=message, **changes)
+    return msgspec.structs.replace(lease, state=state, reason=reason, message=message, hindrance="", **changes)
 
 
 def admit(lease: Lease, driver_id: DriverId, wall: WallTime) -> Lease:
@@ -293,7 +300,7 @@ def finish(lease: Lease, wall: WallTime) -> Lease:
     if lease.outcome is None:
         raise IllegalTransition(f"lease {lease.id} is {lease.state} without an outcome")
     timings = msgspec.structs.replace(lease.timings, ended=wall)
-    return _move(lease, lease.outcome, lease.reason, lease.message, timings=timings)
+    return _move(lease, lease.outcome, lease.reason, lease.why, timings=timings)
 
 
 def attach(lease: Lease, attachment: Attachment) -> Lease:
@@ -363,19 +370,6 @@ def recover(lease: Lease, began: Mapping[Epoch, ServingTime]) -> Lease:
     if unattended is not None:
         unattended = later(unattended, lease.renewed_epoch, lease.spec.unattended_ttl)
     return msgspec.structs.replace(lease, wait_deadline=wait, unattended_deadline=unattended, attachments=attachments)
-
-
-def explain(lease: Lease, what: str) -> Lease:
-    """The same, with what is seen of its driver in its message: how far its start is and what it waits for, or what it lacks
-    of executors.
-
-    ``what`` may be empty. A lease that is retried or ending keeps its message.
-    """
-    base = {LeaseState.PROVISIONING: starting(lease.timings), LeaseState.READY: OPENABLE}.get(lease.state)
-    if base is None or lease.reason not in (LeaseReason.STARTING, LeaseReason.SERVING):
-        return lease
-    message = f"{base}: {what}" if what else base
-    return lease if message == lease.message else msgspec.structs.replace(lease, message=message)
 
 
 def notify(lease: Lease, notice: str) -> Lease:

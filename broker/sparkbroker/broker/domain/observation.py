@@ -4,12 +4,11 @@ from enum import StrEnum
 
 import msgspec
 
-from sparkbroker.broker.domain.driver import DriverExit
+from sparkbroker.broker.domain.driver import DriverExit, Handle
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId, WallTime
 
-Handle = dict[str, str | int | float]
-"""What a provisioner needs to find a driver again. It is stored and shown: never a secret in it."""
+__all__ = ["Executors", "Handle", "Observation", "Phase"]
 
 
 class Phase(StrEnum):
@@ -59,6 +58,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     handle: Handle = {}
     resources: Resources = Resources()
+    """What all that exists of it takes. A look that may have missed some of it is a doubt, and no observation."""
     profile_fingerprint: str = ""
     pool: str = ""
     """What an unrecorded driver is to be charged to, if it is known."""

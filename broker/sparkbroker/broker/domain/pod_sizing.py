@@ -9,7 +9,7 @@ Spark 4 (``BasicDriverFeatureStep``, ``BasicExecutorFeatureStep``, ``Utils.execu
 Limit and request of memory are equal. A container requests its size's whole cores unless the profile names a request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -97,15 +97,24 @@ def main_resources(role: Role, size: ContainerSize, conf: Mapping[str, str], set
     return {"requests": {"cpu": request, "memory": memory}, "limits": limits}
 
 
+def init_containers(template: Mapping[str, Any], ours: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of a pod whose role has this template (a pod's spec), in the order in which they run.
+
+    The charge depends on it as much as the pod does: beside what runs after a restartable one (a sidecar) that one runs too.
+    """
+    return [*template.get("initContainers", ()), *ours]
+
+
 def role_request(role: Role, spec: LeaseSpec, profile: Profile, settings: PodSettings) -> Resources:
-    """What one pod of this role takes, its sidecars and init containers included."""
+    """What one pod of this role takes, its sidecars and init containers included: as ``pod_request`` of the pod that is made."""
     size = spec.driver if role is Role.DRIVER or spec.executors is None else spec.executors.size
     template = getattr(settings, f"{role}_template").get("spec", {})
     main = {"name": role.container, "resources": main_resources(role, size, conf_of(spec, profile), settings)}
     beside = [item for item in template.get("containers", ()) if item.get("name") != role.container]
     pod = {
-        "containers": [main, *settings.sidecars, *beside],
-        "initContainers": [*settings.init_containers, *template.get("initContainers", ())],
+        **template,
+        "containers": [main, *beside, *settings.sidecars],
+        "initContainers": init_containers(template, settings.init_containers),
     }
     return pod_request(pod, f"spec.pod.{role}")
 

@@ -32,7 +32,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
 from sparkbroker.broker.adapters.local_provisioner._conf import CLASS_PATH, LIBRARY_PATH, argument_file, java_options
 from sparkbroker.broker.domain.errors import InvalidField, ProvisionerFailed
 from sparkbroker.broker.domain.pod_settings import NAME_PREFIX, PodSettings, deep_merge
-from sparkbroker.broker.domain.pod_sizing import Role, conf_of, main_resources, settings_of
+from sparkbroker.broker.domain.pod_sizing import Role, conf_of, init_containers, main_resources, settings_of
 from sparkbroker.broker.domain.resources import MIB
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
@@ -179,8 +179,7 @@ def _pod(
         *_beside(below, role),
         *map(_restricted, settings.sidecars),
     ]
-    init = [*below.get("initContainers", ()), *map(_restricted, settings.init_containers)]
-    if init:
+    if init := init_containers(below, map(_restricted, settings.init_containers)):
         spec["initContainers"] = init
     for key, value in (
         ("nodeSelector", settings.node_selector),
