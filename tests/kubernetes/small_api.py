@@ -14,18 +14,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import grpc
 import grpc.aio
 from aiohttp import web
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._conf import CONNECT_PORT
+from tests.kubernetes.small_logs import SmallLogs
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]
 """Namespace, kind, name."""
-LOG: Final = b"".join(b"line %d of a log\n" % number for number in range(1, 6))
 
 
 class SmallApi:
@@ -38,8 +38,6 @@ class SmallApi:
         """Pods that are told to end stay until ``end_all``."""
         self.silent = False
         """Watches tell nothing, until ``speak``."""
-        self.log = LOG
-        """What all containers have written."""
         self.failing: dict[str, int] = {}
         """Which method fails how often, from now on."""
         self.witness: Callable[[str, bool], None] = lambda _what, _done: None
@@ -51,6 +49,16 @@ class SmallApi:
         self._forgotten = 0
         """Versions up to this one can't be followed from any more."""
         self._news = asyncio.Condition()
+        self.logs = SmallLogs(self._news)
+
+    @property
+    def log(self) -> bytes:
+        """What all containers have written."""
+        return self.logs.file
+
+    @log.setter
+    def log(self, text: bytes) -> None:
+        self.logs.file = text
 
     # -- what a test does
 
@@ -249,13 +257,7 @@ class SmallApi:
             expires = datetime.now(UTC) + timedelta(seconds=seconds)
             status = {"token": uuid.uuid4().hex, "expirationTimestamp": expires.isoformat()}
             return web.json_response({"status": status}, status=201)
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(self.log)
-        if request.query["follow"] == "true":
-            async with self._news:
-                await self._news.wait_for(lambda: key not in self._objects)
-        return response
+        return await self.logs.tell(request, lambda: key not in self._objects)
 
     def _fails(self, request: web.Request) -> web.Response | None:
         if not self.failing.get(request.method):

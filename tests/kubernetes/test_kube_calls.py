@@ -13,8 +13,8 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import object_nam
 from sparkbroker.broker.domain.plan import STOP_GRACE
 from sparkbroker.broker.domain.pod_settings import EXECUTOR_CONTAINER
 from sparkbroker.broker.ports.provisioner import Phase
-from tests.kubernetes.small_api import LOG
 from tests.kubernetes.small_driver import ID, small_driver
+from tests.kubernetes.small_logs import LOG
 
 pytestmark = pytest.mark.timeout(60)
 

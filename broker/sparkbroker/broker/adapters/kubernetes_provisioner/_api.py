@@ -1,6 +1,8 @@
 """One API server, spoken to in JSON through kubernetes-asyncio's client: it brings credentials, TLS and connections.
 
-Promised: every call has a bound in time, takes its turn at the client-side rate limit, and fails only with ApiFailed.
+Promised: every call has a bound in time, takes its turn at the client-side rate limit, and fails only with ApiFailed. No call
+waits for a stream: streams have connections of their own, as many as are opened, and those that people read turns of their own.
+Who opens streams bounds them.
 kubernetes-asyncio is imported when a connection is made, not before: it is an extra, and takes seconds.
 """
 
@@ -8,7 +10,7 @@ import asyncio
 import importlib.util
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -24,6 +26,8 @@ CALL_TIMEOUT: Final = 15.0
 RATE: Final = 50.0
 BURST: Final = 100
 CONNECTIONS: Final = 100
+"""For calls; each is given back within CALL_TIMEOUT."""
+_UNBOUNDED: Final = 0
 _ERROR_BYTES: Final = 64 * 1024
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 EXTRA_MISSING: Final = (
@@ -50,14 +54,19 @@ async def _load(name: str) -> ModuleType:
 
 
 class Api:
-    """See the module. Made by ``connect``."""
+    """See the module. Made by ``connect``. ``client`` is for calls, ``streams`` for streams; a ``throttle`` is made for each of
+    those whose turns are separate."""
 
-    def __init__(self, client: Any, errors: tuple[type[BaseException], ...], throttle: Throttle) -> None:
+    def __init__(
+        self, client: Any, streams: Any, errors: tuple[type[BaseException], ...], throttle: Callable[[], Throttle]
+    ) -> None:
         self._client = client
+        self._streams = streams
         self._errors = errors
         # Also a line that is longer than any object.
         self._errors_of_a_stream: tuple[type[BaseException], ...] = (*errors, ValueError)
-        self._throttle = throttle
+        self._throttle = throttle()
+        self._readers_throttle = throttle()
         self.calls = Counter[tuple[str, str]]()
         """How many were made, by verb and resource."""
 
@@ -94,13 +103,13 @@ class Api:
                 retryable=False,
                 misconfigured=True,
             ) from error
-        configuration.connection_pool_maxsize = CONNECTIONS
-        throttle = Throttle(clock, rate=rate, burst=burst)
-        return cls(
-            client.ApiClient(configuration),
-            (aiohttp.ClientError, config.ConfigException, OSError, TimeoutError),
-            throttle,
-        )
+
+        def made(connections: int) -> Any:
+            configuration.connection_pool_maxsize = connections  # read here; the credentials are shared
+            return client.ApiClient(configuration)
+
+        errors = (aiohttp.ClientError, config.ConfigException, OSError, TimeoutError)
+        return cls(made(CONNECTIONS), made(_UNBOUNDED), errors, lambda: Throttle(clock, rate=rate, burst=burst))
 
     async def call(
         self,
@@ -118,7 +127,7 @@ class Api:
         self.calls[call.verb, call.resource] += 1
         try:
             async with asyncio.timeout(timeout):
-                response = await self._send(method, path, query, body, timeout, kind)
+                response = await self._send(self._client, method, path, query, timeout, body, kind)
                 try:
                     content: bytes = await response.read()
                 finally:
@@ -130,14 +139,17 @@ class Api:
         return content
 
     @asynccontextmanager
-    async def stream(self, call: Call, path: str, *, query: Query = (), silence: float) -> AsyncIterator[Any]:
-        """An answer that goes on: a reader, which raises ApiFailed after ``silence`` seconds without a byte."""
-        await self._throttle.turn()
+    async def stream(
+        self, call: Call, path: str, *, query: Query = (), silence: float, for_people: bool = False
+    ) -> AsyncIterator[Any]:
+        """An answer that goes on: a reader, which raises ApiFailed after ``silence`` seconds without a byte. ``for_people``: no call
+        of the broker's own waits until it has had its turn."""
+        await (self._readers_throttle if for_people else self._throttle).turn()
         self.calls[call.verb, call.resource] += 1
         response = None
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
-                response = await self._send("GET", path, query, None, (CALL_TIMEOUT, silence))
+                response = await self._send(self._streams, "GET", path, query, (CALL_TIMEOUT, silence))
                 if response.status != HTTPStatus.OK:
                     raise failure(call, response.status, await response.content.read(_ERROR_BYTES))
             yield response.content
@@ -158,9 +170,16 @@ class Api:
             raise ProvisionerFailed(f"the API server's CA can't be read: {error}", retryable=True) from error
 
     async def _send(
-        self, method: str, path: str, query: Query, body: Any, timeout: float | tuple[float, float], kind: str = JSON
+        self,
+        client: Any,
+        method: str,
+        path: str,
+        query: Query,
+        timeout: float | tuple[float, float],
+        body: Any = None,
+        kind: str = JSON,
     ) -> Any:
-        return await self._client.call_api(
+        return await client.call_api(
             path,
             method,
             query_params=list(query),
@@ -173,4 +192,7 @@ class Api:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        try:
+            await self._client.close()
+        finally:
+            await self._streams.close()

@@ -223,15 +223,23 @@ class Cluster:
         return tuple(sorted(items, key=_when))
 
     def log(
-        self, namespace: str, pod: str, container: str, *, follow: bool, seconds: int | None = None
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        *,
+        follow: bool,
+        seconds: int | None = None,
+        for_people: bool = False,
     ) -> AbstractAsyncContextManager[Any]:
-        """A container's output, as a reader: from its beginning (as far as its node has kept it), or of the last seconds."""
+        """A container's output, as a reader: from its beginning (as far as its node has kept it), or of the last seconds.
+        ``for_people``: read as slowly as somebody likes, and not by the broker itself."""
         call = Call(verb="get", resource="pods/log", namespace=namespace)
         query = [("container", container), ("follow", str(follow).lower())]
         if seconds is not None:
             query.append(("sinceSeconds", str(seconds)))
         path = f"{_pods(namespace)}/{pod}/log"
-        return self.api.stream(call, path, query=query, silence=LOG_SILENCE)
+        return self.api.stream(call, path, query=query, silence=LOG_SILENCE, for_people=for_people)
 
     async def close(self) -> None:
         await self.api.close()

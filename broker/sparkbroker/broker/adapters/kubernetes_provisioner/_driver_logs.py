@@ -4,17 +4,19 @@ In mode CLIENT the driver's log is its holder's own, and isn't read: there are i
 """
 
 import asyncio
+import functools
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
-from sparkbroker.broker.adapters.kubernetes_provisioner import _executor_logs, _logs
+from sparkbroker.broker.adapters.kubernetes_provisioner import _executor_logs, _following, _logs
 from sparkbroker.broker.adapters.kubernetes_provisioner._driver import IDLE_LOOK, KnownDriver, has_begun, has_ended
 from sparkbroker.broker.adapters.kubernetes_provisioner._fleet import Fleet
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import check_driver_id, is_driver_id
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.adapters.kubernetes_provisioner._seats import DRIVERS_LOGS, EXECUTORS_LOGS, Seats
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import LogChunk
 
@@ -28,9 +30,11 @@ class DriverLogs:
     def __init__(self, folder: Path, fleet: Fleet) -> None:
         self._folder = folder
         self._fleet = fleet
+        self._seats = Seats(DRIVERS_LOGS, "logs of drivers")
+        self._executors_seats = Seats(EXECUTORS_LOGS, "logs of executors")
 
     def __repr__(self) -> str:
-        return f"<DriverLogs {self._folder}>"
+        return f"<DriverLogs {self._folder} {self._seats!r} {self._executors_seats!r}>"
 
     # -- what is kept
 
@@ -105,23 +109,39 @@ class DriverLogs:
                 await known.until_changed()
             return
         pod = await self._pod_with_log(known, follow=follow)
-        async for chunk in self._log(known, pod, self._path(known.id), offset, tail_lines, follow=follow):
-            yield chunk
+        async with aclosing(self._log(known, pod, self._path(known.id), offset, tail_lines, follow=follow)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def _log(
         self, known: KnownDriver, pod: Pod | None, path: Path, offset: int, tail_lines: int, *, follow: bool
-    ) -> AsyncIterator[LogChunk]:
-        """Of a pod while it exists, and what was saved of it."""
+    ) -> AsyncGenerator[LogChunk, None]:
+        """Of a pod while it exists, and what was saved of it. Raise ProvisionerFailed where too many are read."""
         source = "" if path == self._path(known.id) else path.name
         if pod is not None:
-            async for data, after in _logs.live(
-                self._fleet.cluster, pod, known.token, offset, tail_lines, follow=follow
-            ):
-                offset, tail_lines = after, 0
-                yield LogChunk(data, after, source)
+            seats = self._seats if pod.is_driver else self._executors_seats
+            over = functools.partial(self._ended_within, known, pod) if follow else None
+            live = _following.live(self._fleet.cluster, pod, known.token, offset, tail_lines, over)
+            async with seats.one(), aclosing(live) as pieces:
+                async for data, after in pieces:
+                    offset, tail_lines = after, 0
+                    yield LogChunk(data, after, source)
         if pod is None or follow:
             async for data, after in _logs.read_saved(path, offset, tail_lines):
                 yield LogChunk(data, after, source)
+
+    async def _ended_within(self, known: KnownDriver, pod: Pod, seconds: float) -> bool:
+        """See ``_following``, by what was last told."""
+        try:
+            async with asyncio.timeout(seconds):
+                while any(
+                    each.metadata.uid == pod.metadata.uid and not has_ended(each) for each in self._fleet.pods(known)
+                ):
+                    known.changed.clear()
+                    await known.until_changed()
+        except TimeoutError:
+            return False
+        return True
 
     async def _merged(
         self,

@@ -1,14 +1,16 @@
-"""A pod's log, of Spark's own container: read from its node while it exists, and from a saved end afterwards.
+"""A pod's log, of Spark's own container: read from its node while it exists (see ``_following`` for who reads on), and from a saved
+end afterwards.
 
-An offset means the same byte in both: the saved file says where it begins. What a node has thrown away
-(it rotates logs, at 10 MiB by default) shifts the offsets of what it still has. The driver's token is starred out.
+An offset counts the bytes from the beginning of what the node has, and means the same byte in both: the saved file says where it
+begins. A node that rotates the log (at 10 MiB by default) shows the new file alone, so that offsets begin anew with it. The
+driver's token is starred out.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -27,6 +29,8 @@ SAVE_TRIES: Final = 3
 SAVE_PAUSE: Final = 0.25
 """Seconds between two of them."""
 LONGEST_TAIL: Final = 16 << 20
+QUIET: Final = 3.0
+"""Seconds without a byte after which a node that is followed has told what there was."""
 RECENT: Final = 256 << 10
 """Bytes of a log that are looked through for what it says now."""
 TAIL_LINES: Final = 20
@@ -79,23 +83,40 @@ class Tail:
 
 
 async def stream(
-    cluster: Cluster, pod: Pod, token: str, *, follow: bool, seconds: int | None = None
-) -> AsyncIterator[bytes]:
-    """A log from its beginning, or of the last seconds; redacted. Raise ApiFailed."""
+    cluster: Cluster, pod: Pod, token: str, *, follow: bool, seconds: int | None = None, for_people: bool = False
+) -> AsyncGenerator[bytes, None]:
+    """A log from its beginning, or of the last seconds; redacted. With ``follow`` an empty piece after each QUIET seconds in
+    which nothing came. Raise ApiFailed."""
     redactor = Redactor(token)
     where, container = pod.metadata, DRIVER_CONTAINER if pod.is_driver else EXECUTOR_CONTAINER
-    async with cluster.log(where.namespace, where.name, container, follow=follow, seconds=seconds) as reader:
-        while data := await reader.read(CHUNK):
-            if told := redactor.feed(data):
+    async with cluster.log(
+        where.namespace, where.name, container, follow=follow, seconds=seconds, for_people=for_people
+    ) as reader:
+        while (data := await _read(reader, QUIET if follow else None)) != b"":
+            if data is None:
+                yield b""
+            elif told := redactor.feed(data):
                 yield told
         if rest := redactor.flush():
             yield rest
 
 
-async def measure(cluster: Cluster, pod: Pod, token: str, keep: int) -> Tail:
+async def _read(reader: Any, patience: float | None) -> bytes | None:
+    """What comes next; empty: nothing any more; None: nothing within so many seconds."""
+    try:
+        async with asyncio.timeout(patience) as bound:
+            data: bytes = await reader.read(CHUNK)
+    except TimeoutError:
+        if bound.expired():
+            return None
+        raise  # the connection's own
+    return data
+
+
+async def measure(cluster: Cluster, pod: Pod, token: str, keep: int, *, for_people: bool = False) -> Tail:
     """The end of a driver's log as it is now. Raise ApiFailed."""
     tail = Tail(keep)
-    async for data in stream(cluster, pod, token, follow=False):
+    async for data in stream(cluster, pod, token, follow=False, for_people=for_people):
         tail.feed(data)
     return tail
 
@@ -106,30 +127,6 @@ async def recent(cluster: Cluster, pod: Pod, token: str, seconds: int) -> list[s
     async for data in stream(cluster, pod, token, follow=False, seconds=seconds):
         tail.feed(data)
     return tail.data.decode(errors="replace").splitlines()
-
-
-async def live(
-    cluster: Cluster, pod: Pod, token: str, offset: int, tail_lines: int, *, follow: bool
-) -> AsyncIterator[tuple[bytes, int]]:
-    """A driver's log from an offset or a number of lines before its end, with the offset after each piece; with
-    ``follow`` until it ends. What its pod takes with it when it goes meanwhile was saved."""
-    try:
-        if tail_lines:
-            tail = await measure(cluster, pod, token, LONGEST_TAIL)
-            offset = tail.total
-            if lines := tail.lines(tail_lines):
-                yield lines, offset
-            if not follow:
-                return
-        position = 0
-        async for data in stream(cluster, pod, token, follow=follow):
-            position += len(data)
-            if position > offset:
-                new = data[-(position - offset) :]
-                offset = position
-                yield new, offset
-    except ApiFailed as error:
-        log.info("driver.log_cut", pod=pod.metadata.name, message=error.message)
 
 
 async def save(cluster: Cluster, pod: Pod, token: str, path: Path, keep: int = KEEP) -> tuple[str, ...]:
