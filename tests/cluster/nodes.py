@@ -18,7 +18,7 @@ from tests.cluster.layout import (
     RUN,
     Node,
 )
-from tests.cluster.processes import start
+from tests.cluster.processes import start, wait
 
 CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_HIERARCHIES = ("cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "devices", "freezer", "systemd")
@@ -33,6 +33,8 @@ def start_node(node: Node) -> None:
     containerd = node.home / "containerd.toml"
     containerd.write_text(_containerd_settings(node))
     start(f"containerd-{node.name}", [BIN / "containerd", "--config", containerd])
+    # A kubelet that finds nobody there ends.
+    wait(f"containerd of {node.name}", node.containerd_socket.is_socket)
     _make_cgroups(node)
     kubelet = node.home / "kubelet.yaml"
     kubelet.write_text(_kubelet_settings(node))
