@@ -127,6 +127,7 @@ async def test_a_log_that_can_t_be_read_changes_nothing(driver):
             [failed('pods is forbidden: User "me" cannot create resource "pods" in API group "" in the namespace "n"')],
             "403: me may not create pods in namespace 'n'; give that account this verb by a Role there",
         ),
+        ([failed("Unauthorized", 401)], "the Kubernetes API server doesn't accept the driver's credentials"),
         (
             [failed("\x1b[31mno\x07", 500)],
             "Kubernetes could not create pods in namespace 'n' (500): [31mno",

@@ -20,11 +20,12 @@ _AGAIN: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked, as RBAC names it: ``create`` ``pods`` in a namespace."""
+    """What was asked, as RBAC names it: ``create`` ``pods`` in a namespace; and by whom, for people."""
 
     verb: str
     resource: str
     namespace: str
+    by: str = "the broker"
 
     def __str__(self) -> str:
         return f"{self.verb} {self.resource} in namespace {self.namespace!r}"
@@ -66,7 +67,7 @@ def refusal(lines: Iterable[str], namespace: str) -> str:
         return ""
     text, _, status = last.partition(". Received status: ")
     code = _CODE.search(status)
-    asked = Call(verb="create", resource="pods", namespace=namespace)
+    asked = Call(verb="create", resource="pods", namespace=namespace, by="the driver")
     shown = "".join(filter(str.isprintable, text))
     return _explain(asked, int(code[1]) if code else HTTPStatus.FORBIDDEN.value, shown)[0]
 
@@ -81,7 +82,7 @@ def _status(body: bytes) -> ApiStatus:
 def _explain(call: Call, code: int, text: str) -> tuple[str, bool]:
     """The sentence, and whether only a change of the profile or the cluster helps."""
     if code == HTTPStatus.UNAUTHORIZED:
-        return f"the Kubernetes API server doesn't accept the broker's credentials ({call}): {_short(text)}", False
+        return f"the Kubernetes API server doesn't accept {call.by}'s credentials ({call}): {_short(text)}", False
     if code == HTTPStatus.FORBIDDEN:
         return _forbidden(call, text)
     if code == HTTPStatus.NOT_FOUND and text.startswith("namespaces "):
