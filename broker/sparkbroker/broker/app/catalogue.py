@@ -10,7 +10,7 @@ from sparkbroker.broker.domain import sizing
 from sparkbroker.broker.domain.errors import InvalidField, NotFound
 from sparkbroker.broker.domain.lease import LeaseSpec
 from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.queue import Queue
+from sparkbroker.broker.domain.queue import Queue, check_priority
 from sparkbroker.broker.domain.request import SpecRequest, ensure_can_ever_fit, resolve
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.ports.authenticator import Caller
@@ -57,6 +57,15 @@ class Catalogue:
         """Those that the caller may use; an operator, all."""
         return [queue for queue in self.queues.values() if caller.operator or queue.may_use(caller.principal)]
 
+    def usable_profiles(self, caller: Caller) -> dict[str, Profile]:
+        """Those that the caller has a queue for, by name. The others are unknown to it, as its queues are."""
+        usable = {queue.name for queue in self.usable_queues(caller)}
+        return {
+            name: profile
+            for name, profile in self.profiles.items()
+            if not usable.isdisjoint(profile.queues or self.queues)
+        }
+
     def resolve(self, caller: Caller, request: SpecRequest) -> Resolved:
         """Raise InvalidField, NotFound or NeverFits: what is returned fits into an empty queue."""
         key = (caller.principal, caller.operator, self.digest(request))
@@ -80,28 +89,28 @@ class Catalogue:
 
     def _resolve(self, caller: Caller, request: SpecRequest) -> Resolved:
         name = request.profile or self._default_profile
-        profile = self.profiles.get(name)
+        profiles = self.usable_profiles(caller)
+        profile = profiles.get(name)
         if profile is None:
             raise NotFound(
-                f"spec.profile: there is no profile {_short(name)}; there are {_listed(self.profiles)}",
+                f"spec.profile: there is no profile {_short(name)} that you may use; you may use {_listed(profiles)}",
                 field="spec.profile",
             )
-        self._check_queue(caller, request.queue)
         usable = [queue.name for queue in self.usable_queues(caller)]
+        if request.queue and request.queue not in usable:
+            raise NotFound(
+                f"spec.queue: there is no queue {_short(request.queue)} that you may use; you may use {_listed(usable)}",
+                field="spec.queue",
+            )
         spec = resolve(request, profile, queues=usable, default_queue=self._default_queue)
+        queue = self.queues[spec.queue]
+        check_priority(request.priority, profile.defaults.priority, queue, operator=caller.operator)
         charge = sizing.charge(spec, profile)
         pool = profile.pool
         if pool not in self.pools:
             raise InvalidField("spec.profile", f"its pool {pool} has no capacity here", f"configure [capacity.{pool}]")
-        ensure_can_ever_fit(spec, charge, self.queues[spec.queue], self.pools[pool], pool=pool)
+        ensure_can_ever_fit(spec, charge, queue, self.pools[pool], pool=pool)
         return Resolved(spec, profile, self._fingerprints[name], pool, charge)
-
-    def _check_queue(self, caller: Caller, name: str) -> None:
-        if name and name not in self.queues:
-            usable = [queue.name for queue in self.usable_queues(caller)]
-            raise NotFound(
-                f"spec.queue: there is no queue {_short(name)}; you may use {_listed(usable)}", field="spec.queue"
-            )
 
 
 def _listed(names: Mapping[str, object] | list[str]) -> str:

@@ -158,16 +158,17 @@ class Leases:
                 queued=self._admitter.queue_length(queue.name),
                 admitted=ledger.holders(queue.name),
                 priority_step=queue.priority_step,
+                priorities=queue.priority.of(operator=caller.operator),
                 blocking_message=self._admitter.blocking_message(queue.name),
             )
             for queue in sorted(self._catalogue.usable_queues(caller), key=lambda each: each.name)
         ]
 
     def profiles(self, caller: Caller) -> Sequence[ProfileView]:
-        """The profiles, by name."""
+        """The profiles that the caller may use, by name."""
         return [
             ProfileView(profile, self._provisioners[profile.provisioner].unusable(profile))
-            for _, profile in sorted(self._catalogue.profiles.items())
+            for _, profile in sorted(self._catalogue.usable_profiles(caller).items())
         ]
 
 

@@ -18,8 +18,10 @@ from sparkbroker.broker.config.fields import (
     split_host_port,
     wrong,
 )
+from sparkbroker.broker.domain.queue import MAX_PRIORITY, PriorityBounds
 
 DAY: Final = 86_400.0
+_PRIORITY: Final = PriorityBounds()
 LEASE_BOUNDS: Final = {
     "ttl": (1.0, 3600.0, "1s to 1h"),
     "wait_ttl": (1.0, 7 * DAY, "1s to 7d"),
@@ -165,6 +167,17 @@ class Pool(Section):
     memory: Memory | None = None
 
 
+class Priority(Section):
+    """``[queues.NAME.priority]``: which priorities may be asked for. A profile's default is open to all."""
+
+    min: int = Field(default=_PRIORITY.min, ge=-MAX_PRIORITY, le=0)
+    """By users. One step is worth ``priority_step`` of waiting."""
+    max: int = Field(default=_PRIORITY.max, ge=0, le=MAX_PRIORITY)
+    operator_min: int = Field(default=_PRIORITY.operator_min, ge=-MAX_PRIORITY, le=0)
+    """By operators."""
+    operator_max: int = Field(default=_PRIORITY.operator_max, ge=0, le=MAX_PRIORITY)
+
+
 class Queue(Section):
     """``[queues.NAME]``: a share of the capacity."""
 
@@ -174,6 +187,7 @@ class Queue(Section):
     """Its quota of memory. Unset: all of every pool."""
     priority_step: Duration = 300.0
     """How much waiting one step of priority is worth."""
+    priority: Priority = Priority()
     bypass_budget: int = Field(default=16, ge=0, le=1_000_000)
     """So many smaller leases may pass a large one before capacity is kept for it."""
     users: tuple[str, ...] = ()

@@ -317,6 +317,8 @@ def queue(value: QueueView) -> pb.Queue:
         queued=value.queued,
         admitted=value.admitted,
         priority_step=duration(value.priority_step),
+        min_priority=value.priorities[0],
+        max_priority=value.priorities[1],
         blocking_message=value.blocking_message,
     )
 
