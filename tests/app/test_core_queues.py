@@ -1,5 +1,7 @@
 """Which queues, profiles and priorities a caller may use; what it may not use is not there."""
 
+from typing import Any
+
 import pytest
 
 from sparkbroker.broker.app.catalogue import Catalogue
@@ -37,10 +39,11 @@ def catalogue(priority=PriorityBounds()):  # noqa: B008 - it is frozen
     )
 
 
-def refusal(caller, **spec):
+def refusal(caller: Caller, **spec: Any) -> BrokerError:
     with pytest.raises(BrokerError) as caught:
         catalogue().resolve(caller, SpecRequest(**spec))
-    return caught.value
+    error: BrokerError = caught.value
+    return error
 
 
 @pytest.mark.parametrize("field", ["queue", "profile"])
@@ -50,9 +53,7 @@ def test_what_a_caller_may_not_use_is_refused_as_what_is_not_there(field):
     assert forbidden.message == unknown.message.replace("absent", "secret")
     assert forbidden.metadata == unknown.metadata
     assert forbidden.message.endswith(("you may use open", "you may use open, urgent"))
-    assert catalogue().resolve(
-        OPS, SpecRequest(**{field: "secret"}, **({"queue": "secret"} if field == "profile" else {}))
-    )
+    assert catalogue().resolve(OPS, SpecRequest(profile="secret", queue="secret")).spec.queue == "secret"
 
 
 @pytest.mark.parametrize(("caller", "priority", "bound"), [

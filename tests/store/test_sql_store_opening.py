@@ -118,7 +118,7 @@ async def test_a_damaged_page_is_found_before_it_is_served(path, table):
     async def recover() -> None:
         await store.lead()
         await store.load()
-        await store.answered()
+        await store.answered(0, 10)
 
     with pytest.raises(StoreUnusable, match=r"is damaged .*; restore it from a backup"):
         await recover()
