@@ -142,7 +142,7 @@ class Acquiring:
             )
         size = self._authority.specs.live_bytes(caller.principal, resolved.spec_id, resolved.size)
         if replaced is not None:
-            size -= self._authority.specs.size(replaced)
+            size -= self._authority.specs.size(replaced.spec_id)
         if size > self._allowance.live_spec_bytes:
             raise self._too_many(
                 "live_spec_bytes_per_principal",

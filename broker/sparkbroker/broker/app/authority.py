@@ -45,6 +45,8 @@ from sparkbroker.broker.ports.store import (
     StoredRow,
 )
 
+LEASE_BYTES: Final = 2048
+"""What a lease takes beside its spec and its driver's last words, roughly."""
 READ_AT_ONCE: Final = 500
 """Rows that are read before others run: some milliseconds."""
 
@@ -254,7 +256,9 @@ class Authority:
 
     def keep_ended(self, lease: Lease) -> None:
         """A terminal lease is kept until retention drops it."""
-        self.ended.add(lease.principal, lease.id, _ended_at(lease), self.specs.size(lease))
+        tail = () if lease.exit is None else lease.exit.log_tail
+        size = LEASE_BYTES + sum(map(len, tail))
+        self.ended.add(lease, _ended_at(lease), size, self.specs.size(lease.spec_id))
 
     def drop_lease(self, lease_id: LeaseId) -> tuple[DriverId, ...]:
         """Forget a terminal lease and its drivers; return the drivers."""

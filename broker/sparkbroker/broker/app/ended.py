@@ -9,23 +9,48 @@ from collections.abc import Iterator
 import msgspec
 
 from sparkbroker.broker.domain.fairness import fair_share
-from sparkbroker.broker.domain.units import LeaseId, Principal, WallTime
+from sparkbroker.broker.domain.lease import Lease
+from sparkbroker.broker.domain.units import LeaseId, Principal, SpecId, WallTime
 
 
 class _Kept(msgspec.Struct, frozen=True, gc=False):
     lease_id: LeaseId
     ended: WallTime
     size: int
+    spec_id: SpecId
+    spec_size: int
 
 
 class _Of:
-    """One principal's."""
+    """One principal's. ``specs``: how many of them have each spec, which counts once."""
 
-    __slots__ = ("kept", "size")
+    __slots__ = ("kept", "size", "specs")
 
     def __init__(self) -> None:
         self.kept: deque[_Kept] = deque()
+        self.specs: dict[SpecId, int] = {}
         self.size = 0
+
+    def add(self, kept: _Kept) -> int:
+        """What it takes."""
+        self.kept.append(kept)
+        shared = self.specs.get(kept.spec_id, 0)
+        self.specs[kept.spec_id] = shared + 1
+        return self._resized(kept.size if shared else kept.size + kept.spec_size)
+
+    def take(self) -> tuple[LeaseId, int]:
+        """The oldest, and by how much less is taken (negative)."""
+        kept = self.kept.popleft()
+        left = self.specs[kept.spec_id] - 1
+        if left:
+            self.specs[kept.spec_id] = left
+        else:
+            del self.specs[kept.spec_id]
+        return kept.lease_id, self._resized(-kept.size if left else -kept.size - kept.spec_size)
+
+    def _resized(self, change: int) -> int:
+        self.size += change
+        return change
 
 
 class Ended:
@@ -48,14 +73,12 @@ class Ended:
         kept = self._of.get(principal)
         return iter(()) if kept is None else (each.lease_id for each in kept.kept)
 
-    def add(self, principal: Principal, lease_id: LeaseId, ended: WallTime, size: int) -> None:
-        """A lease has ended, after all that were added before."""
-        own = self._of.get(principal)
+    def add(self, lease: Lease, ended: WallTime, size: int, spec_size: int) -> None:
+        """A lease has ended, after all that were added before. ``size`` is without its spec."""
+        own = self._of.get(lease.principal)
         if own is None:
-            own = self._of[principal] = _Of()
-        own.kept.append(_Kept(lease_id, ended, size))
-        own.size += size
-        self.size += size
+            own = self._of[lease.principal] = _Of()
+        self.size += own.add(_Kept(lease.id, ended, size, lease.spec_id, spec_size))
         self._count += 1
 
     def over(self, count: int, size: int) -> bool:
@@ -83,8 +106,7 @@ class Ended:
         return due
 
     def _take(self, own: _Of) -> LeaseId:
-        kept = own.kept.popleft()
-        own.size -= kept.size
-        self.size -= kept.size
+        lease_id, change = own.take()
+        self.size += change
         self._count -= 1
-        return kept.lease_id
+        return lease_id

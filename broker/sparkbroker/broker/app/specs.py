@@ -3,8 +3,6 @@
 Leases change often and their specs never; a spec can be a hundred times as large as the rest of its lease.
 """
 
-from typing import Final
-
 import msgspec
 
 from sparkbroker.broker.app import records
@@ -12,9 +10,6 @@ from sparkbroker.broker.app.commits import GroupCommit
 from sparkbroker.broker.domain.lease import Lease, LeaseSpec
 from sparkbroker.broker.domain.units import Principal, Revision, SpecId
 from sparkbroker.broker.ports.store import RowKind, StoredRow
-
-LEASE_BYTES: Final = 2048
-"""What a lease takes beside its spec and its driver's last words, roughly."""
 
 
 class _Held(msgspec.Struct, gc=False):
@@ -116,7 +111,6 @@ class Specs:
         known = spec_id in self._live.get(principal, ())
         return self._live_bytes.get(principal, 0) + (0 if known else size)
 
-    def size(self, lease: Lease) -> int:
-        """Bytes of a lease with its spec, roughly, as if it shared it with none."""
-        tail = () if lease.exit is None else lease.exit.log_tail
-        return LEASE_BYTES + self._held[lease.spec_id].size + sum(map(len, tail))
+    def size(self, spec_id: SpecId) -> int:
+        """See ``records.spec_size``."""
+        return self._held[spec_id].size
