@@ -86,7 +86,7 @@ class Acquiring:
             self._answers.remember(caller, request_id, "acquire", asked, existing, existing=True)
             return await self._acquired(self._wanted(existing), existing=True)
         if no_room:
-            raise TooMany(no_room, retry_after=BUSY)
+            raise self._too_many("disk", no_room)
         self._check_limits(caller, resolved, existing)
         self._answers.check_room(caller, request_id)
         if existing is not None:

@@ -101,8 +101,9 @@ class Store(Section):
     """Make class archives in the background, which halve the start of later drivers (about 200 MB each)."""
     kind: Literal["sqlite", "memory"] = "sqlite"
     """``memory`` forgets everything when the broker ends: for tests, and for embedded brokers."""
-    ballast: Memory = 16 << 20
-    """A file that is freed when the disk is full, so that leases can still be ended."""
+    ballast: Memory = 32 << 20
+    """A file that is freed, bit by bit, when the disk is full, so that leases can still be used and ended. Up to half of the
+    default is needed to write down what was changed just before."""
     terminal_age: Duration = 7 * DAY
     """Leases that have ended, with their logs, are kept this long."""
     terminal_count: int = Field(default=10_000, ge=0, le=10_000_000)

@@ -8,12 +8,14 @@ from typing import Final
 import structlog
 
 DEFAULT_BALLAST: Final = 8 << 20
+STEP: Final = 2 << 20
 
 _log = structlog.get_logger(__name__)
 
 
 class Ballast:
-    """A file of ``size`` bytes. One ``free`` gives them back to the disk; the next start fills it again if it can."""
+    """A file of ``size`` bytes. Each ``free`` gives some of them back to the disk, no more than ``STEP``: whatever else
+    fills the disk then takes only that. The next start sets them aside again if the disk has room."""
 
     def __init__(self, path: Path, size: int = DEFAULT_BALLAST) -> None:
         if size < 0:
@@ -34,7 +36,8 @@ class Ballast:
 
     def fill(self) -> bool:
         """Take the room; False if the disk hasn't got it. Raise OSError for any other failure."""
-        if not self.size or self.held >= self.size:
+        held = self.held
+        if not self.size or held >= self.size:
             return True
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -42,20 +45,21 @@ class Ballast:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            os.ftruncate(descriptor, 0)
-            _log.warning("store.no_room_for_ballast", path=str(self.path), size=self.size)
+            os.ftruncate(descriptor, min(held, self.size))
+            _log.warning("store.no_room_for_ballast", path=str(self.path), size=self.size, held=held)
             return False
         finally:
             os.close(descriptor)
         return True
 
     def free(self) -> bool:
-        """Give the room back, and log it; False if there was none to give, or it can't be given."""
+        """Give some room back, and log it; False if there is none to give, or it can't be given."""
         try:
-            if not self.held:
+            held = self.held
+            if not held:
                 return False
-            os.truncate(self.path, 0)
-            _log.warning("store.ballast_freed", path=str(self.path), size=self.size)
+            os.truncate(self.path, max(0, min(held, self.path.stat().st_size) - STEP))
+            _log.warning("store.ballast_freed", path=str(self.path), left=self.held)
         except OSError as error:
             _log.error("store.ballast_stuck", path=str(self.path), error=str(error))
             return False

@@ -10,6 +10,9 @@ from sparkbroker.broker.ports.store import StoreUnusable
 
 BUSY_TIMEOUT: Final = 10.0
 """Seconds to wait for another process's lock (an operator's shell, a backup) before a commit is given up."""
+_NO_SHARED_MEMORY: Final = frozenset(
+    {sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMMAP}
+)
 FOLDER: Final = "give another state folder"
 
 
@@ -46,6 +49,11 @@ def open_reader(path: Path) -> sqlite3.Connection:
 def is_full(error: sqlite3.Error) -> bool:
     """The disk is full, and what was asked for is known not to have been done."""
     return _code(error) == sqlite3.SQLITE_FULL
+
+
+def cannot_open(error: sqlite3.Error) -> bool:
+    """The disk is full, or (opening its shared memory) may well be."""
+    return is_full(error) or getattr(error, "sqlite_errorcode", 0) in _NO_SHARED_MEMORY
 
 
 def unusable(path: Path, error: sqlite3.Error) -> StoreUnusable:

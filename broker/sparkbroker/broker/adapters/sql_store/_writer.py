@@ -30,7 +30,12 @@ from sparkbroker.broker.ports.store import (
 )
 
 CHECKPOINT_PAGES: Final = 2000
-"""Pages, roughly, after which the WAL is moved into the database: some 16 MB, more only while somebody reads."""
+"""Pages, roughly, after which the WAL is moved into the database."""
+WAL_BYTES: Final = 16 << 20
+"""And the size of its file, beyond which it is moved too; more only while somebody reads. The ballast has to hold as much:
+on a full disk the database needs that before the WAL can be used again."""
+CHECKPOINT_PAGES_FULL: Final = 32
+"""The same on a full disk, where the WAL must not grow."""
 
 T = TypeVar("T")
 
@@ -46,6 +51,8 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._failure = ""
         self._pages = 0
+        self._wal = path.with_name(path.name + "-wal")
+        self._wal_size = 0
         self.full = ""
         """Why there is no room for anything new; any thread may read it."""
 
@@ -54,7 +61,7 @@ class Writer:
             epoch = self._lead()
         except sqlite3.Error as error:
             self.close()
-            if not _sqlite.is_full(error) or not self._free_ballast():
+            if not _sqlite.cannot_open(error) or not self._free_ballast():
                 raise _sqlite.unusable(self._path, error) from error
         except StoreUnusable:
             self.close()
@@ -62,7 +69,7 @@ class Writer:
         else:
             self._look_for_ballast()
             return epoch
-        return self.lead()  # once: the ballast can be freed only once
+        return self.lead()  # as often as there is ballast to free
 
     def _lead(self) -> Epoch:
         if self._failure:
@@ -103,12 +110,12 @@ class Writer:
         if isinstance(plan, _batch.Conflict):
             return Deposed(plan.message)
         try:
-            try:
-                return self._write(self._connection, epoch, batch, plan)
-            except sqlite3.Error as error:
-                if not _sqlite.is_full(error) or not self._free_ballast():
-                    raise
-                return self._write(self._connection, epoch, batch, plan)
+            while True:
+                try:
+                    return self._write(self._connection, epoch, batch, plan)
+                except sqlite3.Error as error:
+                    if not _sqlite.is_full(error) or not self._free_ballast():
+                        raise
         except sqlite3.IntegrityError as error:
             return Deposed(f"an event's revision is taken ({error}): another broker has written")
         except sqlite3.Error as error:
@@ -116,18 +123,34 @@ class Writer:
 
     def checkpoint(self) -> None:
         """Move the WAL into the database if it has grown. Never raises: its failure fails the commits that follow."""
-        if self._connection is None or self._failure or self._pages < CHECKPOINT_PAGES:
+        if self._connection is None or self._failure or not self._checkpoint_is_due():
             return
         self._pages = 0
+        while True:
+            try:
+                self._connection.execute(sql.CHECKPOINT).fetchall()
+            except sqlite3.Error as error:
+                if not _sqlite.is_full(error):
+                    self._fail(error)
+                elif self._free_ballast():
+                    continue
+                else:
+                    # All is still in the WAL, and commits say it themselves if they don't fit either.
+                    _log.warning("store.checkpoint_delayed", path=str(self._path), error=_sqlite.describe(error))
+            break
+        self._wal_size = self._size_of_wal()
+
+    def _checkpoint_is_due(self) -> bool:
+        """By what was written, and by the WAL's file: that never shrinks, so that growth alone tells of its content."""
+        if self._pages >= (CHECKPOINT_PAGES_FULL if self.full else CHECKPOINT_PAGES):
+            return True
+        return bool(self._pages) and self._size_of_wal() > max(self._wal_size, WAL_BYTES)
+
+    def _size_of_wal(self) -> int:
         try:
-            self._connection.execute(sql.CHECKPOINT).fetchall()
-        except sqlite3.Error as error:
-            # Full: all is still in the WAL, and commits say it themselves if they don't fit either.
-            if _sqlite.is_full(error):
-                self._free_ballast()
-                _log.warning("store.checkpoint_delayed", path=str(self._path), error=_sqlite.describe(error))
-            else:
-                self._fail(error)
+            return self._wal.stat().st_size
+        except OSError:
+            return 0
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
