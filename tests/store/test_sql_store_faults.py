@@ -103,6 +103,18 @@ def test_a_full_disk_has_no_room_for_anything_new_until_it_is_freed(need, tmp_pa
     assert log.count("store.ballast_set_aside") == 1
 
 
+def test_on_a_full_disk_what_is_large_can_end_however_fast_others_take_what_is_freed(need, tmp_path):
+    """The rows are still in the WAL when the disk gets full: the database needs their room before the WAL is used again."""
+    folder = tmp_path / "disk"
+    (ended, shown), log = in_small_file_system(need, folder, "64m", *command("end", folder))
+    assert "is full: leases can be used and released" in ended["full"]
+    assert ended["left"] >= 4 << 20
+    assert shown["revision"] == 1100
+    assert shown["sizes"] == [len('"small"')]
+    assert shown["left"] > 0, "a start takes little"
+    assert "store.failed" not in log
+
+
 def test_a_read_only_disk_is_said_to_be_so(need, tmp_path):
     folder = tmp_path / "disk"
     told, _ = in_small_file_system(need, folder, "2m", *command("read-only", folder))

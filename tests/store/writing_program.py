@@ -120,6 +120,52 @@ async def fill_disk(folder: Path) -> None:
         await store.close()
 
 
+async def end_on_full_disk(folder: Path) -> None:
+    """``folder`` is a small file system of its own, which others fill to the last byte as soon as there is one: a thousand
+    rows get smaller all the same, and a broker can start."""
+    filler = folder / "filler"
+    with StateFolder(folder / "state", ballast_size=24 << 20) as state:
+        store = SqlStore(state.database, ballast=state.ballast)
+        epoch = await store.lead()
+        large = tuple(image(f"r{n}", n, 0, b'"' + b"x" * 100_000 + b'"') for n in range(1, 101))
+        assert isinstance(
+            await store.commit(epoch, Batch(revision=Revision(100), serving=ServingTime(1.0), rows=large)), Committed
+        )
+        last = {row.id: row.revision for row in large}
+        for number in range(101, 1101):
+            if number % 50 == 1:
+                fill_up(filler)
+            name = f"r{number % 100 + 1}"
+            told = EventRecord(Revision(number), name, b'{"message":"%s"}' % (b"y" * 500))
+            changed = image(name, number, last[name], b'"small"')
+            last[name] = Revision(number)
+            ended = Batch(revision=Revision(number), serving=ServingTime(1.0), rows=(changed,), events=(told,))
+            result = await store.commit(epoch, ended)
+            assert isinstance(result, Committed), result
+        tell(left=state.ballast.held, full=await store.room())
+        fill_up(filler)
+        # As after a kill: the store is not closed.
+        again = SqlStore(state.database, ballast=state.ballast)
+        await again.lead()
+        loaded = await again.load()
+        tell(revision=loaded.revision, sizes=sorted({len(row.body) for row in loaded.rows}), left=state.ballast.held)
+        await again.close()
+
+
+def image(name: str, revision: int, expected: int, body: bytes) -> RowImage:
+    return RowImage(RowKind.LEASE, name, Revision(revision), Revision(expected), body)
+
+
+def fill_up(filler: Path) -> None:
+    for size in (1 << 20, 512):
+        try:
+            with filler.open("ab", buffering=0) as file:
+                while file.write(b"z" * size) == size:
+                    pass
+        except OSError:
+            pass
+
+
 async def room(folder: Path) -> None:
     """``folder`` is a small file system of its own: it gets full, and has room again."""
     filler = folder / "filler"
@@ -175,7 +221,11 @@ def main() -> None:
     if mode == "write":
         asyncio.run(load_and_write(folder, int(sys.argv[3])))
     else:
-        asyncio.run({"show": show, "fill": fill_disk, "room": room, "read-only": read_only}[mode](folder))
+        asyncio.run(
+            {"show": show, "fill": fill_disk, "room": room, "end": end_on_full_disk, "read-only": read_only}[mode](
+                folder
+            )
+        )
 
 
 if __name__ == "__main__":
