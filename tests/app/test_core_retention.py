@@ -6,10 +6,11 @@ import uuid
 import msgspec
 import pytest
 
+from sparkbroker.broker.app import event_log
 from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.janitor import Retention
 from sparkbroker.broker.domain.driver import DriverState
-from sparkbroker.broker.domain.errors import InvalidField, NotFound, ProvisionerFailed, TooMany
+from sparkbroker.broker.domain.errors import Compacted, InvalidField, NotFound, ProvisionerFailed, TooMany
 from sparkbroker.broker.domain.filter import parse_filter
 from sparkbroker.broker.domain.lease import LeaseMode, LeaseState
 from sparkbroker.broker.domain.observation import Phase
@@ -119,6 +120,24 @@ async def test_events_are_compacted_and_live_leases_kept(world):
         await world.attach(lease_id)
     await world.passes(3)
     assert len(world.database.events) <= 22
+    assert world.now(lease_id).state is LeaseState.READY
+
+
+async def test_events_are_bounded_by_their_bytes_too_and_a_watch_is_told(world, monkeypatch):
+    monkeypatch.setattr(event_log, "STRETCH", 2_000)
+    world.retention = Retention(event_bytes=50_000)
+    await world.start()
+    lease_id = await world.ready(mode=LeaseMode.LOCAL, labels={f"l{n}": "x" * 250 for n in range(10)})
+    for _ in range(3):
+        for _ in range(30):
+            await world.attach(lease_id)
+        assert sum(len(event.body) for event in world.database.events) > 60_000
+        await world.crash()  # what was there counts after a start, too
+        await world.start()
+        await world.passes(3)
+        assert 40_000 < sum(len(event.body) for event in world.database.events) <= 50_000
+    with pytest.raises(Compacted):
+        await anext(world.core.leases.watch(world.ann, lease_id, 1))
     assert world.now(lease_id).state is LeaseState.READY
 
 

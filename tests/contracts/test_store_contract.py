@@ -81,6 +81,20 @@ async def answered(store: Store) -> list[RequestRecord]:
     return found
 
 
+async def test_sizes_of_events_are_those_of_what_is_kept(store):
+    epoch = await store.lead()
+    assert await store.event_sizes() == []
+    events = tuple(event(revision) for revision in (1, 2, 999, 1000, 5000))
+    await store.commit(epoch, Batch(revision=Revision(5000), serving=ServingTime(1.0), events=events))
+    sizes = await store.event_sizes()
+    assert [revision for revision, _ in sizes] == sorted(revision for revision, _ in sizes)
+    assert sizes[-1] == (5000, len(events[-1].body))
+    assert sum(size for _, size in sizes) == sum(len(each.body) for each in events)
+    through = Revision(1000)
+    await store.commit(epoch, Batch(revision=Revision(5001), serving=ServingTime(1.0), compact_through=through))
+    assert await store.event_sizes() == sizes[-1:]
+
+
 def event(revision: int, subject: str = "a") -> EventRecord:
     return EventRecord(Revision(revision), subject, b'{"n":%d}' % revision)
 

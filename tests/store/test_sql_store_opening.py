@@ -225,7 +225,7 @@ def driver_of(lease: str, *, gone: bool) -> str:
 
 async def test_a_database_of_the_first_schema_has_its_specs_moved_and_its_excess_forgotten(path):
     """Of 20 ended leases with 8 MiB of spec each, the 7 that ended last are kept, and one with a driver; none that lives goes."""
-    large = [{"conf": {"a": f"{n:02}" + "x" * (8 << 20)}} for n in range(20)]
+    large: list[dict[str, object]] = [{"conf": {"a": f"{n:02}" + "x" * (8 << 20)}} for n in range(20)]
     rows = [("lease", f"old-{n}", old_lease(f"old-{n}", "FAILED", float(n), large[n])) for n in range(20)]
     rows += [("lease", f"live-{n}", old_lease(f"live-{n}", "READY", None, {"conf": {}})) for n in range(3)]
     rows += [("driver", f"d{n}", driver_of(f"old-{n}", gone=n != 2)) for n in range(5)]

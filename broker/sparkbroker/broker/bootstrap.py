@@ -223,6 +223,7 @@ def _retention(config: Config) -> Retention:
         terminal_count=store.terminal_count,
         terminal_bytes=store.terminal_bytes,
         event_count=store.event_count,
+        event_bytes=store.event_bytes,
         request_age=Seconds(store.request_age),
     )
 

@@ -179,6 +179,12 @@ class MemoryStore:
         found = [event for event in later if subject is None or event.subject == subject]
         return EventPage(tuple(found[:limit]), complete=len(found) <= limit)
 
+    async def event_sizes(self) -> list[tuple[Revision, int]]:
+        """See ``ports.store.Store.event_sizes``."""
+        self._check_open()
+        await asyncio.sleep(0)
+        return [(event.revision, len(event.body)) for event in self.database.events]
+
     async def commit(self, epoch: Epoch, batch: Batch) -> CommitResult:
         """See ``ports.store.Store.commit``."""
         self._check_open()

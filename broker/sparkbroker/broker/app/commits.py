@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from sparkbroker.broker.app import records
+from sparkbroker.broker.app.event_log import EventLog
 from sparkbroker.broker.app.serving import ServingClock
 from sparkbroker.broker.app.views import LeaseEvent
 from sparkbroker.broker.domain.driver import Driver
@@ -84,6 +85,8 @@ class GroupCommit:
         """All up to this one is committed."""
         self.compacted_through = Revision(0)
         """Events up to this one are forgotten."""
+        self.events = EventLog()
+        self._began_at = Revision(0)
         self._rows: dict[tuple[RowKind, str], _Staged] = {}
         self._told: list[LeaseEvent] = []
         self._requests: list[RequestRecord] = []
@@ -102,13 +105,18 @@ class GroupCommit:
         self.epoch = await self._store.lead()
         loaded = await self._store.load()
         self.serving = ServingClock(self._clock, loaded.serving)
-        self.revision = self.durable = loaded.revision
+        self.revision = self.durable = self._began_at = loaded.revision
         self.compacted_through = loaded.compacted_through
         return loaded
 
     async def answered(self, after: int) -> RequestPage:
         """See ``ports.store.Store.answered``."""
         return await self._store.answered(after, REQUESTS_AT_ONCE)
+
+    async def count_events(self) -> None:
+        """Learn how much there was before this leadership: once, and at leisure. Raise StoreUnusable."""
+        self.events.stored(await self._store.event_sizes(), self._began_at)
+        self.events.compacted(self.compacted_through)
 
     async def room(self) -> str:
         """See ``ports.store.Store.room``."""
@@ -155,6 +163,7 @@ class GroupCommit:
         if through > self.compacted_through:
             self.compacted_through = through
             self._compact = through
+            self.events.compacted(through)
             self._dirty.set()
 
     def heartbeat(self) -> None:
@@ -253,6 +262,8 @@ class GroupCommit:
             serving=self.serving.now(),
             compact_through=self._compact,
         )
+        if batch.events:
+            self.events.add(batch.events[-1].revision, sum(len(event.body) for event in batch.events))
         told = self._told
         self._rows, self._told, self._requests = {}, [], []
         self._compact, self._heartbeat = None, False

@@ -24,12 +24,13 @@ CALL_LIMIT: Final = 60.0
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept: a terminal lease until it is older than ``terminal_age``, or more than ``terminal_count`` or
-    ``terminal_bytes`` of them are kept; ``event_count`` revisions of events; an answer for ``request_age`` of serving."""
+    ``terminal_bytes`` of them are kept; ``event_count`` revisions of events, and no more than ``event_bytes``; an answer for ``request_age`` of serving."""
 
     terminal_age: Seconds = Seconds(7 * 86400.0)
     terminal_count: int = 10_000
     terminal_bytes: int = 64 << 20
     event_count: int = 200_000
+    event_bytes: int = 256 << 20
     request_age: Seconds = Seconds(86400.0)
 
 
@@ -46,6 +47,7 @@ class Janitor:
 
     async def run(self) -> None:
         """Sweep until cancelled."""
+        await self._authority.commits.count_events()
         while True:
             # Under a load that ends more than a sweep drops, the next one follows soon: what is kept stays bounded.
             over = self._authority.ended.over(self._retention.terminal_count, self._retention.terminal_bytes)
@@ -76,8 +78,14 @@ class Janitor:
             authority.drop_lease(lease_id)
             forgotten += [(driver.provisioner, driver.id) for driver in drivers]
         authority.drop_requests(ServingTime(authority.serving.now() - retention.request_age), AT_ONCE)
-        keep_from = Revision(authority.commits.revision - retention.event_count)
-        # In steps, so that a steady load doesn't delete at each sweep.
-        if keep_from - authority.commits.compacted_through > retention.event_count // 10:
-            authority.commits.compact(keep_from)
+        self._compact()
         return forgotten
+
+    def _compact(self) -> None:
+        commits, retention = self._authority.commits, self._retention
+        keep_from = Revision(commits.revision - retention.event_count)
+        # In steps, so that a steady load doesn't delete at each sweep.
+        if keep_from - commits.compacted_through > retention.event_count // 10:
+            commits.compact(keep_from)
+        if (excess := commits.events.excess(retention.event_bytes)) is not None:
+            commits.compact(excess)

@@ -112,6 +112,8 @@ class Store(Section):
     """And at most so much of them, likewise: their specs and their drivers' last words."""
     event_count: int = Field(default=200_000, ge=1_000, le=100_000_000)
     """A watch can resume within this many events."""
+    event_bytes: Memory = 256 << 20
+    """And within so many bytes of them."""
     request_age: Duration = DAY
     """A repeated request_id gets its first answer for this long, counted while the broker serves."""
     requests_per_principal: int = Field(default=200_000, ge=100, le=100_000_000)

@@ -129,7 +129,7 @@ class StoreUnusable(BrokerError):
 
 
 class Store(Protocol):
-    """Calls are made by one task at a time, but for ``answered``, ``events`` and ``room``, which may overlap anything."""
+    """Calls are made by one task at a time, but for ``answered``, ``events``, ``event_sizes`` and ``room``, which may overlap anything."""
 
     async def lead(self) -> Epoch:
         """Begin a leadership: a larger epoch than any before, durable before it is returned.
@@ -151,6 +151,13 @@ class Store(Protocol):
 
     async def events(self, after: Revision, limit: int, subject: str | None = None) -> EventPage:
         """At most ``limit`` events with a revision greater than ``after`` (of one subject). Raise Compacted."""
+        ...
+
+    async def event_sizes(self) -> list[tuple[Revision, int]]:
+        """Bytes of the events that are kept, over stretches of revisions in order, each named by its last one.
+
+        Raise StoreUnusable.
+        """
         ...
 
     async def commit(self, epoch: Epoch, batch: Batch) -> CommitResult:

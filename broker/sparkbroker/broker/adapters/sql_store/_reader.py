@@ -20,9 +20,7 @@ class Reader:
     def events(self, after: Revision, limit: int, subject: str | None) -> EventPage:
         """See ``ports.store.Store.events``. The watermark and the events are of the same moment."""
         try:
-            if self._connection is None:
-                self._connection = _sqlite.open_reader(self._path)
-            connection = self._connection
+            connection = self._open()
             connection.execute(sql.READ)
             try:
                 *_, compacted_through = connection.execute(sql.META).fetchone()
@@ -34,6 +32,18 @@ class Reader:
         if after < compacted_through:
             raise compacted(after, compacted_through)
         return EventPage(tuple(EventRecord(*row) for row in rows[:limit]), complete=len(rows) <= limit)
+
+    def event_sizes(self) -> list[tuple[Revision, int]]:
+        """See ``ports.store.Store.event_sizes``."""
+        try:
+            return self._open().execute(sql.EVENT_SIZES).fetchall()
+        except sqlite3.Error as error:
+            raise _sqlite.unusable(self._path, error) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = _sqlite.open_reader(self._path)
+        return self._connection
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

@@ -65,5 +65,7 @@ LOAD_ROWS: Final = "SELECT kind, id, revision, CAST(body AS BLOB) FROM rows ORDE
 LOAD_REQUESTS: Final = """SELECT rowid, principal, request_id, created, CAST(body AS BLOB) FROM requests
 WHERE rowid > ? ORDER BY rowid LIMIT ?"""
 EVENTS: Final = "SELECT revision, subject, CAST(body AS BLOB) FROM events WHERE revision > ? ORDER BY revision LIMIT ?"
+EVENT_SIZES: Final = """SELECT max(revision), sum(length(CAST(body AS BLOB))) FROM events
+GROUP BY revision / 1000 ORDER BY 1"""
 EVENTS_OF: Final = """SELECT revision, subject, CAST(body AS BLOB) FROM events
 WHERE revision > ? AND subject = ? ORDER BY revision LIMIT ?"""

@@ -1,8 +1,9 @@
 """The asynchronous face of the writer and the reader: each lives in its own thread."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from sparkbroker.broker.adapters.sql_store._ballast import Ballast
 from sparkbroker.broker.adapters.sql_store._reader import Reader
@@ -14,6 +15,8 @@ from sparkbroker.broker.ports.store import Batch, CommitResult, EventPage, Loade
 
 MAX_READS: Final = 64
 """Reads of events that are handed to the reader at a time; more of them wait their turn."""
+
+_Read = TypeVar("_Read")
 
 
 class SqlStore:
@@ -53,11 +56,18 @@ class SqlStore:
         """See ``ports.store.Store.events``. Raise StoreUnusable if the file can't be read."""
         if limit < 1:
             raise ValueError(f"limit: {limit} is not a number of events; it must be at least 1")
+        return await self._read(lambda: self._reader.events(after, limit, subject))
+
+    async def event_sizes(self) -> list[tuple[Revision, int]]:
+        """See ``ports.store.Store.event_sizes``."""
+        return await self._read(self._reader.event_sizes)
+
+    async def _read(self, read: Callable[[], _Read]) -> _Read:
         async with self._reads:
             self._check_open()
             if self._reading is None:
                 self._reading = Worker("store-reader")
-            return await self._reading.run(lambda: self._reader.events(after, limit, subject))
+            return await self._reading.run(read)
 
     async def commit(self, epoch: Epoch, batch: Batch) -> CommitResult:
         """See ``ports.store.Store.commit``. Raise ValueError for a batch that can't be stored as it is."""
