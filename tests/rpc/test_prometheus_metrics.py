@@ -44,7 +44,9 @@ async def test_what_was_reported_is_shown(metrics):
     metrics.streams("WatchLease", 1)
     metrics.streams("WatchLease", -1)
     metrics.observe_leases(lambda: {("etl", "READY"): 3}, asyncio.get_running_loop())
+    metrics.observe_retained(lambda: {"requests": 12})
     metrics.observe_calls(lambda: {("create", "pods"): 7})
+    metrics.limited("spec_bytes")
     shown = await scrape(port)
     ok = (("code", "OK"), ("method", "GetLease"))
     assert shown["sparkbroker_rpc_duration_seconds_count", *ok] == 2
@@ -59,6 +61,8 @@ async def test_what_was_reported_is_shown(metrics):
     assert shown["sparkbroker_lease_phase_duration_seconds_count", ("phase", "queued")] == 1
     assert shown["sparkbroker_leases_ended_total", ("outcome", "EXPIRED"), ("reason", "HOLDER_LOST")] == 2
     assert shown["sparkbroker_rpc_streams", ("method", "WatchLease")] == 1
+    assert shown["sparkbroker_retained", ("what", "requests")] == 12
+    assert shown["sparkbroker_limited_total", ("limit", "spec_bytes")] == 1
     assert shown["sparkbroker_leases", ("queue", "etl"), ("state", "READY")] == 3
     assert shown["sparkbroker_kubernetes_calls_total", ("resource", "pods"), ("verb", "create")] == 7
     assert shown["process_resident_memory_bytes",] > 0

@@ -183,6 +183,7 @@ class _Broker:
 
     def _serve_metrics(self) -> None:
         self._metrics.observe_leases(self._core.census, asyncio.get_running_loop())
+        self._metrics.observe_retained(self._core.retained)
         if self._config.server.metrics:
             host, _, port = self._config.server.metrics.rpartition(":")
             bound = self._metrics.serve(host.strip("[]"), int(port))

@@ -90,6 +90,18 @@ class Core:
         """How many leases there are by (queue, state)."""
         return Counter((lease.spec.queue, str(lease.state)) for lease in self.authority.leases.values())
 
+    def retained(self) -> Mapping[str, int]:
+        """How much is kept of what is bounded, by name."""
+        authority = self.authority
+        return {
+            "ended_leases": len(authority.ended),
+            "ended_lease_bytes": authority.ended.size,
+            "event_bytes": authority.commits.events.size,
+            "requests": len(authority.requests),
+            "requests_of_one_principal": authority.requests.most(),
+            "specs": len(authority.specs),
+        }
+
     async def lead(self) -> None:
         """Take the store, and begin to accept renewals once ``run`` does. Raise StoreUnusable."""
         await self.authority.lead()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from threading import Thread
-from typing import Final
+from typing import Final, TypeVar
 from wsgiref.simple_server import WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -26,8 +26,13 @@ from sparkbroker.broker.domain.errors import BrokerError
 Census = Callable[[], Mapping[tuple[str, str], int]]
 """How many leases there are by (queue, state). Called on the event loop, at each scrape."""
 
+Retained = Callable[[], Mapping[str, int]]
+"""How much is kept of what is bounded, by name. Called on the event loop, at each scrape."""
+
 Calls = Callable[[], Mapping[tuple[str, str], int]]
 """How many calls have been made of Kubernetes by (verb, resource). Called by the thread of a scrape."""
+
+_Key = TypeVar("_Key")
 
 _CENSUS_SECONDS: Final = 5.0
 
@@ -84,6 +89,7 @@ class PrometheusMetrics:
         self._streams: dict[str, int] = {}
         self._calls: Calls = dict
         self._census: Census | None = None
+        self._retained: Retained = dict
         self._loop: asyncio.AbstractEventLoop | None = None
         self._http: tuple[WSGIServer, Thread] | None = None
 
@@ -115,6 +121,10 @@ class PrometheusMetrics:
     def observe_leases(self, census: Census, loop: asyncio.AbstractEventLoop) -> None:
         """Show the census as a gauge. It runs on ``loop``, so it may read what only that loop's thread may."""
         self._census, self._loop = census, loop
+
+    def observe_retained(self, retained: Retained) -> None:
+        """Show how much is kept of what is bounded. It runs where the census does."""
+        self._retained = retained
 
     def observe_calls(self, calls: Calls) -> None:
         """Show how many calls are made of Kubernetes."""
@@ -158,7 +168,7 @@ class PrometheusMetrics:
         if self._loop is None or self._loop.is_closed():
             return ""
         try:
-            _on_loop(dict, self._loop)
+            _on_loop(dict[str, int], self._loop)
         except TimeoutError as error:
             return f"{error}\n"
         return ""
@@ -236,11 +246,17 @@ class PrometheusMetrics:
         for labels, count in _on_loop(self._census, self._loop).items():
             leases.add_metric(labels, count)
         yield leases
+        kept = GaugeMetricFamily(
+            "sparkbroker_retained", "How much is kept of what the configuration bounds.", labels=("what",)
+        )
+        for name, count in _on_loop(self._retained, self._loop).items():
+            kept.add_metric((name,), count)
+        yield kept
 
 
-def _on_loop(census: Census, loop: asyncio.AbstractEventLoop) -> Mapping[tuple[str, str], int]:
+def _on_loop(census: Callable[[], Mapping[_Key, int]], loop: asyncio.AbstractEventLoop) -> Mapping[_Key, int]:
     """The census, taken by the loop's thread. A loop that doesn't answer in time fails the scrape, as it should."""
-    answer: Future[Mapping[tuple[str, str], int]] = Future()
+    answer: Future[Mapping[_Key, int]] = Future()
 
     def take() -> None:
         try:

@@ -54,6 +54,10 @@ class Answered:
         """How many of this principal's are remembered."""
         return len(self._of.get(principal, ()))
 
+    def most(self) -> int:
+        """How many are remembered of the principal that has most."""
+        return max(map(len, self._of.values()), default=0)
+
     def find(self, principal: Principal, request_id: str) -> RequestResult | None:
         """The answer of a UUID."""
         packed = self._of.get(principal, {}).get(UUID(request_id).bytes)

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from sparkbroker.broker.app.records import digest, prove_spec
+from sparkbroker.broker.app.records import measured, prove_spec
 from sparkbroker.broker.domain import sizing
 from sparkbroker.broker.domain.errors import InvalidField, NotFound
 from sparkbroker.broker.domain.lease import LeaseSpec
@@ -58,6 +58,8 @@ class Catalogue:
         self._fingerprints = {name: profile.fingerprint() for name, profile in profiles.items()}
         self._remembered: dict[tuple[str, bool, str], Resolved] = {}
         self._digests: dict[int, tuple[SpecRequest, str]] = {}
+        self._large: tuple[SpecRequest, str] | None = None
+        """The last that was too large to be remembered: its digest is asked for twice."""
 
     def __repr__(self) -> str:
         return f"<Catalogue [{len(self.profiles)} profiles, {len(self.queues)} queues]>"
@@ -91,12 +93,19 @@ class Catalogue:
     def digest(self, request: SpecRequest) -> str:
         """``records.digest`` of it, remembered for the very same value: ``rpc`` gives the same one for equal bytes."""
         remembered = self._digests.get(id(request))
-        if remembered is None or remembered[0] is not request:
-            if len(self._digests) >= REMEMBERED:
-                self._digests.clear()
-            # Holding the request keeps its id from being another's.
-            remembered = self._digests[id(request)] = (request, digest(request))
-        return remembered[1]
+        if remembered is not None and remembered[0] is request:
+            return remembered[1]
+        if self._large is not None and self._large[0] is request:
+            return self._large[1]
+        name, size = measured(request)
+        if size > REMEMBERED_BYTES:
+            self._large = (request, name)
+            return name
+        if len(self._digests) >= REMEMBERED:
+            self._digests.clear()
+        # Holding the request keeps its id from being another's.
+        self._digests[id(request)] = (request, name)
+        return name
 
     def _resolve(self, caller: Caller, request: SpecRequest) -> Resolved:
         name = request.profile or self._default_profile

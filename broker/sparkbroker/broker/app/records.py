@@ -93,7 +93,13 @@ def _sum_of_times(lease: Lease) -> float:
 
 def digest(*parts: object) -> str:
     """Equal for equal requests: how a repetition is told from another request with the same id."""
-    return blake2b(_CANONICAL.encode(parts), digest_size=12).hexdigest()
+    return measured(*parts)[0]
+
+
+def measured(*parts: object) -> tuple[str, int]:
+    """``digest``, and the bytes that it is of."""
+    body = _CANONICAL.encode(parts)
+    return blake2b(body, digest_size=12).hexdigest(), len(body)
 
 
 def decode_lease(row: StoredRow, spec_of: Callable[[SpecId], LeaseSpec | None] = lambda _: None) -> Lease:

@@ -33,6 +33,9 @@ class Specs:
         leases = sum(held.leases for held in self._held.values())
         return f"<Specs [{len(self._held)} of {leases} leases]>"
 
+    def __len__(self) -> int:
+        return len(self._held)
+
     # -- recovery
 
     def load(self, rows: list[StoredRow]) -> None:
