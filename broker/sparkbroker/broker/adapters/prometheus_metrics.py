@@ -80,6 +80,7 @@ class PrometheusMetrics:
         self._commit_seconds = _Histogram(_COMMIT_SECONDS)
         self._commit_operations = _Histogram(_OPERATIONS)
         self._ended: dict[tuple[str, str], int] = {}
+        self._limited: dict[str, int] = {}
         self._streams: dict[str, int] = {}
         self._calls: Calls = dict
         self._census: Census | None = None
@@ -104,6 +105,9 @@ class PrometheusMetrics:
 
     def ended(self, outcome: str, reason: str) -> None:
         self._ended[outcome, reason] = self._ended.get((outcome, reason), 0) + 1
+
+    def limited(self, limit: str) -> None:
+        self._limited[limit] = self._limited.get(limit, 0) + 1
 
     def streams(self, method: str, change: int) -> None:
         self._streams[method] = self._streams.get(method, 0) + change
@@ -184,6 +188,12 @@ class PrometheusMetrics:
         for labels, count in self._ended.copy().items():
             ended.add_metric(labels, count)
         yield ended
+        limited = CounterMetricFamily(
+            "sparkbroker_limited", "Calls that were refused for a limit of what one caller may have.", labels=("limit",)
+        )
+        for name, count in self._limited.copy().items():
+            limited.add_metric((name,), count)
+        yield limited
         streams = GaugeMetricFamily("sparkbroker_rpc_streams", "Open streams: watches, keepalives.", labels=("method",))
         for method, count in self._streams.copy().items():
             streams.add_metric((method,), count)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from sparkbroker.broker.app.access import Access, Answers
 from sparkbroker.broker.app.acquiring import Acquiring
 from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.attaching import Attaching
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue
@@ -22,9 +23,10 @@ from sparkbroker.broker.app.watching import Watching
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.filter import LeaseFilter
 from sparkbroker.broker.domain.lease import Lease
-from sparkbroker.broker.domain.units import LeaseId, Revision
+from sparkbroker.broker.domain.units import LeaseId, Revision, Seconds
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.ports.provisioner import LogChunk, Provisioner
 
 
@@ -43,7 +45,9 @@ class Leases:
         provisioners: Mapping[str, Provisioner],
         ids: Ids,
         clock: Clock,
-        max_live: int = 1000,
+        metrics: Metrics,
+        allowance: Allowance,
+        request_age: Seconds,
     ) -> None:
         self._authority = authority
         self._catalogue = catalogue
@@ -51,7 +55,7 @@ class Leases:
         self._watching = watching
         self._provisioners = provisioners
         self._access = Access(authority, admitter)
-        answers = Answers(authority, clock)
+        answers = Answers(authority, clock, metrics, allowance, request_age)
         acquiring = Acquiring(
             authority=authority,
             catalogue=catalogue,
@@ -61,7 +65,8 @@ class Leases:
             answers=answers,
             ids=ids,
             clock=clock,
-            max_live=max_live,
+            metrics=metrics,
+            allowance=allowance,
         )
         attaching = Attaching(
             authority=authority,
@@ -158,16 +163,17 @@ class Leases:
                 queued=self._admitter.queue_length(queue.name),
                 admitted=ledger.holders(queue.name),
                 priority_step=queue.priority_step,
+                priorities=queue.priority.of(operator=caller.operator),
                 blocking_message=self._admitter.blocking_message(queue.name),
             )
             for queue in sorted(self._catalogue.usable_queues(caller), key=lambda each: each.name)
         ]
 
     def profiles(self, caller: Caller) -> Sequence[ProfileView]:
-        """The profiles, by name."""
+        """The profiles that the caller may use, by name."""
         return [
             ProfileView(profile, self._provisioners[profile.provisioner].unusable(profile))
-            for _, profile in sorted(self._catalogue.profiles.items())
+            for _, profile in sorted(self._catalogue.usable_profiles(caller).items())
         ]
 
 

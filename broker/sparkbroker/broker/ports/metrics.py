@@ -26,6 +26,10 @@ class Metrics(Protocol):
         """A lease has reached a terminal state: the state's name and the reason's."""
         ...
 
+    def limited(self, limit: str) -> None:
+        """A caller was refused for a limit: the limit's name."""
+        ...
+
     def streams(self, method: str, change: int) -> None:
         """A stream (a watch, a keepalive) has begun (+1) or ended (-1)."""
         ...
@@ -44,6 +48,9 @@ class NoMetrics:
         pass
 
     def ended(self, outcome: str, reason: str) -> None:
+        pass
+
+    def limited(self, limit: str) -> None:
         pass
 
     def streams(self, method: str, change: int) -> None:
