@@ -157,7 +157,10 @@ class _Broker:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(self._core.run(), name="core")
             await self._server.start()
-            beside = [group.create_task(self._announce(), name="announce")]
+            beside = [
+                group.create_task(self._announce(), name="announce"),
+                group.create_task(self._server.run(), name="server"),
+            ]
             if self._follower is not None:
                 beside.append(group.create_task(self._follower.run(), name="follow-tokens"))
             try:

@@ -25,9 +25,10 @@ class BrokerServicer:
     Streams are async generators of the use cases' values; ``convert`` turns those into messages.
     """
 
-    def __init__(self, leases: Leases, pages: PageTokens) -> None:
+    def __init__(self, leases: Leases, pages: PageTokens, page_bytes: int) -> None:
         self._leases = leases
         self._pages = pages
+        self._page_bytes = page_bytes
 
     async def acquire_lease(self, caller: Caller, request: pb.AcquireLeaseRequest) -> pb.AcquireLeaseResponse:
         acquired = await self._leases.acquire(
