@@ -47,6 +47,8 @@ class InFlight:
             account = self._accounts[caller.principal] = _Account(caller.principal, self._limits)
         if account.calls >= self._limits.calls_per_principal:
             raise self._too_many("calls_per_principal", f"{account.calls} calls of this principal are under way")
+        if account.answer_bytes >= self._limits.answer_bytes_per_principal:
+            raise self._unread(account)
         if place.calls >= self._limits.concurrent_rpcs:
             raise self._too_many("concurrent_rpcs", f"{place.calls} calls are under way on this address")
         account.calls += 1
@@ -70,6 +72,10 @@ class InFlight:
         call = Call(self, _Account(NOBODY, self._limits), connection, Place())
         self._anonymous[call] = None
         return call
+
+    def _unread(self, account: "_Account") -> TooMany:
+        what = f"{account.answer_bytes} bytes of answers wait for this principal's clients to take them"
+        return self._too_many("answer_bytes_per_principal", what)
 
     def _too_many(self, limit: str, what: str) -> TooMany:
         self._metrics.limited(limit)
@@ -136,8 +142,7 @@ class Call:
         data = message.SerializeToString()
         inflight, account = self._inflight, self._account
         if account.answer_bytes + len(data) > inflight._limits.answer_bytes_per_principal:  # noqa: SLF001 - as above
-            what = f"{account.answer_bytes} bytes of answers wait for this principal's clients to take them"
-            raise inflight._too_many("answer_bytes_per_principal", what)  # noqa: SLF001 - as above
+            raise inflight._unread(account)  # noqa: SLF001 - as above
         account.answer_bytes += len(data)
         self._size = len(data)
         inflight._answered[self] = asyncio.get_running_loop().time()  # noqa: SLF001 - as above
