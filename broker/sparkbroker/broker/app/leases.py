@@ -102,15 +102,15 @@ class Leases:
             if (caller.operator or lease.principal == caller.principal) and selection.matches(lease)
         ]
         revision = self._authority.commits.revision
-        found.sort(key=_sort_key, reverse=descending)
+        found.sort(key=sort_key, reverse=descending)
         if after is not None:
-            found = [lease for lease in found if (_sort_key(lease) < after if descending else _sort_key(lease) > after)]
+            found = [lease for lease in found if (sort_key(lease) < after if descending else sort_key(lease) > after)]
         page = found[:limit]
         await self._authority.commits.settle(revision)
         views = [
             LeaseView(lease, self._admitter.progress(lease), self._authority.executors_of(lease)) for lease in page
         ]
-        return LeasePage(views, _sort_key(page[-1]) if len(found) > limit else None, revision)
+        return LeasePage(views, sort_key(page[-1]) if len(found) > limit else None, revision)
 
     def watch(self, caller: Caller, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]:
         """Follow one lease."""
@@ -177,5 +177,6 @@ class Leases:
         ]
 
 
-def _sort_key(lease: Lease) -> tuple[float, str]:
+def sort_key(lease: Lease) -> tuple[float, str]:
+    """The order of ``list``, by which a page is continued."""
     return (lease.timings.queued, lease.id)
