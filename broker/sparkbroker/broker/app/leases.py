@@ -77,6 +77,7 @@ class Leases:
         self.acquire = acquiring.acquire
         self.attach = attaching.attach
         self.renew = attaching.renew
+        self.renew_all = attaching.renew_all
         self.release = attaching.release
         self.connection = attaching.connection
         self.force_release = forcing.force_release
