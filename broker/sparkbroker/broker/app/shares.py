@@ -65,11 +65,13 @@ class Shares:
             turn = turns.popleft()
             if turns:
                 self._waiting[following] = turns  # behind the others
-            self._grant(following)
-            turn.set_result(None)
+            if not turn.done():  # cancelled, and hasn't run yet
+                self._grant(following)
+                turn.set_result(None)
 
     def _drop(self, principal: Principal, turn: "asyncio.Future[None]") -> None:
-        turns = self._waiting[principal]
-        turns.remove(turn)
-        if not turns:
-            del self._waiting[principal]
+        turns = self._waiting.get(principal, deque())
+        if turn in turns:
+            turns.remove(turn)
+            if not turns:
+                del self._waiting[principal]
