@@ -15,6 +15,7 @@ from sparkbroker.broker.app.attaching import Attaching
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.ending import Ending
+from sparkbroker.broker.app.events import Interest
 from sparkbroker.broker.app.forcing import Forcing
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.reconciler import Reconciler
@@ -82,6 +83,7 @@ class Leases:
         self.acquire = acquiring.acquire
         self.attach = attaching.attach
         self.renew = attaching.renew
+        self.renew_all = attaching.renew_all
         self.release = attaching.release
         self.connection = attaching.connection
         self.force_release = forcing.force_release
@@ -114,14 +116,12 @@ class Leases:
 
     def watch(self, caller: Caller, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]:
         """Follow one lease."""
-        return self._watching.one(self._access.lease(caller, lease_id).id, after)
+        return self._watching.one(caller.principal, self._access.lease(caller, lease_id).id, after)
 
     def watch_all(self, caller: Caller, selection: LeaseFilter, after: Revision) -> AsyncIterator[WatchUpdate]:
         """Follow all that the caller may see and the filter matches."""
-        return self._watching.all(
-            lambda event: (caller.operator or event.principal == caller.principal) and selection.matches_event(event),
-            after,
-        )
+        interest = Interest(principal=None if caller.operator else caller.principal, selection=selection)
+        return self._watching.all(caller.principal, interest, after)
 
     async def logs(
         self,
