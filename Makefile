@@ -12,6 +12,7 @@ PYTEST_ARGS ?=
 PARALLEL ?= --numprocesses 3 --dist loadfile
 KUBERNETES_TESTS ?= kubernetes and not slow
 TORTURE_ROUNDS ?= 1000
+ATTACKS ?=
 BENCHMARKS ?= throughput start recovery memory admission watches imports store airflow $(if $(KUBECONFIG),kubernetes_start kubernetes)
 BENCH_ARGS ?=
 # Airflow 2.11 runs on older Pythons only.
@@ -130,8 +131,9 @@ kubernetes-faults: .venv/.installed ## Measure docs/reference/kubernetes-faults.
 	SPARKBROKER_WRITE_FAULTS=1 KUBECONFIG=$$($(CLUSTER) kubeconfig) $(BIN)/python -m pytest tests/kubernetes/test_kube_faults.py tests/kubernetes/test_kube_dead_node.py $(PYTEST_ARGS)
 
 .PHONY: torture
-torture: .venv/.installed ## The kill -9 loop, long (TORTURE_ROUNDS=1000)
+torture: .venv/.installed ## The kill -9 loop, long (TORTURE_ROUNDS=1000), then what one caller can do to others (ATTACKS="headers_only")
 	$(BIN)/python tests/torture/kill_loop.py --rounds $(TORTURE_ROUNDS)
+	$(BIN)/python -m tests.torture.attacks $(ATTACKS)
 
 .PHONY: bench
 bench: .venv/.installed $(if $(filter airflow,$(BENCHMARKS)),.venv-airflow3/.installed) ## Both sides and the ratio of every speed goal (BENCHMARKS="start imports" BENCH_ARGS=--quick)

@@ -1,52 +1,24 @@
 """The kernel ends a driver for want of memory, really: in a control group that has too little."""
 
-import contextlib
 import os
 import signal
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from sparkbroker.v1 import broker_pb2 as pb
-
-LIMIT = str(32 << 20)
-
-
-def hierarchies() -> Iterator[tuple[Path, dict[str, str]]]:
-    """Where control groups limit memory here, and what a group of ours is to hold; in brackets: if it is known."""
-    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        yield Path("/sys/fs/cgroup"), {"memory.max": LIMIT, "[memory.swap.max]": "0"}
-    if Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists():
-        yield Path("/sys/fs/cgroup/memory"), {"memory.limit_in_bytes": LIMIT, "[memory.memsw.limit_in_bytes]": LIMIT}
-
-
-def made(group: Path, limits: dict[str, str]) -> bool:
-    try:
-        group.mkdir()
-        for name, value in limits.items():
-            file = group / name.strip("[]")
-            if file.exists() or not name.startswith("["):
-                file.write_text(value)
-    except OSError:
-        with contextlib.suppress(OSError):
-            group.rmdir()
-        return False
-    return True
+from tests import control_group
 
 
 @pytest.fixture
 def small_group(need, tools, oom_kills, broker):
-    """The folder of a control group whose processes may take 32 MiB, and none of it from swap."""
-    name = f"sparkbroker-test-{uuid.uuid4().hex[:12]}"
-    group = next((root / name for root, limits in hierarchies() if made(root / name, limits)), None)
-    need(group, "leave to make a control group with a limit of memory: root, and /sys/fs/cgroup to be written to")
+    """A control group whose processes may take 32 MiB."""
+    group = control_group.make(32 << 20)
+    need(group, control_group.WHY)
     assert group is not None
     yield group
     broker.close()
-    tools.until("the group to be empty", lambda: not (group / "cgroup.procs").read_text())
-    group.rmdir()
+    tools.until("the group to be empty", lambda: not group.pids())
+    group.remove()
 
 
 @pytest.mark.promise(9)
@@ -54,7 +26,7 @@ def test_a_driver_that_the_kernel_ends_for_memory_is_told_as_such(broker, small_
     lease = broker.ready()
     other = broker.ready(key="other")
     pid = broker.process_record(lease)["driver_pid"]
-    (small_group / "cgroup.procs").write_text(str(pid))
+    small_group.add(pid)
     os.kill(pid, signal.SIGUSR1)
     lost = broker.until_ended(lease.name)
     assert (lost.state, lost.reason) == (pb.LEASE_STATE_FAILED, pb.LEASE_REASON_OUT_OF_MEMORY)

@@ -32,7 +32,7 @@ from sparkbroker.broker.domain.queue import Queue
 from sparkbroker.broker.domain.request import ExecutorRequest, SizeRequest, SpecRequest
 from sparkbroker.broker.domain.resources import MIB, Resources, parse_memory
 from sparkbroker.broker.domain.timings import Timings
-from sparkbroker.broker.domain.units import LeaseId, Principal, Revision, ServingTime, WallTime
+from sparkbroker.broker.domain.units import Epoch, LeaseId, Principal, Revision, ServingTime, WallTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.store import RowKind, StoredRow
 from sparkbroker.broker.rpc import convert, parse
@@ -249,7 +249,7 @@ any_json = st.recursive(
 
 
 def nested(depth, kind):
-    value = 1.0
+    value: Any = 1.0
     for _ in range(depth):
         value = [value] if kind is list else {"a": value}
     return {"annotations": {"x": value}}
@@ -302,7 +302,7 @@ def lease_with(spec, **changes):
     return Lease(
         id=LeaseId("l"), principal=Principal("ann"), spec=spec, profile_fingerprint="f", pool="local",
         charge=Resources.of(cores=1, memory=1), timings=Timings(queued=WallTime(1.0)), enqueued=ServingTime(0.0),
-        wait_deadline=ServingTime(1.0), renewed_epoch=1, **changes,
+        wait_deadline=ServingTime(1.0), renewed_epoch=Epoch(1), **changes,
     )  # fmt: skip
 
 

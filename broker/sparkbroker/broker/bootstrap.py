@@ -18,6 +18,7 @@ from sparkbroker.broker.adapters.kubernetes_provisioner import KubernetesProvisi
 from sparkbroker.broker.adapters.local_provisioner import Launcher, LocalProvisioner, SparkLauncher
 from sparkbroker.broker.adapters.local_user import LocalUser
 from sparkbroker.broker.adapters.memory_store import MemoryDatabase, MemoryStore
+from sparkbroker.broker.adapters.open_files import connections_for, raise_open_files
 from sparkbroker.broker.adapters.prometheus_metrics import PrometheusMetrics
 from sparkbroker.broker.adapters.sql_store import SqlStore, StateFolder
 from sparkbroker.broker.adapters.static_provisioner import StaticProvisioner
@@ -136,7 +137,7 @@ class _Broker:
             [self._listener(address) for address in config.listen],
             metrics=self._metrics,
             broker_key=folder.key,
-            limits=_limits(config),
+            limits=_limits(config, raise_open_files()),
         )
 
     async def run(self, parent_fd: int | None) -> None:
@@ -160,7 +161,10 @@ class _Broker:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(self._core.run(), name="core")
             await self._server.start()
-            beside = [group.create_task(self._announce(), name="announce")]
+            beside = [
+                group.create_task(self._announce(), name="announce"),
+                group.create_task(self._server.run(), name="server"),
+            ]
             if self._follower is not None:
                 beside.append(group.create_task(self._follower.run(), name="follow-tokens"))
             try:
@@ -239,14 +243,32 @@ def _allowance(config: Config) -> Allowance:
     )
 
 
-def _limits(config: Config) -> Limits:
+def _limits(config: Config, files: int) -> Limits:
     server = config.server
+    connections = min(server.max_connections, connections_for(files, listeners=max(1, len(server.tcp))))
+    if server.tcp and connections < server.max_connections:
+        log.warning(
+            "server.fewer_connections",
+            max_connections=connections,
+            configured=server.max_connections,
+            hint=f"this process may open {files} files; raise its limit (ulimit -Hn)",
+        )
     return Limits(
         message_bytes=server.max_message_bytes,
         concurrent_rpcs=server.max_concurrent_rpcs,
         streams_per_connection=server.max_concurrent_streams,
         streams_per_principal=server.max_watches_per_principal,
         stream_seconds=server.max_stream_age,
+        calls_per_principal=server.max_calls_per_principal,
+        answer_bytes_per_principal=server.max_answers_per_principal,
+        anonymous_calls=server.max_anonymous_calls,
+        connections=connections,
+        connections_per_principal=server.max_connections_per_principal,
+        unauthenticated_connections=min(server.max_unauthenticated_connections, connections),
+        unauthenticated_seconds=server.unauthenticated_timeout,
+        request_seconds=server.request_timeout,
+        answer_seconds=server.answer_timeout,
+        page_bytes=server.max_page_bytes,
     )
 
 

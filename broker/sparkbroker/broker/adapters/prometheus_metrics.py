@@ -12,15 +12,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from threading import Thread
 from typing import Final, TypeVar
-from wsgiref.simple_server import WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from sparkbroker.broker.adapters.metrics_server import MetricsServer, few_at_once
 from sparkbroker.broker.domain.errors import BrokerError
 
 Census = Callable[[], Mapping[tuple[str, str], int]]
@@ -85,13 +84,13 @@ class PrometheusMetrics:
         self._commit_seconds = _Histogram(_COMMIT_SECONDS)
         self._commit_operations = _Histogram(_OPERATIONS)
         self._ended: dict[tuple[str, str], int] = {}
-        self._limited: dict[str, int] = {}
         self._streams: dict[str, int] = {}
+        self._limited: dict[str, int] = {}
         self._calls: Calls = dict
         self._census: Census | None = None
         self._retained: Retained = dict
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._http: tuple[WSGIServer, Thread] | None = None
+        self._http: MetricsServer | None = None
 
     def rpc(self, method: str, code: str, seconds: float) -> None:
         histogram = self._rpcs.get((method, code))
@@ -112,11 +111,11 @@ class PrometheusMetrics:
     def ended(self, outcome: str, reason: str) -> None:
         self._ended[outcome, reason] = self._ended.get((outcome, reason), 0) + 1
 
-    def limited(self, limit: str) -> None:
-        self._limited[limit] = self._limited.get(limit, 0) + 1
-
     def streams(self, method: str, change: int) -> None:
         self._streams[method] = self._streams.get(method, 0) + change
+
+    def limited(self, limit: str) -> None:
+        self._limited[limit] = self._limited.get(limit, 0) + 1
 
     def observe_leases(self, census: Census, loop: asyncio.AbstractEventLoop) -> None:
         """Show the census as a gauge. It runs on ``loop``, so it may read what only that loop's thread may."""
@@ -136,17 +135,15 @@ class PrometheusMetrics:
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
         registry.register(self)
+        app = self._with_probes(few_at_once(make_wsgi_app(registry)))
         try:
-            self._http = start_http_server(port, addr=host, registry=registry)
+            self._http = MetricsServer(host, port, app, self.limited)
         except OSError as error:
             raise MetricsNotServed(
                 f"metrics can't be served on {host}:{port}: {error.strerror or error}; choose another port or address"
             ) from error
-        server = self._http[0]
-        metrics = server.get_app()
-        if metrics is not None:
-            server.set_app(self._with_probes(metrics))
-        return server.server_port
+        self._http.start()
+        return self._http.server_port
 
     def _with_probes(self, metrics: WSGIApplication) -> WSGIApplication:
         def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -176,11 +173,8 @@ class PrometheusMetrics:
     def close(self) -> None:
         """Stop listening. Idempotent; blocks for at most half a second."""
         if self._http is not None:
-            server, thread = self._http
-            self._http = None
-            server.shutdown()
-            server.server_close()
-            thread.join(timeout=_CENSUS_SECONDS)
+            server, self._http = self._http, None
+            server.stop()
 
     def describe(self) -> list[Metric]:
         """Nothing is collected when it is registered: there may be no running loop yet."""
@@ -198,16 +192,18 @@ class PrometheusMetrics:
         for labels, count in self._ended.copy().items():
             ended.add_metric(labels, count)
         yield ended
-        limited = CounterMetricFamily(
-            "sparkbroker_limited", "Calls that were refused for a limit of what one caller may have.", labels=("limit",)
-        )
-        for name, count in self._limited.copy().items():
-            limited.add_metric((name,), count)
-        yield limited
         streams = GaugeMetricFamily("sparkbroker_rpc_streams", "Open streams: watches, keepalives.", labels=("method",))
         for method, count in self._streams.copy().items():
             streams.add_metric((method,), count)
         yield streams
+        limited = CounterMetricFamily(
+            "sparkbroker_limited",
+            "How often a bound on what one caller may do to others was hit: calls refused, connections closed.",
+            labels=("limit",),
+        )
+        for limit, count in self._limited.copy().items():
+            limited.add_metric((limit,), count)
+        yield limited
         calls = CounterMetricFamily(
             "sparkbroker_kubernetes_calls",
             "Calls of the Kubernetes API, by what RBAC names: the opening of a watch is one.",

@@ -180,6 +180,11 @@ class Authority:
 
     def put_lease(self, lease: Lease, *events: tuple[EventType, Generation]) -> Lease:
         """Record a lease's next value, and what happened to it, in order. Return it with its (the last) revision."""
+        lease = self._put(lease, *events)
+        self.on_lease(lease)
+        return lease
+
+    def _put(self, lease: Lease, *events: tuple[EventType, Generation]) -> Lease:
         before = self.leases.get(lease.id)
         if not events:
             revision = self.commits.next_revision()
@@ -190,14 +195,13 @@ class Authority:
         self.commits.stage(RowKind.LEASE, lease.id, revision, before.revision if before else Revision(0), lease)
         self.leases[lease.id] = lease
         self._index(before, lease)
-        self.on_lease(lease)
         return lease
 
     def touch_lease(self, lease: Lease, *, store: bool) -> Lease:
-        """Record a renewal: no event. With ``store`` it is written with the next group, else with the row's next
-        change (``recover`` makes up for the difference)."""
+        """Record a renewal, after which nothing is due earlier than before: no event. With ``store`` it is written with the
+        next group, else with the row's next change (``recover`` makes up for the difference)."""
         if store:
-            return self.put_lease(lease)
+            return self._put(lease)
         self.leases[lease.id] = lease
         return lease
 

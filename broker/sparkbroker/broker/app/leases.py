@@ -15,6 +15,7 @@ from sparkbroker.broker.app.attaching import Attaching
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.ending import Ending
+from sparkbroker.broker.app.events import Interest
 from sparkbroker.broker.app.forcing import Forcing
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.reconciler import Reconciler
@@ -82,6 +83,7 @@ class Leases:
         self.acquire = acquiring.acquire
         self.attach = attaching.attach
         self.renew = attaching.renew
+        self.renew_all = attaching.renew_all
         self.release = attaching.release
         self.connection = attaching.connection
         self.force_release = forcing.force_release
@@ -102,26 +104,24 @@ class Leases:
             if (caller.operator or lease.principal == caller.principal) and selection.matches(lease)
         ]
         revision = self._authority.commits.revision
-        found.sort(key=_sort_key, reverse=descending)
+        found.sort(key=sort_key, reverse=descending)
         if after is not None:
-            found = [lease for lease in found if (_sort_key(lease) < after if descending else _sort_key(lease) > after)]
+            found = [lease for lease in found if (sort_key(lease) < after if descending else sort_key(lease) > after)]
         page = found[:limit]
         await self._authority.commits.settle(revision)
         views = [
             LeaseView(lease, self._admitter.progress(lease), self._authority.executors_of(lease)) for lease in page
         ]
-        return LeasePage(views, _sort_key(page[-1]) if len(found) > limit else None, revision)
+        return LeasePage(views, sort_key(page[-1]) if len(found) > limit else None, revision)
 
     def watch(self, caller: Caller, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]:
         """Follow one lease."""
-        return self._watching.one(self._access.lease(caller, lease_id).id, after)
+        return self._watching.one(caller.principal, self._access.lease(caller, lease_id).id, after)
 
     def watch_all(self, caller: Caller, selection: LeaseFilter, after: Revision) -> AsyncIterator[WatchUpdate]:
         """Follow all that the caller may see and the filter matches."""
-        return self._watching.all(
-            lambda event: (caller.operator or event.principal == caller.principal) and selection.matches_event(event),
-            after,
-        )
+        interest = Interest(principal=None if caller.operator else caller.principal, selection=selection)
+        return self._watching.all(caller.principal, interest, after)
 
     async def logs(
         self,
@@ -177,5 +177,6 @@ class Leases:
         ]
 
 
-def _sort_key(lease: Lease) -> tuple[float, str]:
+def sort_key(lease: Lease) -> tuple[float, str]:
+    """The order of ``list``, by which a page is continued."""
     return (lease.timings.queued, lease.id)

@@ -58,10 +58,31 @@ class Server(Section):
     """The largest request."""
     max_concurrent_rpcs: int = Field(default=20_000, ge=16, le=1_000_000)
     """On each address of ``listen``, over all its connections: who fills one doesn't shut out another. Beyond it calls
-    are refused with RESOURCE_EXHAUSTED."""
-    max_concurrent_streams: int = Field(default=1_000, ge=1, le=100_000)
-    """Calls on one connection at a time."""
+    are refused with RESOURCE_EXHAUSTED. Health and reflection have a bound of their own."""
+    max_concurrent_streams: int = Field(default=250, ge=1, le=100_000)
+    """Calls on one connection at a time, watches included. A client waits for a free one."""
+    max_calls_per_principal: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Calls of one principal at a time, watches excluded. A call whose answer its client hasn't taken yet counts."""
+    max_answers_per_principal: Memory = 32 << 20
+    """Of one principal's answers that its clients haven't taken yet, together. Beyond it its calls are refused."""
+    max_anonymous_calls: int = Field(default=100, ge=1, le=100_000)
+    """Calls without a token (health, reflection) at a time. One more ends the oldest one."""
     max_watches_per_principal: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Watches, keepalives and followed logs of one principal."""
+    max_connections: int = Field(default=10_000, ge=16, le=1_000_000)
+    """TCP connections. As many as the process may have files (``ulimit -Hn``), less some for itself, if that is less."""
+    max_connections_per_principal: int = Field(default=5_000, ge=1, le=1_000_000)
+    """TCP connections on which a principal has made calls. Beyond it, those without a call are closed, then the newest."""
+    max_unauthenticated_connections: int = Field(default=200, ge=1, le=100_000)
+    """TCP connections on which nobody has shown a token yet. Beyond it the oldest of the address with most is closed."""
+    unauthenticated_timeout: Duration = 10.0
+    """A TCP connection on which nobody has shown a token, or asked for the broker's health, is closed after this."""
+    request_timeout: Duration = 10.0
+    """From the start of a call to the end of its request."""
+    answer_timeout: Duration = 30.0
+    """A connection that doesn't take an answer within this is closed."""
+    max_page_bytes: int = Field(default=1 << 20, ge=64 << 10, le=8 << 20)
+    """The largest page of a list; the next page has the rest."""
     max_stream_age: Duration = 3600.0
     """A watch, keepalive or log stream is ended (with OK; clients resume) after this."""
     shutdown_grace: Duration = 10.0

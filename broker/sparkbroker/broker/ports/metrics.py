@@ -26,12 +26,12 @@ class Metrics(Protocol):
         """A lease has reached a terminal state: the state's name and the reason's."""
         ...
 
-    def limited(self, limit: str) -> None:
-        """A caller was refused for a limit: the limit's name."""
-        ...
-
     def streams(self, method: str, change: int) -> None:
         """A stream (a watch, a keepalive) has begun (+1) or ended (-1)."""
+        ...
+
+    def limited(self, limit: str) -> None:
+        """A bound on what one caller may do to others was hit: the limit's name."""
         ...
 
 
@@ -50,8 +50,8 @@ class NoMetrics:
     def ended(self, outcome: str, reason: str) -> None:
         pass
 
-    def limited(self, limit: str) -> None:
+    def streams(self, method: str, change: int) -> None:
         pass
 
-    def streams(self, method: str, change: int) -> None:
+    def limited(self, limit: str) -> None:
         pass
