@@ -134,6 +134,7 @@ kubernetes-faults: .venv/.installed ## Measure docs/reference/kubernetes-faults.
 torture: .venv/.installed ## The kill -9 loop, long (TORTURE_ROUNDS=1000), then what one caller can do to others (ATTACKS="headers_only")
 	$(BIN)/python tests/torture/kill_loop.py --rounds $(TORTURE_ROUNDS)
 	$(BIN)/python -m tests.torture.attacks $(ATTACKS)
+	$(BIN)/python -m pytest -m slow tests/faults
 
 .PHONY: bench
 bench: .venv/.installed $(if $(filter airflow,$(BENCHMARKS)),.venv-airflow3/.installed) ## Both sides and the ratio of every speed goal (BENCHMARKS="start imports" BENCH_ARGS=--quick)
