@@ -52,7 +52,7 @@ def surplus(connections: Iterable[Connection], limits: Limits, now: float) -> li
             closed.append(Surplus(each.name, "refusals_per_connection"))
         elif each.principal != NOBODY:
             known.append(each)
-        elif now - each.used > limits.unauthenticated_seconds:
+        elif not each.calls and now - each.used > limits.unauthenticated_seconds:
             closed.append(Surplus(each.name, "unauthenticated_seconds"))
         else:
             strangers.append(each)

@@ -39,7 +39,8 @@ class InFlight:
         self._answered: dict[Call, float] = {}
 
     def __repr__(self) -> str:
-        return f"<InFlight [{len(self._accounts)} principals, {len(self._anonymous)} anonymous]>"
+        count = sum(account.calls for account in self._accounts.values())
+        return f"<InFlight [{count} calls of {len(self._accounts)} principals, {len(self._anonymous)} anonymous]>"
 
     def enter(self, caller: Caller, connection: Connection, place: "Place") -> "Call":
         """A call has begun. Raise TooMany; otherwise ``end`` it, once."""

@@ -39,7 +39,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     unauthenticated_connections: int = 200
     """Of TCP, that haven't made a call with a token yet. One more closes the oldest one of the address that has most."""
     unauthenticated_seconds: float = 10.0
-    """A TCP connection that has made no call with a token, and none without one that needs none, is closed after this."""
+    """A TCP connection that has made no call with a token, and has no call under way that needs none, is closed after this
+    (since its last one)."""
     refusals_per_connection: int = 10
     """A TCP connection that has made so many calls without a known token is closed."""
     unary_seconds: float = 60.0
