@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from types import SimpleNamespace
+from pathlib import Path
 from uuid import uuid4
 
 import grpc
@@ -16,6 +16,7 @@ from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.broker.rpc.refusals import FEW, PERIOD, Refusals
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.torture.attacks import frames
+from tests.torture.attacks.victim import Victim
 
 SERVICE = "/sparkbroker.v1.BrokerService/"
 HEALTH = health_pb2.HealthCheckRequest()
@@ -56,6 +57,10 @@ def unfinished(channel, method="GetLease", metadata=()):
 
 def port_of(served):
     return int(served.server.addresses[0].rpartition(":")[2])
+
+
+def victim(served):
+    return Victim(Path(), port_of(served), 0, 0, {})
 
 
 async def code_of(call):
@@ -140,7 +145,7 @@ async def test_nobody_shuts_a_health_check_out(guarded):
     await watch.read()
     block = frames.headers("/grpc.health.v1.Health/Check")
     first = b"".join(frames.frame(frames.HEADERS, frames.END_HEADERS, n, block) for n in frames.streams(8))
-    crowd = await frames.connect(SimpleNamespace(port=port_of(served)), first)
+    crowd = await frames.connect(victim(served), first)
     await until(lambda: len(served.metrics.limits) == 6)
     assert set(served.metrics.limits) == {"anonymous_calls"}
     assert (await stub.Check(HEALTH)).status
@@ -166,7 +171,7 @@ async def deaf(served, metadata, count):
         frames.frame(frames.HEADERS, frames.END_HEADERS, stream, block) + ask[:5] + stream.to_bytes(4, "big") + ask[9:]
         for stream in frames.streams(count)
     )
-    peer = await frames.connect(SimpleNamespace(port=port_of(served)), first, window=0)
+    peer = await frames.connect(victim(served), first, window=0)
     try:
         yield peer
     finally:
@@ -203,7 +208,8 @@ async def test_a_page_ends_at_so_many_bytes_and_the_next_one_has_the_rest(guarde
     sizes = [10, 2000, 2000, 9000, 10, 4000]
     made = [(await acquire(stub, bearer["ann"], conf={"spark.app.name": "x" * size})).name for size in sizes]
     for order in ("create_time", ""):
-        pages, token = [], ""
+        pages: list[list[str]] = []
+        token = ""
         while not pages or token:
             request = pb.ListLeasesRequest(page_token=token, order_by=order)
             page = await stub.ListLeases(request, metadata=bearer["ann"])
@@ -262,7 +268,7 @@ async def test_a_connection_has_so_long_to_show_a_token(guarded, bearer):
     served = await guarded(unauthenticated_seconds=0.3)
     stub = await served.stub()
     await stub.ListQueues(pb.ListQueuesRequest(), metadata=bearer["ann"])
-    peer = await frames.connect(SimpleNamespace(port=port_of(served)), b"")  # it speaks HTTP/2, and makes no call
+    peer = await frames.connect(victim(served), b"")  # it speaks HTTP/2, and makes no call
     await asyncio.wait_for(peer.lost, 20)
     assert served.metrics.limits == ["unauthenticated_seconds"]
     await until(lambda: "1 known" in repr(served.server))  # that of ``stub`` says nothing more, and is kept
@@ -272,7 +278,7 @@ async def test_who_guesses_tokens_is_cut_off(guarded):
     served = await guarded(refusals_per_connection=5, unauthenticated_seconds=600)
     block = frames.headers(SERVICE + "GetLease", [("authorization", "Bearer guess")])
     first = b"".join(frames.frame(frames.HEADERS, frames.END_HEADERS, n, block) for n in frames.streams(20))
-    peer = await frames.connect(SimpleNamespace(port=port_of(served)), first)
+    peer = await frames.connect(victim(served), first)
     await asyncio.wait_for(peer.lost, 20)
     assert served.metrics.limits == ["refusals_per_connection"]
 
@@ -295,9 +301,7 @@ def test_an_address_is_written_as_grpc_writes_it(family, host, peer):
 async def test_an_idle_watch_ends_when_its_token_is_taken_away(guarded, tcp, token_file, bearer):
     served = await guarded()
     stub = await served.stub()
-    watches = {
-        name: stub.WatchLeases(pb.WatchLeasesRequest(), metadata=metadata) for name, metadata in bearer.items()
-    }
+    watches = {name: stub.WatchLeases(pb.WatchLeasesRequest(), metadata=metadata) for name, metadata in bearer.items()}
     for watch in watches.values():
         await watch.read()
     path = token_file[0]
