@@ -283,6 +283,24 @@ async def test_who_guesses_tokens_is_cut_off(guarded):
     assert served.metrics.limits == ["refusals_per_connection"]
 
 
+async def test_who_takes_too_many_calls_back_is_cut_off(guarded, bearer):
+    served = await guarded(cancelled_per_connection=20)
+    stub = await served.stub()
+    lease = await acquire(stub, bearer["ann"])
+    block = frames.headers(SERVICE + "WatchLease", bearer["ann"])
+    request = frames.message(pb.WatchLeaseRequest(name=lease.name).SerializeToString())
+    first = b"".join(
+        frames.frame(frames.HEADERS, frames.END_HEADERS, n, block)
+        + frames.frame(frames.DATA, frames.END_STREAM, n, request)
+        + frames.frame(frames.RESET, 0, n, bytes([0, 0, 0, 8]))
+        for n in frames.streams(100)
+    )
+    peer = await frames.connect(victim(served), first)
+    await asyncio.wait_for(peer.lost, 20)
+    assert served.metrics.limits == ["cancelled_per_connection"]
+    assert (await stub.GetLease(pb.GetLeaseRequest(name=lease.name), metadata=bearer["ann"])).lease == lease
+
+
 @pytest.mark.parametrize(
     ("family", "host", "peer"),
     [

@@ -75,6 +75,8 @@ class Server(Section):
     """TCP connections on which nobody has shown a token yet. Beyond it the oldest of the address with most is closed."""
     unauthenticated_timeout: Duration = 10.0
     """A TCP connection on which nobody has shown a token, or asked for the broker's health, is closed after this."""
+    max_cancelled_per_connection: int = Field(default=1_000, ge=100, le=1_000_000)
+    """A TCP connection that takes back so many calls, faster than 10 in a second, is closed."""
     request_timeout: Duration = 10.0
     """From the start of a call to the end of its request."""
     answer_timeout: Duration = 30.0

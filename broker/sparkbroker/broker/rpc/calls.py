@@ -22,8 +22,8 @@ class Calls:
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self.streams = Streams(limits, metrics)
-        self.inflight = InFlight(limits, metrics)
         self.connections = Connections(limits, metrics)
+        self.inflight = InFlight(limits, metrics, self.connections)
         self.refusals = Refusals()
 
     def __repr__(self) -> str:

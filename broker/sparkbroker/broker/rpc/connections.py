@@ -76,6 +76,11 @@ class Connections:
         if connection.refused == self._limits.refusals_per_connection:
             self.close(connection.name, "refusals_per_connection")
 
+    def cancelled(self, connection: Connection) -> None:
+        """The peer has taken back a call on it."""
+        if connection.cancel(perf_counter()) > self._limits.cancelled_per_connection:
+            self.close(connection.name, "cancelled_per_connection")
+
     def close(self, name: str, limit: str) -> None:
         """End it soon, for this limit; ``run`` does."""
         if name.startswith("ip"):

@@ -132,6 +132,8 @@ class Handlers:
                 code, end = self._described(name, error, context)
                 await end
             except asyncio.CancelledError:
+                if entered is not None and entered.refusal is None:
+                    self._calls.connections.cancelled(entered.connection)
                 if entered is None or entered.refusal is None or not entered.interrupted():
                     raise
                 code, end = self._described(name, entered.refusal, context)

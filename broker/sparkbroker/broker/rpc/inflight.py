@@ -18,6 +18,7 @@ from sparkbroker.broker.domain.errors import BrokerError, TooMany
 from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.rpc.connections import Connections
 from sparkbroker.broker.rpc.crowding import NOBODY, Connection
 from sparkbroker.broker.rpc.errors import DeadlineExceeded, MalformedRequest
 from sparkbroker.broker.rpc.limits import Limits
@@ -30,7 +31,8 @@ _RETRY: Final = 1.0
 class InFlight:
     """One for all listeners of a server."""
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, limits: Limits, metrics: Metrics, connections: Connections) -> None:
+        self.connections = connections
         self._limits = limits
         self._metrics = metrics
         self._accounts: dict[Principal, _Account] = {}
@@ -176,6 +178,8 @@ class Call:
         finally:
             del reading[self]
         if request is END:
+            # So it also looks when the peer takes the call back at once.
+            self._inflight.connections.cancelled(self.connection)
             raise MalformedRequest(f"the call of {name} carries no request; send one message")
         return request
 

@@ -43,6 +43,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     (since its last one)."""
     refusals_per_connection: int = 10
     """A TCP connection that has made so many calls without a known token is closed."""
+    cancelled_per_connection: int = 1_000
+    """A TCP connection that takes so many calls back is closed, unless it does so slowly (``crowding.RECOVERY``)."""
     unary_seconds: float = 60.0
     """Of a call that brings no deadline, or a longer one; and of one message of a stream that is answered."""
     stream_seconds: float = 1_800.0
