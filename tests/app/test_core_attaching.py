@@ -15,6 +15,7 @@ from sparkbroker.broker.domain.errors import (
     Unavailable,
 )
 from sparkbroker.broker.domain.lease import LeaseMode, LeaseReason, LeaseSharing, LeaseState
+from sparkbroker.broker.domain.units import LeaseId
 
 
 @pytest.mark.promise(2)
@@ -203,6 +204,58 @@ async def test_shared_leases_have_many_attachments_and_detach_one_by_one(broker)
     assert broker.now(lease_id).state is LeaseState.READY
     lease = await broker.state(lease_id, LeaseState.EXPIRED)
     assert lease.reason is LeaseReason.UNATTENDED
+
+
+async def test_many_heartbeats_are_stored_together_and_a_refusal_ends_none_of_the_others(broker):
+    """The first after a restart has to be durable before it is answered: a thousand of them wait once, and not in turn."""
+    lease_id = await broker.ready(sharing=LeaseSharing.SHARED)
+    generations = [(await broker.attach(lease_id)).attachment.generation for _ in range(20)]
+    await broker.release(lease_id, generations[3])
+    await broker.crash()
+    await broker.start()
+    before = broker.store.commits
+    asked = [(lease_id, generation) for generation in generations] + [("nothing", 1)]
+    outcomes = await broker.core.leases.renew_all(broker.ann, asked)
+    assert broker.store.commits - before <= 2
+    refused = {index: type(each) for index, each in enumerate(outcomes) if isinstance(each, Exception)}
+    assert refused == {3: StaleGeneration, 20: NotFound}
+    assert {a.renewed_epoch for a in broker.stored(lease_id).attachments} == {broker.core.authority.epoch}
+    assert await broker.core.leases.renew_all(broker.ann, []) == []
+
+
+@pytest.mark.promise(2)
+async def test_heartbeats_that_cannot_be_stored_are_unavailable_and_the_others_are_not(broker):
+    lease_id = await broker.ready(sharing=LeaseSharing.SHARED)
+    generations = [(await broker.attach(lease_id)).attachment.generation for _ in range(2)]
+    await broker.crash()
+    await broker.start()
+    await broker.renew(lease_id, generations[0])
+    broker.store.pause()
+    asking = broker.spawn(
+        broker.core.leases.renew_all(broker.ann, [(LeaseId("nothing"), 1), (lease_id, generations[1])])
+    )
+    await broker.passes(1)
+    assert not asking.done()
+    await broker.crash()
+    assert [type(each) for each in await asking] == [NotFound, Unavailable]
+
+
+async def test_the_heartbeats_of_one_principal_take_turns(broker):
+    """Over however many streams they come: nobody else's waits for all of them."""
+    mine = await broker.ready(sharing=LeaseSharing.SHARED)
+    generation = (await broker.attach(mine)).attachment.generation
+    theirs = await broker.ready(caller=broker.bob)
+    order = []
+
+    async def beat(name, caller, lease_id, number):
+        await broker.renew(lease_id, number, caller)
+        order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(beat("ann", broker.ann, mine, generation))
+        group.create_task(beat("bob", broker.bob, theirs, 0))
+    assert order.index("bob") <= 2
 
 
 async def test_release_without_a_generation_ends_a_shared_lease(broker):

@@ -3,11 +3,15 @@
 import asyncio
 
 from sparkbroker.broker.app.events import Subscription
+from sparkbroker.broker.app.waking import AT_ONCE, Wakes
 from sparkbroker.broker.app.workqueue import FIRST_BACKOFF, WorkQueue
+from sparkbroker.broker.domain.units import Principal
+
+ANN, BOB = Principal("ann"), Principal("bob")
 
 
 async def test_a_wake_that_comes_before_the_wait_is_not_lost():
-    subscription = Subscription()
+    subscription = Subscription(ANN, Wakes())
     subscription.wake()
     await asyncio.wait_for(subscription.wait(), 1)
     waiting = asyncio.create_task(subscription.wait())
@@ -15,6 +19,40 @@ async def test_a_wake_that_comes_before_the_wait_is_not_lost():
     assert not waiting.done(), "and counts once"
     subscription.wake()
     await waiting
+
+
+async def test_the_watches_of_one_are_woken_a_few_at_a_time_and_hold_up_nobody_elses():
+    wakes, order = Wakes(), []
+    subscriptions = [Subscription(ANN, wakes) for _ in range(10 * AT_ONCE)] + [Subscription(BOB, wakes)]
+
+    async def hear(subscription):
+        await subscription.wait()
+        order.append(subscription.principal)
+
+    async with asyncio.TaskGroup() as group:
+        for subscription in subscriptions:
+            group.create_task(hear(subscription))
+        await asyncio.sleep(0)
+        for subscription in subscriptions:
+            subscription.wake()
+        woken = []
+        while len(order) < len(subscriptions):
+            before = len(order)
+            await asyncio.sleep(0)
+            woken.append(len(order) - before)
+        assert max(woken) <= AT_ONCE
+    assert order.index(BOB) <= 2 * AT_ONCE
+
+
+async def test_a_watch_that_has_always_something_to_hear_waits_for_its_turn_all_the_same():
+    subscription = Subscription(ANN, wakes := Wakes())
+    for _ in range(2 * AT_ONCE):
+        wakes.add(Subscription(ANN, wakes))
+    subscription.wake()
+    waiting = asyncio.create_task(subscription.wait())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await asyncio.wait_for(waiting, 1)
 
 
 async def test_a_key_is_worked_on_once_at_a_time_and_again_if_it_was_added_meanwhile():

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from contextlib import aclosing
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from sparkbroker.broker.domain.errors import Compacted, InvalidField, NotFound
 from sparkbroker.broker.domain.filter import parse_filter
 from sparkbroker.broker.domain.lease import LeaseMode, LeaseState
 from sparkbroker.broker.domain.observation import Phase
+from sparkbroker.broker.domain.units import LeaseId, Principal, Revision
 
 ALL = parse_filter("")
 
@@ -21,8 +23,8 @@ ALL = parse_filter("")
 class Follower:
     """Follows one lease (or all), is cut off now and then, and resumes from the last revision that it was told."""
 
-    def __init__(self, world, lease_id, chance):
-        self.world, self.lease_id, self.chance = world, lease_id, chance
+    def __init__(self, world, lease_id, chance, selection=ALL):
+        self.world, self.lease_id, self.chance, self.selection = world, lease_id, chance, selection
         self.last, self.told, self.resumed = 0, [], 0
         self.snapshot = None
         self.ended = False
@@ -35,7 +37,7 @@ class Follower:
     async def once(self):
         leases, ann = self.world.core.leases, self.world.ann
         if self.lease_id is None:
-            updates = leases.watch_all(ann, ALL, self.last)
+            updates = leases.watch_all(ann, self.selection, self.last)
         else:
             updates = leases.watch(ann, self.lease_id, self.last)
         async with aclosing(updates):
@@ -66,13 +68,17 @@ def test_nothing_is_lost_repeated_or_reordered(virtual, seed, backlog, page):
         chance = random.Random(seed)
         await world.start()
         follower_of_all = Follower(world, None, chance)
-        everything = world.spawn(follower_of_all.run())
+        follower_of_some = Follower(world, None, chance, parse_filter("key=k1 AND labels.team!=x"))
+        follower_of_none = Follower(world, None, chance, parse_filter("key=nothing"))
+        everything = [world.spawn(each.run()) for each in (follower_of_all, follower_of_some, follower_of_none)]
         await asyncio.sleep(0.1)
         first = world.core.authority.commits.durable
-        followers, ids = [], []
+        followers: list[Follower] = []
+        ids: list[LeaseId] = []
         for _ in range(chance.randrange(3, 12)):
             mode = chance.choice([LeaseMode.LOCAL, LeaseMode.CONNECT])
-            ids.append(await world.lease(mode=mode, cores=chance.choice([1, 2, 4]), wait_ttl=86400))
+            key = f"k{len(ids)}" if chance.random() < 0.5 else ""
+            ids.append(await world.lease(mode=mode, cores=chance.choice([1, 2, 4]), wait_ttl=86400, key=key))
             for _ in range(2):
                 followers.append(Follower(world, ids[-1], chance))
                 world.spawn(followers[-1].run())
@@ -98,15 +104,81 @@ def test_nothing_is_lost_repeated_or_reordered(virtual, seed, backlog, page):
             assert follower.snapshot is not None
             stored = [e for e in world.stored_events(follower.lease_id) if e.revision > follower.snapshot.revision]
             assert follower.told == stored
+        await world.until(lambda: follower_of_none.last >= world.stored_events()[-1].revision)
+        await world.until(lambda: follower_of_some.last >= world.stored_events()[-1].revision)
         assert follower_of_all.told == [e for e in world.stored_events() if e.revision > first]
-        everything.cancel()
-        await asyncio.gather(everything, return_exceptions=True)
+        assert follower_of_some.told == [e for e in world.stored_events() if e.revision > first and e.key == "k1"]
+        assert not follower_of_none.told
+        for each in everything:
+            each.cancel()
+        await asyncio.gather(*everything, return_exceptions=True)
         assert repr(world.core.events) == "<Events [0 watches of leases, 0 of all]>"
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "BACKLOG", backlog)
         patch.setattr(watching, "PAGE", page)
         virtual.run(scenario)
+
+
+TEXT = st.sampled_from(["", "a", "b"])
+FIELDS = st.sampled_from(["key", "principal", "queue", "profile", "labels.team", "labels.env", "state"])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    terms=st.lists(st.tuples(FIELDS, st.sampled_from(["=", "!="]), TEXT), max_size=4),
+    principal=st.sampled_from([None, "a", "b"]),
+    event=st.fixed_dictionaries(dict.fromkeys(("principal", "queue", "profile", "key"), TEXT)),
+    labels=st.dictionaries(st.sampled_from(["team", "env"]), TEXT),
+)
+def test_whoever_wants_an_event_is_found_by_it(virtual, terms, principal, event, labels):
+    text = " AND ".join(
+        f'{field}{operator}"{value}"' if field != "state" else "state=READY" for field, operator, value in terms
+    )
+    interest = events.Interest(principal=principal, selection=parse_filter(text))
+    event = SimpleNamespace(**event, labels=labels, lease_id="l")
+
+    async def scenario(_):
+        told = events.Events()
+        subscription = told.subscribe(Principal("a"), interest)
+        told.committed([event], Revision(1))
+        assert subscription.take() == ([event] if interest.wants(event) else [])
+        told.unsubscribe(interest, subscription)
+        assert repr(told) == "<Events [0 watches of leases, 0 of all]>"
+
+    virtual.run(scenario)
+
+
+async def test_a_watch_that_nothing_concerns_is_not_woken_and_learns_the_revision_all_the_same(broker, monkeypatch):
+    woken, told = [], []
+    wake = events.Subscription.wake
+
+    def noted(subscription):
+        woken.append(subscription)
+        wake(subscription)
+
+    monkeypatch.setattr(events.Subscription, "wake", noted)
+
+    async def follow(selection, caller):
+        async for update in broker.core.leases.watch_all(caller, parse_filter(selection), 0):
+            told.append(update)  # noqa: PERF401 - seen as they come
+
+    for selection in ("key=nothing", "labels.team=x", "queue=another", "profile!=default AND key=nothing"):
+        broker.spawn(follow(selection, broker.ann))
+    broker.spawn(follow("", broker.bob))
+    await broker.passes(0.1)
+    assert len(told) == 5
+    for _ in range(3):
+        await broker.lease(mode=LeaseMode.LOCAL)
+        await broker.passes(1)
+    assert not woken
+    assert len(told) == 5
+    await broker.passes(watching.QUIET)
+    assert len(told) == 10
+    assert {update.revision for update in told[5:]} == {broker.core.authority.commits.durable}
+    assert {update.event for update in told} == {None}
+    await broker.passes(3 * watching.QUIET)
+    assert len(told) == 10, "nothing has changed since"
 
 
 @pytest.mark.promise(14)

@@ -109,6 +109,19 @@ def test_a_shared_lease_keeps_its_attachments(make_lease):
 
 
 @pytest.mark.promise(2)
+@given(st.sets(st.integers(1, 40), max_size=12), st.integers(1, 40))
+def test_a_renewal_is_of_one_attachment_and_none_other(make_lease, generations, renewed):
+    lease = shared(make_lease(state=LeaseState.READY))
+    for generation in sorted(generations):
+        lease = steps.attach(lease, attachment(generation))
+    after = steps.renew(lease, Generation(renewed), ServingTime(500.0), Epoch(9))
+    assert [a.generation for a in after.attachments] == sorted(generations)
+    assert {a.generation for a in after.attachments if a.renewed_epoch == 9} == generations & {renewed}
+    assert after.attachment(Generation(renewed)) in (*after.attachments, None)
+    assert (after.attachment(Generation(renewed)) is None) == (renewed not in generations)
+
+
+@pytest.mark.promise(2)
 @pytest.mark.parametrize("state", sorted(set(LeaseState) - LIVE))
 def test_nothing_attaches_to_what_has_ended(make_lease, state):
     with pytest.raises(IllegalTransition):

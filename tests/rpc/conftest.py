@@ -27,7 +27,7 @@ from sparkbroker.broker.app.views import (
     Renewed,
     WatchUpdate,
 )
-from sparkbroker.broker.domain.errors import Forbidden, NotFound, StaleGeneration
+from sparkbroker.broker.domain.errors import BrokerError, Forbidden, NotFound, StaleGeneration
 from sparkbroker.broker.domain.lease import (
     Attachment,
     ContainerSize,
@@ -175,6 +175,15 @@ class MemoryLeases:
             raise StaleGeneration(f"generation {generation} is over")
         return Renewed(lease.state, Seconds(30.0), "")
 
+    async def renew_all(self, caller: Caller, renewals: Any) -> list[Renewed | BrokerError]:
+        outcomes: list[Renewed | BrokerError] = []
+        for lease_id, generation in renewals:
+            try:
+                outcomes.append(await self.renew(caller, lease_id, generation))
+            except BrokerError as error:
+                outcomes.append(error)
+        return outcomes
+
     async def release(self, caller: Caller, lease_id: LeaseId, generation: Generation, message: str) -> LeaseView:
         lease = self._lease(caller, lease_id)
         lease = msgspec.structs.replace(lease, state=LeaseState.RELEASED, message=message)
@@ -207,6 +216,7 @@ class MemoryLeases:
                 queued=0,
                 admitted=0,
                 priority_step=Seconds(60.0),
+                priorities=(-5, 5),
                 blocking_message="",
             )
             for name in self.queue_names

@@ -25,6 +25,7 @@ from sparkbroker.broker.adapters.static_provisioner import StaticProvisioner
 from sparkbroker.broker.adapters.static_tokens import StaticTokens
 from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.adapters.token_follower import TokenFollower
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.commits import StoreLost
 from sparkbroker.broker.app.janitor import Retention
@@ -43,6 +44,7 @@ from sparkbroker.broker.log_setup import set_up
 from sparkbroker.broker.ports.provisioner import Provisioner
 from sparkbroker.broker.ports.store import Store
 from sparkbroker.broker.rpc.certificates import Tls
+from sparkbroker.broker.rpc.convert import prove
 from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.broker.rpc.listeners import Listener, TcpListener, UnixListener
 from sparkbroker.broker.rpc.server import BrokerServer
@@ -121,13 +123,14 @@ class _Broker:
                 pools=pools,
                 default_profile=config.default_profile,
                 default_queue=config.default_queue,
+                show=prove,
             ),
             store=_store(config, folder),
             provisioners=self._provisioners,
             clock=clock,
             metrics=self._metrics,
             retention=_retention(config),
-            max_live=config.leases.max_live_per_principal,
+            allowance=_allowance(config),
         )
         self._server = BrokerServer(
             self._core.leases,
@@ -222,8 +225,19 @@ def _retention(config: Config) -> Retention:
     return Retention(
         terminal_age=Seconds(store.terminal_age),
         terminal_count=store.terminal_count,
+        terminal_bytes=store.terminal_bytes,
         event_count=store.event_count,
         request_age=Seconds(store.request_age),
+    )
+
+
+def _allowance(config: Config) -> Allowance:
+    leases = config.leases
+    return Allowance(
+        live=leases.max_live_per_principal,
+        spec_bytes=leases.max_spec_bytes,
+        live_spec_bytes=leases.max_live_spec_bytes_per_principal,
+        requests=config.store.requests_per_principal,
     )
 
 

@@ -1,7 +1,7 @@
 """Using leases: attach, renew, release, connect."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import structlog
@@ -12,15 +12,23 @@ from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.app.records import digest
+from sparkbroker.broker.app.shares import Shares
 from sparkbroker.broker.app.views import Attached, Connection, EventType, LeaseView, LocalSession, Renewed
 from sparkbroker.broker.domain import lease as steps
 from sparkbroker.broker.domain import sizing
 from sparkbroker.broker.domain.driver import Driver, DriverState
-from sparkbroker.broker.domain.errors import InvalidField, LeaseNotReady, ProvisionerFailed, TooMany, Unavailable
+from sparkbroker.broker.domain.errors import (
+    BrokerError,
+    InvalidField,
+    LeaseNotReady,
+    ProvisionerFailed,
+    TooMany,
+    Unavailable,
+)
 from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseMode, LeaseReason, LeaseSharing, LeaseState
 from sparkbroker.broker.domain.request import check_request_id, check_text
 from sparkbroker.broker.domain.resources import format_memory
-from sparkbroker.broker.domain.units import Generation, LeaseId, Seconds, ServingTime
+from sparkbroker.broker.domain.units import Generation, LeaseId, Revision, Seconds, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import ClientAccess, ConnectEndpoint, Provisioner
@@ -33,6 +41,7 @@ ENDPOINT_LIMIT: Final = Seconds(15.0)
 """How long a provisioner may take to say how to connect."""
 ATTACHMENTS: Final = 1000
 """Live attachments that a shared lease may have."""
+EVERYBODY: Final = 1 << 30
 TEXT: Final = 256
 SOON: Final = 1.0
 
@@ -62,6 +71,7 @@ class Attaching:
         self._provisioners = provisioners
         self._ids = ids
         self._clock = clock
+        self._turns = Shares(EVERYBODY, 1)
 
     async def attach(self, caller: Caller, lease_id: LeaseId, *, request_id: str, holder: str) -> Attached:
         """Become a live user; of an exclusive lease, the only one."""
@@ -84,6 +94,7 @@ class Attaching:
             raise ended(lease)
         if len(lease.attachments) >= ATTACHMENTS:
             raise TooMany(f"lease leases/{lease.id} has {ATTACHMENTS} attachments, the most that are allowed")
+        self._answers.check_room(caller, request_id)
         superseded = lease.attachments if lease.spec.sharing is LeaseSharing.EXCLUSIVE else ()
         attachment = Attachment(
             id=self._ids.attachment(),
@@ -106,16 +117,45 @@ class Attaching:
 
     async def renew(self, caller: Caller, lease_id: LeaseId, generation: Generation) -> Renewed:
         """One heartbeat. The first under a leadership is stored before it is answered (see ``recover``)."""
-        lease = self._access.own(caller, lease_id)
-        if not lease.live:
-            await self._authority.commits.settle(lease.revision)
-            raise ended(lease)
-        if generation and lease.attachment(generation) is None:
-            await self._authority.commits.settle(lease.revision)
-            raise fenced(lease, generation)
-        lease = self._renew(lease, generation)
-        await self._authority.commits.settle(lease.revision)
-        return Renewed(lease.state, lease.spec.ttl if generation else lease.spec.wait_ttl, lease.notice)
+        [outcome] = await self.renew_all(caller, [(lease_id, generation)])
+        if isinstance(outcome, BrokerError):
+            raise outcome
+        return outcome
+
+    async def renew_all(
+        self, caller: Caller, renewals: Sequence[tuple[LeaseId, Generation]]
+    ) -> list[Renewed | BrokerError]:
+        """Heartbeats, each with its own outcome: a refusal ends none of the others. It waits once for all that has to be
+        stored.
+
+        In one go: send few at a time. One principal's calls are seen to one in each turn of the loop, however many streams
+        they come over.
+        """
+        async with self._turns.place(caller.principal):
+            decided = [self._decide(caller, lease_id, generation) for lease_id, generation in renewals]
+            await asyncio.sleep(0)
+        commits = self._authority.commits
+        try:
+            await commits.settle(max((revision for _, revision in decided), default=Revision(0)))
+        except Unavailable as error:
+            return [outcome if revision <= commits.durable else error for outcome, revision in decided]
+        return [outcome for outcome, _ in decided]
+
+    def _decide(
+        self, caller: Caller, lease_id: LeaseId, generation: Generation
+    ) -> tuple[Renewed | BrokerError, Revision]:
+        """A heartbeat's outcome, and the revision that has to be durable before it is told."""
+        try:
+            lease = self._access.own(caller, lease_id)
+            if not lease.live:
+                return ended(lease), lease.revision
+            if generation and lease.attachment(generation) is None:
+                return fenced(lease, generation), lease.revision
+            lease = self._renew(lease, generation)
+        except BrokerError as error:
+            return error, Revision(0)
+        ttl = lease.spec.ttl if generation else lease.spec.wait_ttl
+        return Renewed(lease.state, ttl, lease.notice), lease.revision
 
     def _renew(self, lease: Lease, generation: Generation) -> Lease:
         attachment = lease.attachment(generation)

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from sparkbroker.broker.app.access import Access, Answers
 from sparkbroker.broker.app.acquiring import Acquiring
 from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.attaching import Attaching
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.ending import Ending
+from sparkbroker.broker.app.events import Interest
 from sparkbroker.broker.app.forcing import Forcing
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.reconciler import Reconciler
@@ -22,9 +24,10 @@ from sparkbroker.broker.app.watching import Watching
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.filter import LeaseFilter
 from sparkbroker.broker.domain.lease import Lease
-from sparkbroker.broker.domain.units import LeaseId, Revision
+from sparkbroker.broker.domain.units import LeaseId, Revision, Seconds
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.ports.provisioner import LogChunk, Provisioner
 
 
@@ -43,7 +46,9 @@ class Leases:
         provisioners: Mapping[str, Provisioner],
         ids: Ids,
         clock: Clock,
-        max_live: int = 1000,
+        metrics: Metrics,
+        allowance: Allowance,
+        request_age: Seconds,
     ) -> None:
         self._authority = authority
         self._catalogue = catalogue
@@ -51,7 +56,7 @@ class Leases:
         self._watching = watching
         self._provisioners = provisioners
         self._access = Access(authority, admitter)
-        answers = Answers(authority, clock)
+        answers = Answers(authority, clock, metrics, allowance, request_age)
         acquiring = Acquiring(
             authority=authority,
             catalogue=catalogue,
@@ -61,7 +66,8 @@ class Leases:
             answers=answers,
             ids=ids,
             clock=clock,
-            max_live=max_live,
+            metrics=metrics,
+            allowance=allowance,
         )
         attaching = Attaching(
             authority=authority,
@@ -77,6 +83,7 @@ class Leases:
         self.acquire = acquiring.acquire
         self.attach = attaching.attach
         self.renew = attaching.renew
+        self.renew_all = attaching.renew_all
         self.release = attaching.release
         self.connection = attaching.connection
         self.force_release = forcing.force_release
@@ -109,14 +116,12 @@ class Leases:
 
     def watch(self, caller: Caller, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]:
         """Follow one lease."""
-        return self._watching.one(self._access.lease(caller, lease_id).id, after)
+        return self._watching.one(caller.principal, self._access.lease(caller, lease_id).id, after)
 
     def watch_all(self, caller: Caller, selection: LeaseFilter, after: Revision) -> AsyncIterator[WatchUpdate]:
         """Follow all that the caller may see and the filter matches."""
-        return self._watching.all(
-            lambda event: (caller.operator or event.principal == caller.principal) and selection.matches_event(event),
-            after,
-        )
+        interest = Interest(principal=None if caller.operator else caller.principal, selection=selection)
+        return self._watching.all(caller.principal, interest, after)
 
     async def logs(
         self,
@@ -158,16 +163,17 @@ class Leases:
                 queued=self._admitter.queue_length(queue.name),
                 admitted=ledger.holders(queue.name),
                 priority_step=queue.priority_step,
+                priorities=queue.priority.of(operator=caller.operator),
                 blocking_message=self._admitter.blocking_message(queue.name),
             )
             for queue in sorted(self._catalogue.usable_queues(caller), key=lambda each: each.name)
         ]
 
     def profiles(self, caller: Caller) -> Sequence[ProfileView]:
-        """The profiles, by name."""
+        """The profiles that the caller may use, by name."""
         return [
             ProfileView(profile, self._provisioners[profile.provisioner].unusable(profile))
-            for _, profile in sorted(self._catalogue.profiles.items())
+            for _, profile in sorted(self._catalogue.usable_profiles(caller).items())
         ]
 
 

@@ -1,23 +1,26 @@
 """Watches: a snapshot, then every committed event in order, with coalesced progress between them (promise 14)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Final
 
 from sparkbroker.broker.app import records
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
-from sparkbroker.broker.app.events import Events, Subscription
+from sparkbroker.broker.app.events import Events, Interest, Subscription
+from sparkbroker.broker.app.shares import Shares
 from sparkbroker.broker.app.views import LeaseEvent, LeaseView, Progress, WatchUpdate
 from sparkbroker.broker.domain.errors import Compacted, InvalidField
 from sparkbroker.broker.domain.lease import TERMINAL, Lease, LeaseReason, LeaseState, renew
-from sparkbroker.broker.domain.units import Generation, LeaseId, Revision
+from sparkbroker.broker.domain.units import Generation, LeaseId, Principal, Revision
 from sparkbroker.broker.ports.store import Store
 
 PAGE: Final = 500
 PROGRESS_PERIOD: Final = 1.0
-QUIET: Final = 10.0
-"""Seconds after which a watch that filters everything out is told the revision."""
+QUIET: Final = 30.0
+"""Seconds after which a watch that nothing new concerns is told the revision: where to resume, before that is compacted."""
+READERS: Final = 4
+"""Watches that read on from the store at a time, one of each principal: others wait for a page, and not for all."""
 FAR: Final = 50
 """From this position on, progress is told ten times more rarely: a long queue isn't news every second."""
 
@@ -30,20 +33,22 @@ class Watching:
         self._admitter = admitter
         self._events = events
         self._store = store
+        self._reading = Shares(READERS, 1)
 
     async def run(self) -> None:
-        """Let those who wait look at their progress, until cancelled."""
+        """Let those who wait look at their progress, and those who hear nothing at the revision, until cancelled."""
         seen = Revision(0)
         while True:
             await asyncio.sleep(PROGRESS_PERIOD)
+            self._events.wake_quiet(self._authority.serving.now() - QUIET)
             if self._authority.commits.revision != seen:
                 seen = self._authority.commits.revision
                 self._events.wake_queued()
 
-    async def one(self, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]:
+    async def one(self, principal: Principal, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]:
         """One lease, which the caller may see. Ends after its terminal event."""
         self._check(after)
-        subscription = self._events.subscribe(lease_id)
+        subscription = self._events.subscribe(principal, lease_id)
         try:
             last = after
             lease = self._wanted(lease_id, begins=True)
@@ -107,31 +112,36 @@ class Watching:
         wanted = renew(lease, Generation(0), self._authority.serving.now(), epoch)
         return self._authority.touch_lease(wanted, store=begins and lease.renewed_epoch != epoch)
 
-    async def all(self, wanted: Callable[[LeaseEvent], bool], after: Revision) -> AsyncIterator[WatchUpdate]:
-        """Every event that is wanted. The first message only tells the revision."""
+    async def all(self, principal: Principal, interest: Interest, after: Revision) -> AsyncIterator[WatchUpdate]:
+        """Every event of interest. The first message only tells the revision."""
         self._check(after)
-        subscription = self._events.subscribe(None)
+        subscription = self._events.subscribe(principal, interest)
         try:
             last = after or self._authority.commits.durable
             if after:
                 subscription.overflowed = True
+            self._note_told(subscription, last)
             yield WatchUpdate(revision=last)
-            told, told_at = last, self._authority.serving.now()
             while True:
                 async for event in self._next(subscription, None, last):
                     last = event.revision
-                    if wanted(event):
-                        told, told_at = last, self._authority.serving.now()
+                    if interest.wants(event):  # the store has the others, too
+                        self._note_told(subscription, last)
                         yield WatchUpdate(event=event, revision=last)
                 if self._events.closed:
                     return
-                if last > told and self._authority.serving.now() >= told_at + QUIET:
-                    # Nothing of interest: where to resume all the same, before that is compacted.
-                    told, told_at = last, self._authority.serving.now()
-                    yield WatchUpdate(revision=last)
+                if subscription.idle:
+                    # Whatever concerns it up to here has been told: it has reached the newest revision without an event.
+                    last = max(last, self._events.revision)
+                    if last > subscription.told and subscription.told_at <= self._authority.serving.now() - QUIET:
+                        self._note_told(subscription, last)
+                        yield WatchUpdate(revision=last)
                 await subscription.wait()
         finally:
-            self._events.unsubscribe(None, subscription)
+            self._events.unsubscribe(interest, subscription)
+
+    def _note_told(self, subscription: Subscription, revision: Revision) -> None:
+        subscription.told, subscription.told_at = revision, self._authority.serving.now()
 
     async def _next(
         self, subscription: Subscription, lease_id: LeaseId | None, last: Revision
@@ -141,11 +151,12 @@ class Watching:
             subscription.overflowed = False
             complete = False
             while not complete:
-                page = await self._store.events(last, PAGE, lease_id)
-                complete = page.complete
-                for record in page.events:
-                    last = record.revision
-                    yield records.decode_event(record)
+                async with self._reading.place(subscription.principal):
+                    page = await self._store.events(last, PAGE, lease_id)
+                    complete, found = page.complete, [records.decode_event(record) for record in page.events]
+                for event in found:
+                    last = event.revision
+                    yield event
         for event in subscription.take():
             if event.revision > last:
                 yield event

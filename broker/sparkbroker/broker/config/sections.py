@@ -18,8 +18,10 @@ from sparkbroker.broker.config.fields import (
     split_host_port,
     wrong,
 )
+from sparkbroker.broker.domain.queue import MAX_PRIORITY, PriorityBounds
 
 DAY: Final = 86_400.0
+_PRIORITY: Final = PriorityBounds()
 LEASE_BOUNDS: Final = {
     "ttl": (1.0, 3600.0, "1s to 1h"),
     "wait_ttl": (1.0, 7 * DAY, "1s to 7d"),
@@ -127,11 +129,16 @@ class Store(Section):
     terminal_age: Duration = 7 * DAY
     """Leases that have ended, with their logs, are kept this long."""
     terminal_count: int = Field(default=10_000, ge=0, le=10_000_000)
-    """And at most so many of them."""
+    """And at most so many of them. Beyond it the principal that has most loses its oldest."""
+    terminal_bytes: Memory = 64 << 20
+    """And at most so much of them, likewise: their specs and their drivers' last words."""
     event_count: int = Field(default=200_000, ge=1_000, le=100_000_000)
     """A watch can resume within this many events."""
     request_age: Duration = DAY
-    """A repeated request_id gets its first answer for this long."""
+    """A repeated request_id gets its first answer for this long, counted while the broker serves."""
+    requests_per_principal: int = Field(default=200_000, ge=100, le=100_000_000)
+    """So many request ids of one principal are remembered at a time, each some 250 bytes of memory. Beyond it, it is
+    refused until the oldest is older than ``request_age``."""
 
 
 class Leases(Section):
@@ -153,6 +160,10 @@ class Leases(Section):
     """A lease ends this long after it became ready. Unset: no bound."""
     max_live_per_principal: int = Field(default=1_000, ge=1, le=1_000_000)
     """Live leases of one principal."""
+    max_spec_bytes: Memory = 64 << 10
+    """The largest spec, with what its profile gives: as JSON, and 100 bytes for each value in ``pod``."""
+    max_live_spec_bytes_per_principal: Memory = 16 << 20
+    """All different specs of one principal's live leases."""
     max_queued: int = Field(default=10_000, ge=1, le=1_000_000)
     """Waiting leases of one queue, unless the queue says otherwise."""
 
@@ -188,6 +199,17 @@ class Pool(Section):
     memory: Memory | None = None
 
 
+class Priority(Section):
+    """``[queues.NAME.priority]``: which priorities may be asked for. A profile's default is open to all."""
+
+    min: int = Field(default=_PRIORITY.min, ge=-MAX_PRIORITY, le=0)
+    """By users. One step is worth ``priority_step`` of waiting."""
+    max: int = Field(default=_PRIORITY.max, ge=0, le=MAX_PRIORITY)
+    operator_min: int = Field(default=_PRIORITY.operator_min, ge=-MAX_PRIORITY, le=0)
+    """By operators."""
+    operator_max: int = Field(default=_PRIORITY.operator_max, ge=0, le=MAX_PRIORITY)
+
+
 class Queue(Section):
     """``[queues.NAME]``: a share of the capacity."""
 
@@ -197,6 +219,7 @@ class Queue(Section):
     """Its quota of memory. Unset: all of every pool."""
     priority_step: Duration = 300.0
     """How much waiting one step of priority is worth."""
+    priority: Priority = Priority()
     bypass_budget: int = Field(default=16, ge=0, le=1_000_000)
     """So many smaller leases may pass a large one before capacity is kept for it."""
     users: tuple[str, ...] = ()

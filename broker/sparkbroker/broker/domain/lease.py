@@ -13,8 +13,10 @@ terminal      retention
 A lease without a driver of the broker's (mode LOCAL) skips PROVISIONING and RELEASING: there is nothing to wait for.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +34,7 @@ from sparkbroker.broker.domain.units import (
     Revision,
     Seconds,
     ServingTime,
+    SpecId,
     WallTime,
 )
 
@@ -187,6 +190,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     principal: Principal
     key: str = ""
     spec: LeaseSpec
+    spec_id: SpecId = SpecId("")
+    """The name of its spec in the store. Empty: the spec is stored with the lease, as earlier versions did."""
     profile_fingerprint: str
     pool: str
     charge: Resources
@@ -200,6 +205,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     driver_id: DriverId | None = None
     generation: Generation = Generation(0)
     attachments: tuple[Attachment, ...] = ()
+    """By generation, ascending."""
     timings: Timings
     enqueued: ServingTime
     wait_deadline: ServingTime
@@ -226,10 +232,17 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def attachment(self, generation: Generation) -> Attachment | None:
         """The live attachment of this generation."""
-        for attachment in self.attachments:
-            if attachment.generation == generation:
-                return attachment
-        return None
+        index = _index(self.attachments, generation)
+        return None if index is None else self.attachments[index]
+
+
+_GENERATION: Final = attrgetter("generation")
+
+
+def _index(attachments: tuple[Attachment, ...], generation: Generation) -> int | None:
+    """Where the attachment of this generation stands: a shared lease has a thousand, and each is renewed every some seconds."""
+    index = bisect_left(attachments, generation, key=_GENERATION)
+    return index if index < len(attachments) and attachments[index].generation == generation else None
 
 
 def _move(lease: Lease, state: LeaseState, reason: LeaseReason, message: str, **changes: object) -> Lease:
@@ -329,11 +342,11 @@ def renew(lease: Lease, generation: Generation, now: ServingTime, epoch: Epoch) 
     wait = ServingTime(now + lease.spec.wait_ttl)
     if not generation:
         return msgspec.structs.replace(lease, wait_deadline=wait, renewed_epoch=epoch)
-    deadline = ServingTime(now + lease.spec.ttl)
-    attachments = tuple(
-        msgspec.structs.replace(a, deadline=deadline, renewed_epoch=epoch) if a.generation == generation else a
-        for a in lease.attachments
-    )
+    attachments, index = lease.attachments, _index(lease.attachments, generation)
+    if index is not None:
+        deadline = ServingTime(now + lease.spec.ttl)
+        renewed = msgspec.structs.replace(attachments[index], deadline=deadline, renewed_epoch=epoch)
+        attachments = (*attachments[:index], renewed, *attachments[index + 1 :])
     return msgspec.structs.replace(lease, wait_deadline=wait, attachments=attachments, renewed_epoch=epoch)
 
 

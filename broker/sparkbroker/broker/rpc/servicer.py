@@ -1,12 +1,14 @@
 """BrokerService: each method reads its request, calls one use case, and answers."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, TypeVar
 
 from sparkbroker.broker.app.leases import Leases, sort_key
-from sparkbroker.broker.app.views import WatchUpdate
+from sparkbroker.broker.app.views import Renewed, WatchUpdate
 from sparkbroker.broker.domain.errors import BrokerError, InvalidField
 from sparkbroker.broker.domain.filter import parse_filter, parse_order
+from sparkbroker.broker.domain.units import Generation, LeaseId
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.provisioner import LogChunk
 from sparkbroker.broker.rpc import convert, parse
@@ -15,6 +17,8 @@ from sparkbroker.broker.rpc.pages import PageTokens, page_size
 from sparkbroker.v1 import broker_pb2 as pb
 
 MAX_RENEWALS: Final = 1000
+RENEWALS_AT_ONCE: Final = 50
+"""Of one request, before others are served: about a millisecond."""
 
 V = TypeVar("V")
 
@@ -89,33 +93,25 @@ class BrokerServicer:
         )
 
     async def keep_alive(self, caller: Caller, request: pb.KeepAliveRequest) -> pb.KeepAliveResponse:
-        """One by one, in order: a renewal seldom has to wait, so this seldom leaves the loop's hands."""
+        """Results in the order of the renewals. A refusal is that renewal's result: it must not end the heartbeats of the
+        others."""
         if len(request.renewals) > MAX_RENEWALS:
             raise InvalidField(
                 "renewals", f"{len(request.renewals)} in one request", f"send at most {MAX_RENEWALS}, and more requests"
             )
-        return pb.KeepAliveResponse(results=[await self._renewal(caller, renewal) for renewal in request.renewals])
+        answer = pb.KeepAliveResponse()
+        for begin in range(0, len(request.renewals), RENEWALS_AT_ONCE):
+            if begin:
+                await asyncio.sleep(0)
+            await self._renew(caller, request.renewals[begin : begin + RENEWALS_AT_ONCE], answer)
+        return answer
 
-    async def _renewal(self, caller: Caller, renewal: pb.Renewal) -> pb.RenewalResult:
-        """A refusal is that renewal's result: it must not end the heartbeats of the others."""
-        name, generation = renewal.name, renewal.generation
-        try:
-            renewed = await self._leases.renew(caller, parse.lease_id(name), parse.generation(generation))
-        except BrokerError as error:
-            return pb.RenewalResult(
-                name=name,
-                generation=generation,
-                code=wire_code(error),
-                error_reason=error.reason,
-                message=wire_message(error),
-            )
-        return pb.RenewalResult(
-            name=name,
-            generation=generation,
-            state=convert.STATES[renewed.state],
-            message=renewed.notice,
-            ttl=convert.duration(renewed.ttl),
-        )
+    async def _renew(self, caller: Caller, renewals: Sequence[pb.Renewal], answer: pb.KeepAliveResponse) -> None:
+        read = [_read(renewal) for renewal in renewals]
+        outcomes = iter(await self._leases.renew_all(caller, [one for one in read if not isinstance(one, BrokerError)]))
+        for renewal, one in zip(renewals, read, strict=True):
+            result = answer.results.add(name=renewal.name, generation=renewal.generation)
+            _tell(result, one if isinstance(one, BrokerError) else next(outcomes))
 
     async def renew_lease(self, caller: Caller, request: pb.RenewLeaseRequest) -> pb.RenewLeaseResponse:
         lease_id, generation = parse.lease_id(request.name), parse.generation(request.generation)
@@ -167,3 +163,22 @@ class BrokerServicer:
         rest = sorted((view for view in views if after is None or name(view) > after[1]), key=name)
         token = self._pages.issue(query, (0.0, name(rest[size - 1]))) if len(rest) > size else ""
         return rest[:size], token
+
+
+def _read(renewal: pb.Renewal) -> tuple[LeaseId, Generation] | BrokerError:
+    try:
+        return parse.lease_id(renewal.name), parse.generation(renewal.generation)
+    except BrokerError as error:
+        return error
+
+
+def _tell(result: pb.RenewalResult, outcome: Renewed | BrokerError) -> None:
+    if isinstance(outcome, BrokerError):
+        result.code = wire_code(outcome)
+        result.error_reason = outcome.reason
+        result.message = wire_message(outcome)
+        return
+    result.state = convert.STATES[outcome.state]
+    result.message = outcome.notice
+    if (ttl := convert.duration(outcome.ttl)) is not None:
+        result.ttl.CopyFrom(ttl)

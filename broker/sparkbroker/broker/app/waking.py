@@ -1,0 +1,53 @@
+"""Who is woken when: many watches hear of one event, and others want to be answered in between."""
+
+import asyncio
+from collections import deque
+from typing import Final, Protocol
+
+from sparkbroker.broker.domain.units import Principal
+
+AT_ONCE: Final = 32
+"""Watches that one turn of the loop wakes: some milliseconds of work."""
+
+
+class Sleeper(Protocol):
+    """Waits for its turn."""
+
+    principal: Principal
+
+    def go(self) -> None: ...
+
+
+class Wakes:
+    """Those whose turn comes. Principals take turns: one's thousand watches hold up nobody else's."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Principal, deque[Sleeper]] = {}
+        """In the order of turns."""
+        self._left = AT_ONCE
+        """That may still be woken in this turn of the loop."""
+        self._scheduled = False
+
+    def add(self, sleeper: Sleeper) -> None:
+        """Wake it: at once if few are, else in a later turn of the loop. Each is added once until it goes."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+        if self._left and not self._waiting:
+            self._left -= 1
+            sleeper.go()
+        else:
+            self._waiting.setdefault(sleeper.principal, deque()).append(sleeper)
+
+    def _turn(self) -> None:
+        self._scheduled, self._left = False, AT_ONCE
+        while self._left and self._waiting:
+            self._left -= 1
+            principal = next(iter(self._waiting))
+            sleepers = self._waiting.pop(principal)
+            sleepers.popleft().go()
+            if sleepers:
+                self._waiting[principal] = sleepers  # behind the others
+        if self._waiting or self._left < AT_ONCE:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
