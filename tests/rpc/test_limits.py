@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from sparkbroker.broker.rpc import calls, connections
 from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.broker.rpc.refusals import FEW, PERIOD, Refusals
+from sparkbroker.client import AsyncBroker
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.torture.attacks import frames
 from tests.torture.attacks.victim import Victim
@@ -152,6 +153,22 @@ async def test_nobody_shuts_a_health_check_out(guarded):
     assert not watch.done()
     await until(lambda: served.metrics.calls.count(("Health/Check", "RESOURCE_EXHAUSTED")) == 7)
     crowd.transport.close()
+
+
+async def test_a_client_with_many_watches_has_room_for_other_calls(serve, state_folder):
+    served = await serve(limits=Limits(streams_per_connection=100))
+    async with AsyncBroker(f"unix://{state_folder}/broker.sock", patience=10) as broker, asyncio.TaskGroup() as group:
+        lease = await acquire(await served.stub(), ())
+
+        async def watch():
+            async for _ in broker.watch(lease.name):
+                pass
+
+        watches = [group.create_task(watch()) for _ in range(250)]
+        await until(lambda: served.metrics.open.get("WatchLease") == 250)
+        assert await broker.queues()
+        for each in watches:
+            each.cancel()
 
 
 # -- answers that aren't taken

@@ -59,7 +59,7 @@ class Server(Section):
     max_concurrent_rpcs: int = Field(default=20_000, ge=16, le=1_000_000)
     """On each address of ``listen``, over all its connections: who fills one doesn't shut out another. Beyond it calls
     are refused with RESOURCE_EXHAUSTED. Health and reflection have a bound of their own."""
-    max_concurrent_streams: int = Field(default=250, ge=1, le=100_000)
+    max_concurrent_streams: int = Field(default=100, ge=1, le=100_000)
     """Calls on one connection at a time, watches included. A client waits for a free one."""
     max_calls_per_principal: int = Field(default=1_000, ge=1, le=1_000_000)
     """Calls of one principal at a time, watches excluded. A call whose answer its client hasn't taken yet counts."""
