@@ -4,7 +4,9 @@
 # ruff: noqa: ASYNC220, ASYNC221, ASYNC240
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -296,3 +298,40 @@ async def test_closing_an_embedded_broker_ends_its_drivers(machine, small):
     await machine.ready(local, machine.request("d1", small(children=1)))
     await local.close()
     assert not machine.processes("d1")
+
+
+@contextlib.contextmanager
+def no_descriptor_left():
+    """This process can't open another file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("method", ["inventory", "create", "observe", "endpoint", "end_session", "logs", "forget"])
+async def test_a_process_without_descriptors_says_so(machine, method):
+    provisioner, request, other = await machine.provisioner(), machine.request("d1"), machine.request("d2")
+    await machine.ready(provisioner, request)
+    name, profile = request.driver_id, request.profile
+
+    async def logs():
+        async for _ in provisioner.logs(name, {}, offset=0, tail_lines=5, follow=False):
+            pass
+
+    calls = {
+        "inventory": provisioner.inventory,
+        "create": lambda: provisioner.create(other),
+        "observe": lambda: provisioner.observe(name, {}, profile),
+        "endpoint": lambda: provisioner.endpoint(name, {}, profile),
+        "end_session": lambda: provisioner.end_session(name, {}, profile, "s"),
+        "logs": logs,
+        "forget": lambda: provisioner.forget(name),
+    }
+    with no_descriptor_left(), pytest.raises(ProvisionerFailed, match="Too many open files") as caught:
+        await calls[method]()
+    assert caught.value.retryable

@@ -266,6 +266,7 @@ def _limits(config: Config, files: int) -> Limits:
         connections_per_principal=server.max_connections_per_principal,
         unauthenticated_connections=min(server.max_unauthenticated_connections, connections),
         unauthenticated_seconds=server.unauthenticated_timeout,
+        cancelled_per_connection=server.max_cancelled_per_connection,
         request_seconds=server.request_timeout,
         answer_seconds=server.answer_timeout,
         page_bytes=server.max_page_bytes,

@@ -22,6 +22,7 @@ from sparkbroker.broker.adapters.local_provisioner._launch import TOKEN_VARIABLE
 from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
 from sparkbroker.broker.adapters.local_provisioner._scratch import private_folder, scratch_base
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
+from sparkbroker.broker.adapters.local_provisioner._system import refusals_told
 from sparkbroker.broker.adapters.local_provisioner._verdict import is_current
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.profile import Profile
@@ -117,6 +118,7 @@ class LocalProvisioner:
     def unusable(self, profile: Profile) -> str:
         return self._launcher.unusable(profile)
 
+    @refusals_told("the drivers can't be looked for")
     async def inventory(self) -> list[Observation]:
         marked = await asyncio.to_thread(_procfs.owned, self._owner)
         running = {DriverId(environment.get(_procfs.DRIVER_MARK, "")) for environment in marked.values()}
@@ -136,6 +138,7 @@ class LocalProvisioner:
             result.append(seen)
         return result
 
+    @refusals_told("a driver can't be started")
     async def create(self, request: DriverRequest) -> Observation:
         driver = self._driver(request.driver_id)
         async with driver.lock:
@@ -209,6 +212,7 @@ class LocalProvisioner:
             os.close(theirs)
         driver.launched(child, ours, msgspec.json.encode(message) + b"\n", keep_pipe=self._embedded)
 
+    @refusals_told("a driver can't be looked at")
     async def observe(self, driver_id: DriverId, handle: Handle, profile: Profile) -> Observation:
         driver = self._driver(driver_id)
         seen = self._look(driver)
@@ -223,6 +227,7 @@ class LocalProvisioner:
         except (OSError, ValueError, msgspec.DecodeError) as error:
             raise ProvisionerFailed(f"driver {driver.id} can't be looked at: {error}", retryable=True) from error
 
+    @refusals_told("a driver can't be ended")
     async def delete(self, driver_id: DriverId, handle: Handle, *, force: bool) -> None:
         driver = self._driver(driver_id)
         if driver.evidence().alive:
@@ -234,6 +239,7 @@ class LocalProvisioner:
     async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
         raise ProvisionerFailed(self.always_confirms, retryable=False)
 
+    @refusals_told("a driver can't be forgotten")
     async def forget(self, driver_id: DriverId) -> None:
         driver = self._driver(driver_id)
         if driver.evidence(thorough=True).alive:
@@ -242,6 +248,7 @@ class LocalProvisioner:
         await asyncio.to_thread(driver.folder.remove)
         self._drivers.pop(driver_id, None)
 
+    @refusals_told("a driver can't be looked at")
     async def endpoint(self, driver_id: DriverId, handle: Handle, profile: Profile) -> ConnectEndpoint:
         driver = self._driver(driver_id)
         readiness = driver.folder.read(Readiness)
@@ -261,6 +268,7 @@ class LocalProvisioner:
     async def client_access(self, request: DriverRequest, handle: Handle) -> ClientAccess:
         raise ProvisionerFailed("the mode CLIENT needs a profile of the provisioner kubernetes", retryable=False)
 
+    @refusals_told("a session can't be ended")
     async def end_session(self, driver_id: DriverId, handle: Handle, profile: Profile, session_id: str) -> None:
         driver = self._driver(driver_id)
         readiness, process = driver.folder.read(Readiness), driver.folder.read(Process)
@@ -286,11 +294,14 @@ class LocalProvisioner:
     ) -> AsyncIterator[LogChunk]:
         driver = self._driver(driver_id)
         path = str(driver.folder.log)
+        unreadable = f"the log of driver {driver_id} can't be read"
         if tail_lines and not offset:
-            offset = _logfile.tail_offset(path, tail_lines, _LONGEST_TAIL)
+            async with refusals_told(unreadable):
+                offset = _logfile.tail_offset(path, tail_lines, _LONGEST_TAIL)
         while True:
-            gone = not driver.evidence().alive
-            data, next_offset = await asyncio.to_thread(driver.read_log, offset, CHUNK)
+            async with refusals_told(unreadable):
+                gone = not driver.evidence().alive
+                data, next_offset = await asyncio.to_thread(driver.read_log, offset, CHUNK)
             if data:
                 offset = next_offset
                 yield LogChunk(data, next_offset)
