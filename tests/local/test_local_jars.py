@@ -1,5 +1,6 @@
 """Jars and packages are on the machine before a driver starts, or the error names what is missing."""
 
+import asyncio
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -8,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sparkbroker.broker.adapters.local_provisioner._packages import resolve
+from sparkbroker.broker.adapters.local_provisioner._packages import Jars
 from sparkbroker.broker.adapters.local_provisioner._toolchain import discover
-from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
 
@@ -48,7 +48,18 @@ async def resolved(machine, packages=(), jars=(), **conf):
         conf={key.replace("_", "."): value for key, value in conf.items()},
     )
     request = machine.request("d1", spec)
-    return await resolve(request, discover(request.profile), machine.folder / "cache", SystemClock())
+    bringing, tools = Jars(machine.folder / "cache"), discover(request.profile)
+    try:
+        while True:
+            brought = asyncio.Event()
+            try:
+                return await bringing.resolve(request, tools, brought.set)
+            except ProvisionerFailed as error:
+                if "is being brought" not in error.message:
+                    raise
+            await brought.wait()
+    finally:
+        await bringing.close()
 
 
 @pytest.mark.spark
@@ -167,7 +178,7 @@ async def test_a_jar_that_came_in_part_or_is_a_page_is_told_and_not_kept(machine
         await resolved(machine, jars=[web.url("short.jar")])
     assert cut.value.retryable
     whole, web.content = web.content, b"<html>Please log in</html>"
-    with pytest.raises(ProvisionerFailed, match=r"page\.jar' is not a jar") as page:
+    with pytest.raises(ProvisionerFailed, match=r"page\.jar' can't be downloaded: it is not a jar") as page:
         await resolved(machine, jars=[web.url("page.jar")])
     assert page.value.misconfigured
     assert not [path for path in (machine.folder / "cache" / "jars").rglob("*") if path.is_file()]

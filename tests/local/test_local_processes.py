@@ -209,7 +209,7 @@ async def test_a_server_that_answers_no_call_is_not_ready(machine, small):
 
 async def test_an_executable_that_is_missing_is_told(machine, small):
     class Nothing(SmallLauncher):
-        async def plan(self, request, place):
+        async def plan(self, request, place, done):
             return LaunchPlan(argv=("/no/such/java",), environment={})
 
     local = await machine.provisioner(Nothing())

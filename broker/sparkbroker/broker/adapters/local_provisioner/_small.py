@@ -1,6 +1,7 @@
 """Small drivers under the real shim, for tests of everything around Spark."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,7 @@ class SmallLauncher:
     def versions(self, profile: Profile) -> Versions:
         return Versions(python=f"{sys.version_info.major}.{sys.version_info.minor}", spark="0.0.0")
 
-    async def plan(self, request: DriverRequest, place: Place) -> LaunchPlan:
+    async def plan(self, request: DriverRequest, place: Place, done: Callable[[], None]) -> LaunchPlan:
         conf = {**request.spec.conf, **request.profile.conf}
         options = (
             f"{key.removeprefix(PREFIX)}={value}" for key, value in sorted(conf.items()) if key.startswith(PREFIX)
