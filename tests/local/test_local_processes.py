@@ -296,3 +296,22 @@ async def test_closing_an_embedded_broker_ends_its_drivers(machine, small):
     await machine.ready(local, machine.request("d1", small(children=1)))
     await local.close()
     assert not machine.processes("d1")
+
+
+async def test_a_driver_whose_records_cannot_be_read_holds_up_no_look_at_the_others(machine, small):
+    """Code that runs in a driver can write there: it is this user."""
+    local = await machine.provisioner()
+    await machine.ready(local, machine.request("d1", small()))
+    await machine.ready(local, machine.request("d2", small()))
+    record = machine.folder / "drivers" / "d1" / "ready.json"
+    kept = record.read_bytes()
+    record.write_bytes(b"\xff nothing")
+    dead = machine.folder / "drivers" / "d3"
+    dead.mkdir()
+    (dead / "intent.json").write_bytes(b"{}")
+    found = {seen.driver_id: seen for seen in await local.inventory()}
+    assert found["d2"].phase is Phase.READY
+    assert found["d1"].phase is Phase.STOPPING
+    assert found["d1"].resources == found["d2"].resources
+    assert "d3" not in found
+    record.write_bytes(kept)

@@ -81,6 +81,7 @@ class PrometheusMetrics:
         self._commit_operations = _Histogram(_OPERATIONS)
         self._ended: dict[tuple[str, str], int] = {}
         self._streams: dict[str, int] = {}
+        self._limited: dict[str, int] = {}
         self._calls: Calls = dict
         self._census: Census | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -107,6 +108,9 @@ class PrometheusMetrics:
 
     def streams(self, method: str, change: int) -> None:
         self._streams[method] = self._streams.get(method, 0) + change
+
+    def limited(self, limit: str) -> None:
+        self._limited[limit] = self._limited.get(limit, 0) + 1
 
     def observe_leases(self, census: Census, loop: asyncio.AbstractEventLoop) -> None:
         """Show the census as a gauge. It runs on ``loop``, so it may read what only that loop's thread may."""
@@ -188,6 +192,14 @@ class PrometheusMetrics:
         for method, count in self._streams.copy().items():
             streams.add_metric((method,), count)
         yield streams
+        limited = CounterMetricFamily(
+            "sparkbroker_limited",
+            "How often a bound on what one caller may do to others was hit: calls refused, connections closed.",
+            labels=("limit",),
+        )
+        for limit, count in self._limited.copy().items():
+            limited.add_metric((limit,), count)
+        yield limited
         calls = CounterMetricFamily(
             "sparkbroker_kubernetes_calls",
             "Calls of the Kubernetes API, by what RBAC names: the opening of a watch is one.",

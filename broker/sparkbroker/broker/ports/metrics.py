@@ -30,6 +30,10 @@ class Metrics(Protocol):
         """A stream (a watch, a keepalive) has begun (+1) or ended (-1)."""
         ...
 
+    def limited(self, limit: str) -> None:
+        """A bound on what one caller may do to others was hit: the limit's name."""
+        ...
+
 
 class NoMetrics:
     """Counts nothing."""
@@ -47,4 +51,7 @@ class NoMetrics:
         pass
 
     def streams(self, method: str, change: int) -> None:
+        pass
+
+    def limited(self, limit: str) -> None:
         pass

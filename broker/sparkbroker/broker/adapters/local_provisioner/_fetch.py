@@ -21,7 +21,7 @@ SLOW_BYTES = 32 << 10
 """A server that sends less than this within SLOW_SECONDS is given up."""
 _BLOCK = 1 << 20
 _SILENCE = 30.0
-_LASTING = frozenset({400, 401, 403, 404, 410})
+_LASTING = frozenset({*range(300, 400), 400, 401, 403, 404, 410})
 """Answers of a server that won't differ the next time."""
 _SCHEMES = ("http:", "https:")
 

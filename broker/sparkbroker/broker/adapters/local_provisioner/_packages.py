@@ -51,8 +51,10 @@ class Jars:
         self._cache = cache
         self._bounds = bounds = bounds or Bounds()
         share = max(1, bounds.downloads // 2)
-        self._downloads: Errands[Path] = Errands(bounds.downloads, share, lambda: limited("local.downloads"))
-        self._resolutions: Errands[list[str]] = Errands(share, max(1, share // 2), lambda: limited("local.downloads"))
+        self._downloads: Errands[Path] = Errands(bounds.downloads, share, lambda: limited("downloads_per_principal"))
+        self._resolutions: Errands[list[str]] = Errands(
+            share, max(1, share // 2), lambda: limited("downloads_per_principal")
+        )
 
     def __repr__(self) -> str:
         return f"<Jars {self._downloads!r} {self._resolutions!r}>"
@@ -60,15 +62,20 @@ class Jars:
     async def resolve(self, request: DriverRequest, tools: Toolchain, done: Callable[[], None]) -> tuple[str, ...]:
         """Absolute paths of all jars, in order. Raise ProvisionerFailed naming the coordinate, path or URL; retryable while
         they are being brought: ``done`` is called when some of that is done."""
-        conf = {**request.spec.conf, **request.profile.conf}
-        jars = []
-        for jar in (*request.spec.jars, *_ivy.listed(conf, "spark.jars")):
-            path = await self._path(jar, request.principal, done)
-            jars.append(await asyncio.to_thread(_checked, jar, path))
+        conf = _conf(request)
+        jars = await self.files(request, done)
         coordinates = tuple(dict.fromkeys([*request.spec.packages, *_ivy.listed(conf, "spark.jars.packages")]))
         if coordinates:
             jars += await self._packages(coordinates, conf, tools, request.principal, done)
         return tuple(dict.fromkeys(jars))
+
+    async def files(self, request: DriverRequest, done: Callable[[], None]) -> list[str]:
+        """Of those, the ones that are named by a path or a URL."""
+        jars = []
+        for jar in (*request.spec.jars, *_ivy.listed(_conf(request), "spark.jars")):
+            path = await self._path(jar, request.principal, done)
+            jars.append(await asyncio.to_thread(_checked, jar, path))
+        return jars
 
     async def _path(self, jar: str, principal: Principal, done: Callable[[], None]) -> Path:
         try:
@@ -140,6 +147,10 @@ class Jars:
         """End what is under way."""
         await self._downloads.close()
         await self._resolutions.close()
+
+
+def _conf(request: DriverRequest) -> dict[str, str]:
+    return {**request.spec.conf, **request.profile.conf}
 
 
 def _begin(path: Path) -> Path | None:
