@@ -24,6 +24,7 @@ from servers import SERVICE, broker, load, row, temporary_folder, wait_for_port
 
 from sparkbroker.broker.adapters.sql_store import SqlStore, StateFolder
 from sparkbroker.broker.adapters.system_clock import SystemClock
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.views import OnExisting
 from sparkbroker.broker.core import Core
@@ -58,7 +59,7 @@ def core(database: Path) -> Core:
         provisioners={},
         clock=SystemClock(),
         metrics=NoMetrics(),
-        max_live=10**6,
+        allowance=Allowance(live=10**6, requests=10**7),
     )
 
 

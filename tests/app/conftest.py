@@ -16,6 +16,7 @@ import pytest
 from sparkbroker.broker.adapters.fake_provisioner import FakeProvisioner, FakeWorld
 from sparkbroker.broker.adapters.memory_store import MemoryDatabase, MemoryStore
 from sparkbroker.broker.app import records
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.janitor import Retention
 from sparkbroker.broker.app.views import Acquired, Attached, LeaseEvent, LeaseView, OnExisting
@@ -29,7 +30,7 @@ from sparkbroker.broker.domain.request import SizeRequest, SpecRequest
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId, LeaseId, Principal, WallTime
 from sparkbroker.broker.ports.authenticator import Caller, Role
-from sparkbroker.broker.ports.metrics import NoMetrics
+from sparkbroker.broker.ports.metrics import Metrics, NoMetrics
 from sparkbroker.broker.ports.provisioner import ConnectEndpoint, DriverRequest
 from sparkbroker.broker.ports.store import RowKind
 
@@ -176,7 +177,8 @@ class World:
         self.max_attempts = 2
         self.start_timeout = 120.0
         self.retention = Retention()
-        self.max_live = 1000
+        self.allowance = Allowance()
+        self.metrics: Metrics = NoMetrics()
         self.calls: list[tuple[str, DriverId]] = []
         self.doubtful: dict[DriverId, Exception] = {}
         self.stubborn: set[DriverId] = set()
@@ -202,9 +204,9 @@ class World:
             store=self.store,
             provisioners={"local": WatchedProvisioner(self)},
             clock=self.clock,
-            metrics=NoMetrics(),
+            metrics=self.metrics,
             retention=self.retention,
-            max_live=self.max_live,
+            allowance=self.allowance,
         )
         if begin is not None:
             begin(self.core)
@@ -410,6 +412,7 @@ class World:
             charge = authority.ledger.get(driver.id)
             assert (charge.amount if charge else Resources()) == driver.charge, driver
         for lease in authority.leases.values():
+            assert lease.spec is authority.specs.of(lease.spec_id), "equal specs are one"
             if lease.key and lease.live:
                 assert authority.keys[lease.principal, lease.key] == lease.id
         assert charged.fits(self.capacity), f"{charged} are charged of {self.capacity}"
@@ -418,7 +421,10 @@ class World:
 
     def stored(self, lease_id: LeaseId) -> Lease | None:
         row = self.database.rows.get((RowKind.LEASE, lease_id))
-        return None if row is None else records.decode_lease(row)
+        return None if row is None else records.decode_lease(row, self._stored_spec)
+
+    def _stored_spec(self, spec_id: str) -> LeaseSpec:
+        return records.decode_spec(self.database.rows[RowKind.SPEC, spec_id])
 
     def stored_charge(self, lease_id: LeaseId) -> Resources:
         """Of its newest driver."""

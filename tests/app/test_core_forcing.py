@@ -6,6 +6,7 @@ from sparkbroker.broker.adapters.fake_provisioner import FakeProvisioner
 from sparkbroker.broker.app.views import EventType
 from sparkbroker.broker.domain.errors import Forbidden, NotFound, ProvisionerFailed
 from sparkbroker.broker.domain.lease import LeaseReason, LeaseState
+from sparkbroker.broker.domain.units import LeaseId
 
 
 def forced(broker, lease_id):
@@ -59,8 +60,12 @@ async def test_users_are_refused_and_nothing_happens(broker):
     lease_id = await stuck(broker)
     with pytest.raises(Forbidden, match="only an operator may free the capacity"):
         await broker.core.leases.force_release(broker.ann, lease_id, "")
+    # Also of what it may not see, and of what isn't there: it learns nothing.
+    for caller, other in ((broker.bob, lease_id), (broker.ann, LeaseId("none"))):
+        with pytest.raises(Forbidden):
+            await broker.core.leases.force_release(caller, other, "")
     with pytest.raises(NotFound):
-        await broker.core.leases.force_release(broker.bob, lease_id, "")
+        await broker.core.leases.force_release(broker.ops, LeaseId("none"), "")
     assert broker.now(lease_id).state is LeaseState.READY
     assert forced(broker, lease_id) == []
 

@@ -5,6 +5,7 @@ import uuid
 
 import pytest
 
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.views import OnExisting
 from sparkbroker.broker.domain.errors import (
     KeyInUse,
@@ -225,7 +226,7 @@ async def test_a_full_disk_is_for_the_ends_of_what_is_there(broker):
 
 
 async def test_limits(world):
-    world.max_live = 3
+    world.allowance = Allowance(live=3)
     nominal = Resources.of(cores=4, memory=1 << 40)
     world.quotas = {"default": Queue(name="default", nominal=nominal, max_queued=2)}
     await world.start()

@@ -3,22 +3,35 @@
 import asyncio
 import uuid
 
+import msgspec
 import pytest
 
-from sparkbroker.broker.app import authority as authority_module
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.janitor import Retention
 from sparkbroker.broker.domain.driver import DriverState
-from sparkbroker.broker.domain.errors import NotFound, ProvisionerFailed
+from sparkbroker.broker.domain.errors import InvalidField, NotFound, ProvisionerFailed, TooMany
 from sparkbroker.broker.domain.filter import parse_filter
 from sparkbroker.broker.domain.lease import LeaseMode, LeaseState
 from sparkbroker.broker.domain.observation import Phase
 from sparkbroker.broker.domain.units import Seconds
+from sparkbroker.broker.ports.metrics import NoMetrics
 from sparkbroker.broker.ports.store import RowKind
 
 
-async def ended(world, **spec):
-    lease_id = await world.ready(**spec)
-    await world.release(lease_id)
+class Counted(NoMetrics):
+    """Counts refusals for a limit."""
+
+    def __init__(self):
+        self.limits = {}
+
+    def limited(self, limit):
+        self.limits[limit] = self.limits.get(limit, 0) + 1
+
+
+async def ended(world, caller=None, **spec):
+    caller = caller or world.ann
+    lease_id = await world.ready(caller=caller, **spec)
+    await world.release(lease_id, caller=caller)
     await world.state(lease_id, LeaseState.RELEASED)
     return lease_id
 
@@ -37,7 +50,7 @@ async def test_the_oldest_are_forgotten_beyond_a_count(world):
         await world.core.leases.get(world.ann, ids[0])
     await world.crash()
     await world.start()
-    assert list(world.core.authority.ended) == ids[-2:], "in the order in which they ended"
+    assert list(world.core.authority.ended.of(world.ann.principal)) == ids[-2:], "in the order in which they ended"
     world.check()
 
 
@@ -109,21 +122,181 @@ async def test_events_are_compacted_and_live_leases_kept(world):
     assert world.now(lease_id).state is LeaseState.READY
 
 
-async def test_answers_are_kept_for_a_time_and_up_to_a_number(world, monkeypatch):
+async def request(world, caller=None, **spec):
+    """A request whose lease ends at once; its id."""
+    request_id = str(uuid.uuid4())
+    caller = caller or world.ann
+    lease_id = await world.lease(caller=caller, mode=LeaseMode.LOCAL, request_id=request_id, **spec)
+    await world.release(lease_id, caller=caller)
+    return request_id
+
+
+async def test_answers_are_kept_for_their_time_of_serving_whatever_the_wall_clock_does(world):
     world.retention = Retention(request_age=Seconds(50.0))
-    monkeypatch.setattr(authority_module, "REQUEST_LIMIT", 10)
     await world.start()
-    for _ in range(30):
-        lease_id = await world.lease(mode=LeaseMode.LOCAL, request_id=str(uuid.uuid4()))
-        await world.release(lease_id)
-    assert len(world.core.authority.requests) == len(world.database.requests) == 10
-    await world.passes(30)
-    await world.lease(mode=LeaseMode.LOCAL)
-    await world.passes(30)
-    assert len(world.core.authority.requests) == len(world.database.requests) == 1
+    await world.ready(mode=LeaseMode.LOCAL, unattended_ttl=86_400, request_id="")
+    first = await request(world)
+    for change in (86_400, -2 * 86_400):
+        world.clock.set_wall(change)
+        await world.passes(20)
+        assert len(world.database.requests) == 1
+    assert (await world.acquire(mode=LeaseMode.LOCAL, request_id=first)).view.lease.terminal
+    await world.crash()
+    world.clock.jump(86_400)
+    await world.start()
+    assert len(world.core.authority.requests) == 1, "an outage ages nothing"
+    await world.passes(20)
+    assert len(world.core.authority.requests) == len(world.database.requests) == 0
+
+
+@pytest.mark.promise(8)
+async def test_who_makes_too_many_requests_is_refused_and_nothing_that_was_promised_is_forgotten(world):
+    world.retention = Retention(request_age=Seconds(50.0))
+    world.allowance = Allowance(requests=10)
+    world.metrics = counted = Counted()
+    await world.start()
+    foreign = await request(world, world.bob)
+    first = await request(world)
+    await world.passes(20)
+    for _ in range(9):
+        await request(world)
+    for _ in range(3):
+        before = len(world.core.authority.leases)
+        with pytest.raises(
+            TooMany, match=r"10 requests .*requests_per_principal\): the next is possible in [23][0-9] s"
+        ) as caught:
+            await request(world)
+        assert 25 < (caught.value.retry_after or 0) <= 33
+        assert len(world.core.authority.leases) == before, "nothing is done"
+        await world.stop()
+        await world.start()
+    assert counted.limits == {"requests_per_principal": 3}
+    for caller, request_id in ((world.bob, foreign), (world.ann, first)):
+        again = await world.acquire(caller, mode=LeaseMode.LOCAL, request_id=request_id)
+        assert again.view.lease.terminal, "the first one's answer"
+    lease_id = await world.ready(caller=world.bob, mode=LeaseMode.LOCAL)
+    await world.attach(lease_id, world.bob)
+    await world.lease(mode=LeaseMode.LOCAL, request_id="")
+    await world.passes(caught.value.retry_after)
+    await request(world)
+    world.check()
+
+
+async def test_an_answer_of_an_earlier_version_is_kept_for_its_whole_time(world):
+    world.retention = Retention(request_age=Seconds(50.0))
+    await world.start()
+    first = await request(world, key="k" * 100)
+    await world.stop()
+    ((key, record),) = world.database.requests.items()
+    old = msgspec.json.decode(record.body)
+    del old["served"]
+    assert old["fingerprint"].endswith("k" * 100)
+    world.database.requests[key] = msgspec.structs.replace(record, body=msgspec.json.encode(old))
+    await world.start()
+    await world.passes(45)
+    assert (await world.acquire(mode=LeaseMode.LOCAL, request_id=first, key="k" * 100)).view.lease.terminal
+    await world.passes(10)
+    assert not world.database.requests
+
+
+async def test_who_ends_many_leases_ends_nobody_elses_history(world):
+    world.retention = Retention(terminal_count=10)
+    await world.start()
+    mine = [await ended(world, caller=world.bob, mode=LeaseMode.LOCAL) for _ in range(5)]
+    for _ in range(40):
+        await request(world)
+    await world.until(lambda: len(world.core.authority.leases) == 10)
+    assert list(world.core.authority.ended.of(world.bob.principal)) == mine
     await world.crash()
     await world.start()
-    assert len(world.core.authority.requests) == 1
+    assert list(world.core.authority.ended.of(world.bob.principal)) == mine
+    world.check()
+
+
+async def test_what_has_ended_is_bounded_by_its_bytes_too(world):
+    size = 20_000
+    world.retention = Retention(terminal_bytes=3 * size)
+    await world.start()
+    small = await ended(world, caller=world.bob, mode=LeaseMode.LOCAL)
+    for number in range(10):
+        await request(world, labels={f"l{n}": f"{number} " + "x" * 250 for n in range(60)})
+    await world.until(lambda: world.core.authority.ended.size <= 3 * size)
+    await world.settled()
+    assert small in world.core.authority.leases
+    kept = [row for row in world.database.rows.values() if row.kind is RowKind.SPEC]
+    assert 2 <= len(kept) <= 4
+    assert sum(len(row.body) for row in world.database.rows.values()) < 4 * size
+    world.check()
+
+
+async def test_equal_specs_are_kept_once_and_as_long_as_a_lease_has_them(world):
+    def specs():
+        return [row for row in world.database.rows.values() if row.kind is RowKind.SPEC]
+
+    world.retention = Retention(terminal_count=1)
+    await world.start()
+    first = await ended(world, mode=LeaseMode.LOCAL, labels={"a": "b"})
+    second = await world.ready(mode=LeaseMode.LOCAL, labels={"a": "b"})
+    await ended(world, mode=LeaseMode.LOCAL)
+    await world.until(lambda: first not in world.core.authority.leases)
+    await world.settled()
+    assert len(specs()) == 2
+    await world.crash()
+    await world.start()
+    world.check()
+    await world.release(second)
+    await world.until(lambda: len(world.core.authority.leases) == 1)
+    await world.settled()
+    assert [msgspec.json.decode(row.body)["labels"] for row in specs()] == [{"a": "b"}]
+    again = await world.ready(mode=LeaseMode.LOCAL)
+    assert world.stored(again) == world.now(again)
+    world.check()
+
+
+async def test_a_lease_of_an_earlier_version_holds_its_spec_itself(world):
+    await world.start()
+    ids = [await world.ready(mode=LeaseMode.LOCAL, labels={"a": "b"}) for _ in range(2)]
+    before = [world.now(lease_id) for lease_id in ids]
+    await world.crash(lose=False)
+    for lease in before:
+        row = world.database.rows[RowKind.LEASE, lease.id]
+        inline = msgspec.json.encode(msgspec.structs.replace(lease, spec_id=""))
+        old = {key: value for key, value in msgspec.json.decode(inline).items() if key != "spec_id"}
+        world.database.rows[RowKind.LEASE, lease.id] = msgspec.structs.replace(row, body=msgspec.json.encode(old))
+    for key in [key for key in world.database.rows if key[0] is RowKind.SPEC]:
+        del world.database.rows[key]
+    for _ in range(2):
+        await world.start()
+        assert [world.now(lease_id).spec for lease_id in ids] == [lease.spec for lease in before]
+        world.check()
+        await world.stop()
+    await world.start()
+    await world.release(ids[0])
+    assert world.stored(ids[0]) == world.now(ids[0])
+
+
+async def test_a_spec_is_bounded_and_so_are_all_of_a_principals(world):
+    world.allowance = Allowance(spec_bytes=10_000, live_spec_bytes=20_000)
+    world.metrics = counted = Counted()
+    await world.start()
+    with pytest.raises(
+        InvalidField, match=r"spec: takes 1[0-9]{4} bytes .*it may take 10000 \(leases.max_spec_bytes\)"
+    ):
+        await world.lease(labels={f"l{n}": "x" * 250 for n in range(50)})
+
+    def labels(number):
+        return {f"l{n}": f"{number} " + "x" * 240 for n in range(30)}
+
+    first = await world.lease(mode=LeaseMode.LOCAL, labels=labels(0))
+    for _ in range(2):
+        await world.lease(mode=LeaseMode.LOCAL, labels=labels(1))
+    with pytest.raises(TooMany, match=r"the specs of ann's live leases would take 2[0-9]{4} bytes with this one"):
+        await world.lease(mode=LeaseMode.LOCAL, labels=labels(2))
+    await world.lease(caller=world.bob, mode=LeaseMode.LOCAL, labels=labels(2))
+    assert counted.limits == {"spec_bytes": 1, "live_spec_bytes_per_principal": 1}
+    await world.release(first)
+    await world.lease(mode=LeaseMode.LOCAL, labels=labels(2))
+    world.check()
 
 
 async def test_profiles_that_nothing_refers_to_are_dropped_at_the_next_start(world):

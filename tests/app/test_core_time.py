@@ -99,6 +99,36 @@ async def test_a_broker_that_crashes_all_the_time_still_frees_a_dead_holders_lea
 
 
 @pytest.mark.promise(4)
+@pytest.mark.parametrize("served", [0.5, 4.0, 6.0])
+async def test_an_idle_broker_that_is_killed_soon_after_each_start_comes_on_all_the_same(broker, served):
+    """It frees what a dead holder had after about as much serving as one that isn't killed, and an outage is no serving."""
+    lease_id = await broker.ready(ttl=30)
+    await broker.attach(lease_id)
+    rounds = 0
+    while broker.now(lease_id).attachments:
+        await broker.crash()
+        broker.clock.jump(3600)
+        await broker.start()
+        await broker.passes(served)
+        rounds += 1
+        assert rounds * served <= 2 * (30 + served)
+    assert rounds * served >= 30
+    broker.check()
+
+
+async def test_an_idle_broker_stores_its_clock_seldom(broker):
+    await broker.ready(unattended_ttl=86_400)
+    await broker.passes(30)
+    before = broker.store.commits
+    await broker.passes(3600)
+    assert broker.store.commits - before <= 3600 / 5
+    await broker.crash()
+    await broker.start()
+    await broker.passes(20)
+    assert broker.store.commits <= 25
+
+
+@pytest.mark.promise(4)
 @pytest.mark.parametrize("seconds", [30, 86_400])
 async def test_a_stopped_process_ages_nothing(broker, seconds):
     lease_id = await broker.ready(ttl=10, unattended_ttl=10)

@@ -69,6 +69,18 @@ def row(
     return RowImage(kind, name, Revision(revision), Revision(expected), body)
 
 
+async def answered(store: Store) -> list[RequestRecord]:
+    """All of them, read two at a time."""
+    found: list[RequestRecord] = []
+    after: int | None = 0
+    while after is not None:
+        page = await store.answered(after, 2)
+        assert len(page.requests) == 2 or page.next_after is None
+        found += page.requests
+        after = page.next_after
+    return found
+
+
 def event(revision: int, subject: str = "a") -> EventRecord:
     return EventRecord(Revision(revision), subject, b'{"n":%d}' % revision)
 
@@ -112,7 +124,7 @@ async def test_a_new_store_is_empty(store):
         rows=[],
         compacted_through=Revision(0),
     )
-    assert await store.answered() == []
+    assert await answered(store) == []
     assert await store.room() == ""
     page = await store.events(Revision(0), 10)
     assert page.events == ()
@@ -145,7 +157,7 @@ async def test_what_is_committed_is_loaded_by_the_next_broker(brokers):
         (StoredRow(kind, "a", Revision(1), b'{"kind":"%s"}' % kind.encode()) for kind in RowKind),
         key=lambda stored: stored.kind,
     )
-    assert await second.answered() == [asked("r1")]
+    assert await answered(second) == [asked("r1")]
     assert (await second.events(Revision(0), 10)).events == (event(2),)
 
 
@@ -167,7 +179,7 @@ async def test_a_leader_is_deposed_from_the_moment_that_another_leads(brokers):
     assert f"leadership {old_epoch} is over" in refused.message
     assert await old.commit(old_epoch, batch(2)) == refused
     loaded = await new.load()
-    assert (contents(loaded), await new.answered(), loaded.serving) == ({("lease", "a"): (1, b"{}")}, [], 0.0)
+    assert (contents(loaded), await answered(new), loaded.serving) == ({("lease", "a"): (1, b"{}")}, [], 0.0)
     await commit(new, new_epoch, batch(2, row("a", 2, 1)))
 
 
@@ -300,10 +312,10 @@ async def test_stored_answers_are_written_replaced_and_deleted(store):
     epoch = await store.lead()
     await commit(store, epoch, batch(1, requests=(asked("r1"), asked("r2"), asked("r1", principal="bob"))))
     await commit(store, epoch, batch(2, requests=(asked("r2", None), asked("never", None), asked("r1", b"[2]"))))
-    requests = sorted(await store.answered(), key=lambda request: request.principal)
+    requests = sorted(await answered(store), key=lambda request: request.principal)
     assert requests == [asked("r1", b"[2]"), asked("r1", principal="bob")]
     await commit(store, epoch, batch(3, requests=(asked("r3"), asked("r3", None), asked("r1", None), asked("r1"))))
-    assert {request.request_id for request in await store.answered()} == {"r1"}
+    assert {request.request_id for request in await answered(store)} == {"r1"}
 
 
 async def test_bodies_and_names_come_back_as_they_were(store):
@@ -314,7 +326,7 @@ async def test_bodies_and_names_come_back_as_they_were(store):
     await commit(store, epoch, batch(len(names), *rows, requests=tuple(asked(name, body, name) for name in names)))
     loaded = await store.load()
     assert contents(loaded) == {("lease", name): (number, body) for number, name in enumerate(names, 1)}
-    assert {(request.principal, request.request_id, request.body) for request in await store.answered()} == {
+    assert {(request.principal, request.request_id, request.body) for request in await answered(store)} == {
         (name, name, body) for name in names
     }
 
@@ -349,7 +361,7 @@ async def test_close_finishes_what_was_begun_and_is_idempotent(brokers):
     for call in (
         store.lead(),
         store.load(),
-        store.answered(),
+        store.answered(0, 2),
         store.commit(epoch, batch(2)),
         store.events(Revision(0), 1),
     ):
@@ -451,7 +463,7 @@ async def _follow_model(brokers: Brokers, groups: list[list[tuple[str, RowKind, 
     await store.lead()
     loaded = await store.load()
     assert contents(loaded) == rows
-    assert {(found.principal, found.request_id): found.body for found in await store.answered()} == requests
+    assert {(found.principal, found.request_id): found.body for found in await answered(store)} == requests
     assert loaded.compacted_through == compacted
     assert [found.revision for found in (await store.events(Revision(compacted), 1000)).events] == events
     await brokers.close()

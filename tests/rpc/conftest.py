@@ -212,6 +212,7 @@ class MemoryLeases:
                 queued=0,
                 admitted=0,
                 priority_step=Seconds(60.0),
+                priorities=(-5, 5),
                 blocking_message="",
             )
             for name in self.queue_names

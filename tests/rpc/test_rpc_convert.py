@@ -5,11 +5,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from sparkbroker.broker.app import records
+from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.views import EventType, LeaseEvent, LeaseView, OnExisting, Progress, WatchUpdate
 from sparkbroker.broker.domain.driver import DriverExit
+from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.lease import (
     Attachment,
     ContainerSize,
@@ -23,9 +27,14 @@ from sparkbroker.broker.domain.lease import (
     LeaseState,
 )
 from sparkbroker.broker.domain.observation import Executors
+from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.queue import Queue
 from sparkbroker.broker.domain.request import ExecutorRequest, SizeRequest, SpecRequest
 from sparkbroker.broker.domain.resources import MIB, Resources, parse_memory
 from sparkbroker.broker.domain.timings import Timings
+from sparkbroker.broker.domain.units import LeaseId, Principal, Revision, ServingTime, WallTime
+from sparkbroker.broker.ports.authenticator import Caller
+from sparkbroker.broker.ports.store import RowKind, StoredRow
 from sparkbroker.broker.rpc import convert, parse
 from sparkbroker.broker.rpc.decode import reader
 from sparkbroker.v1 import broker_pb2 as pb
@@ -227,3 +236,101 @@ def test_any_bytes_are_read_or_refused_and_nothing_is_lost(data):
 def test_what_our_own_client_sends_is_read(spec):
     sent = pb.AcquireLeaseRequest(request_id="r", spec=convert.lease_spec(spec))
     assert reader(pb.AcquireLeaseRequest)(sent.SerializeToString()) == sent
+
+
+# -- what is accepted can be stored, loaded and shown
+
+CAPACITY = Resources.of(cores=64, memory=1 << 40)
+any_json = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(st.characters(codec="utf-8")) | st.just("x" * 70_000),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def nested(depth, kind):
+    value = 1.0
+    for _ in range(depth):
+        value = [value] if kind is list else {"a": value}
+    return {"annotations": {"x": value}}
+
+
+def accepting(**profile):
+    size = ContainerSize(cores=1, memory=1 << 30)
+    defaults = LeaseSpec(profile="p", queue="q", driver=size)
+    return Catalogue(
+        profiles={"p": Profile(name="p", defaults=defaults, allowed_pod=("*",), **profile)},
+        queues={"q": Queue(name="q", nominal=CAPACITY)},
+        pools={"local": CAPACITY},
+        default_profile="p",
+        default_queue="q",
+        show=convert.prove,
+    )
+
+
+CATALOGUES = (accepting(), accepting(provisioner="kubernetes"))
+
+
+@example({"annotations": {"x": 1e300}})
+@example({"annotations": {"x": -(2.0**63)}})
+@example({"annotations": {"x": 2.0**53 + 2}})
+@example({"driver_template": {"spec": {"x": 1e300, "y": math.nan}}})
+@example({"x": {"y": math.inf, "\0": "\0"}})
+@example(nested(30, dict))
+@example(nested(20, dict))
+@example(nested(45, list))
+@example(nested(23, list))
+@given(st.dictionaries(st.sampled_from(["annotations", "driver_template", "volumes", "a"]), any_json, max_size=3))
+def test_whatever_pod_is_accepted_can_be_stored_loaded_shown_and_asked_for_again(pod):
+    asked = pb.LeaseSpec()
+    asked.pod.update(pod)
+    for catalogue in CATALOGUES:
+        try:
+            request = parse.spec_request(over_the_wire(asked))
+            resolved = catalogue.resolve(Caller(Principal("ann")), request)
+        except InvalidField:
+            continue
+        value = lease_with(resolved.spec)
+        stored = StoredRow(RowKind.LEASE, "l", Revision(1), records.encode(value))
+        assert records.decode_lease(stored) == value
+        shown = over_the_wire(pb.WatchLeaseResponse(snapshot=convert.lease(LeaseView(value)))).snapshot
+        assert shown.spec.pod == asked.pod
+        assert parse.spec_request(shown.spec).pod == request.pod
+
+
+def lease_with(spec, **changes):
+    return Lease(
+        id=LeaseId("l"), principal=Principal("ann"), spec=spec, profile_fingerprint="f", pool="local",
+        charge=Resources.of(cores=1, memory=1), timings=Timings(queued=WallTime(1.0)), enqueued=ServingTime(0.0),
+        wait_deadline=ServingTime(1.0), renewed_epoch=1, **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [
+    {"spec": {"pod": {"x": 10**300}}}, {"spec": {"pod": nested(60, dict)}}, {"spec": {"labels": {"x": "\ud800"}}},
+    {"spec": {"priority": 2**40}}, {"lease": {"message": "\ud800"}}, {"lease": {"charge": Resources({"cpu": 2**70})}},
+])  # fmt: skip
+def test_a_lease_that_can_not_be_shown_costs_its_page_nothing_else_and_is_logged_once(changes):
+    spec = LeaseSpec(profile="p", queue="q", driver=ContainerSize(cores=1, memory=1 << 30), **changes.get("spec", {}))
+    fine = lease_with(LeaseSpec(profile="p", queue="q", driver=ContainerSize(cores=1, memory=1 << 30)))
+    poisoned = msgspec.structs.replace(fine, spec=spec, id=LeaseId(str(changes)[:20]), **changes.get("lease", {}))
+    with capture_logs() as told:
+        for _ in range(2):
+            views = [LeaseView(fine), LeaseView(poisoned), LeaseView(fine)]
+            page = over_the_wire(pb.ListLeasesResponse(leases=[convert.lease(view) for view in views]))
+    assert page.leases[0] == page.leases[2] == convert.lease(LeaseView(fine))
+    shown = page.leases[1]
+    assert (shown.name, shown.principal, shown.state) == (f"leases/{poisoned.id}", "ann", pb.LEASE_STATE_QUEUED)
+    assert shown.message.startswith("this lease can't be shown whole")
+    assert [entry["event"] for entry in told] == ["rpc.unshowable"]
+
+
+def test_an_event_that_can_not_be_shown_is_told_without_its_message():
+    event = LeaseEvent(
+        revision=Revision(5), lease_id=LeaseId("l"), type=EventType.STATE, state=LeaseState.FAILED,
+        reason=LeaseReason.START_FAILED, message="\ud800", time=WallTime(1.0), attempt=1, principal="ann", queue="q",
+        profile="p",
+    )  # fmt: skip
+    shown = over_the_wire(convert.watch_update(WatchUpdate(event=event, revision=Revision(5)))).event
+    assert (shown.revision, shown.lease, shown.state) == (5, "leases/l", pb.LEASE_STATE_FAILED)
+    assert shown.message.startswith("the message of this event can't be shown")

@@ -8,6 +8,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sparkbroker.broker.adapters.sql_store import SqlStore, _schema
@@ -118,7 +119,7 @@ async def test_a_damaged_page_is_found_before_it_is_served(path, table):
     async def recover() -> None:
         await store.lead()
         await store.load()
-        await store.answered()
+        await store.answered(0, 10)
 
     with pytest.raises(StoreUnusable, match=r"is damaged .*; restore it from a backup"):
         await recover()
@@ -204,13 +205,51 @@ def test_the_head_is_alembic_s():
     assert all(script.revision.isdecimal() for script in scripts.walk_revisions())
 
 
-async def test_an_older_schema_is_migrated(path):
-    """There is none yet: one that no migration leads on from is refused, and named."""
+async def test_a_schema_that_no_migration_leads_on_from_is_refused_and_named(path):
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '0000'")
     store = SqlStore(path)
     with pytest.raises(StoreUnusable, match=f"can't be migrated to schema {_schema.HEAD}: .*0000"):
         await store.lead()
+    await store.close()
+
+
+def old_lease(name: str, state: str, ended: float | None, spec: dict[str, object]) -> str:
+    timings = {"queued": 1.0, "ended": ended}
+    return msgspec.json.encode({"id": name, "state": state, "timings": timings, "spec": spec}).decode()
+
+
+def driver_of(lease: str, *, gone: bool) -> str:
+    return msgspec.json.encode({"lease_id": lease, "state": "GONE" if gone else "READY"}).decode()
+
+
+async def test_a_database_of_the_first_schema_has_its_specs_moved_and_its_excess_forgotten(path):
+    """Of 20 ended leases with 8 MiB of spec each, the 7 that ended last are kept, and one with a driver; none that lives goes."""
+    large = [{"conf": {"a": f"{n:02}" + "x" * (8 << 20)}} for n in range(20)]
+    rows = [("lease", f"old-{n}", old_lease(f"old-{n}", "FAILED", float(n), large[n])) for n in range(20)]
+    rows += [("lease", f"live-{n}", old_lease(f"live-{n}", "READY", None, {"conf": {}})) for n in range(3)]
+    rows += [("driver", f"d{n}", driver_of(f"old-{n}", gone=n != 2)) for n in range(5)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM rows")
+        connection.executemany("INSERT INTO rows (kind, id, revision, body) VALUES (?, ?, 7, ?)", rows)
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    before = path.stat().st_size
+    store = SqlStore(path)
+    await store.lead()
+    loaded = await store.load()
+    found = {
+        kind: {row.id: msgspec.json.decode(row.body) for row in loaded.rows if row.kind is kind} for kind in RowKind
+    }
+    kept = {f"old-{n}": n for n in (2, *range(13, 20))}
+    assert set(found[RowKind.LEASE]) == {*kept, "live-0", "live-1", "live-2"}
+    assert set(found[RowKind.DRIVER]) == {"d2"}
+    specs = found[RowKind.SPEC]
+    assert len(specs) == len(kept) + 1, "equal ones are one"
+    for name, lease in found[RowKind.LEASE].items():
+        assert "spec" not in lease
+        assert specs[lease["spec_id"]] == (large[kept[name]] if name in kept else {"conf": {}})
+    assert {row.revision for row in loaded.rows} == {7}
+    assert path.stat().st_size < before * 0.6, "the file is rewritten"
     await store.close()
 
 

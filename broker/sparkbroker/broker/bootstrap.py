@@ -18,12 +18,14 @@ from sparkbroker.broker.adapters.kubernetes_provisioner import KubernetesProvisi
 from sparkbroker.broker.adapters.local_provisioner import Bounds, Jars, Launcher, LocalProvisioner, SparkLauncher
 from sparkbroker.broker.adapters.local_user import LocalUser
 from sparkbroker.broker.adapters.memory_store import MemoryDatabase, MemoryStore
+from sparkbroker.broker.adapters.open_files import connections_for, raise_open_files
 from sparkbroker.broker.adapters.prometheus_metrics import PrometheusMetrics
 from sparkbroker.broker.adapters.sql_store import SqlStore, StateFolder
 from sparkbroker.broker.adapters.static_provisioner import StaticProvisioner
 from sparkbroker.broker.adapters.static_tokens import StaticTokens
 from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.adapters.token_follower import TokenFollower
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.commits import StoreLost
 from sparkbroker.broker.app.janitor import Retention
@@ -43,6 +45,7 @@ from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import Provisioner
 from sparkbroker.broker.ports.store import Store
 from sparkbroker.broker.rpc.certificates import Tls
+from sparkbroker.broker.rpc.convert import prove
 from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.broker.rpc.listeners import Listener, TcpListener, UnixListener
 from sparkbroker.broker.rpc.server import BrokerServer
@@ -121,20 +124,21 @@ class _Broker:
                 pools=pools,
                 default_profile=config.default_profile,
                 default_queue=config.default_queue,
+                show=prove,
             ),
             store=_store(config, folder),
             provisioners=self._provisioners,
             clock=clock,
             metrics=self._metrics,
             retention=_retention(config),
-            max_live=config.leases.max_live_per_principal,
+            allowance=_allowance(config),
         )
         self._server = BrokerServer(
             self._core.leases,
             [self._listener(address) for address in config.listen],
             metrics=self._metrics,
             broker_key=folder.key,
-            limits=_limits(config),
+            limits=_limits(config, raise_open_files()),
         )
 
     def _spark(self, cache: Path, clock: Clock) -> SparkLauncher:
@@ -164,7 +168,10 @@ class _Broker:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(self._core.run(), name="core")
             await self._server.start()
-            beside = [group.create_task(self._announce(), name="announce")]
+            beside = [
+                group.create_task(self._announce(), name="announce"),
+                group.create_task(self._server.run(), name="server"),
+            ]
             if self._follower is not None:
                 beside.append(group.create_task(self._follower.run(), name="follow-tokens"))
             try:
@@ -225,19 +232,48 @@ def _retention(config: Config) -> Retention:
     return Retention(
         terminal_age=Seconds(store.terminal_age),
         terminal_count=store.terminal_count,
+        terminal_bytes=store.terminal_bytes,
         event_count=store.event_count,
         request_age=Seconds(store.request_age),
     )
 
 
-def _limits(config: Config) -> Limits:
+def _allowance(config: Config) -> Allowance:
+    leases = config.leases
+    return Allowance(
+        live=leases.max_live_per_principal,
+        spec_bytes=leases.max_spec_bytes,
+        live_spec_bytes=leases.max_live_spec_bytes_per_principal,
+        requests=config.store.requests_per_principal,
+    )
+
+
+def _limits(config: Config, files: int) -> Limits:
     server = config.server
+    connections = min(server.max_connections, connections_for(files, listeners=max(1, len(server.tcp))))
+    if server.tcp and connections < server.max_connections:
+        log.warning(
+            "server.fewer_connections",
+            max_connections=connections,
+            configured=server.max_connections,
+            hint=f"this process may open {files} files; raise its limit (ulimit -Hn)",
+        )
     return Limits(
         message_bytes=server.max_message_bytes,
         concurrent_rpcs=server.max_concurrent_rpcs,
         streams_per_connection=server.max_concurrent_streams,
         streams_per_principal=server.max_watches_per_principal,
         stream_seconds=server.max_stream_age,
+        calls_per_principal=server.max_calls_per_principal,
+        answer_bytes_per_principal=server.max_answers_per_principal,
+        anonymous_calls=server.max_anonymous_calls,
+        connections=connections,
+        connections_per_principal=server.max_connections_per_principal,
+        unauthenticated_connections=min(server.max_unauthenticated_connections, connections),
+        unauthenticated_seconds=server.unauthenticated_timeout,
+        request_seconds=server.request_timeout,
+        answer_seconds=server.answer_timeout,
+        page_bytes=server.max_page_bytes,
     )
 
 

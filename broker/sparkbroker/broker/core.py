@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.ending import Ending
@@ -52,8 +53,9 @@ class Core:
         clock: Clock,
         metrics: Metrics,
         retention: Retention | None = None,
-        max_live: int = 1000,
+        allowance: Allowance | None = None,
     ) -> None:
+        retention = retention or Retention()
         ids = Ids(clock)
         self._store = store
         self._provisioners = provisioners
@@ -70,7 +72,7 @@ class Core:
         self.authority.on_lease = self.expirer.note
         self._watching = Watching(self.authority, self.admitter, self.events, store)
         self.inventory = Inventory(self.authority, self.admitter, self.reconciler, provisioners, clock)
-        self._janitor = Janitor(self.authority, provisioners, clock, retention or Retention())
+        self._janitor = Janitor(self.authority, provisioners, clock, retention)
         self.leases = Leases(
             authority=self.authority,
             catalogue=catalogue,
@@ -81,7 +83,9 @@ class Core:
             provisioners=provisioners,
             ids=ids,
             clock=clock,
-            max_live=max_live,
+            metrics=metrics,
+            allowance=allowance or Allowance(),
+            request_age=retention.request_age,
         )
         self._stopping = asyncio.Event()
         self._led = self._recovered = False

@@ -656,7 +656,7 @@ class StreamLogsResponse(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., next_offset: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
 
 class Queue(_message.Message):
-    __slots__ = ("name", "nominal", "used", "queued", "admitted", "priority_step", "blocking_message")
+    __slots__ = ("name", "nominal", "used", "queued", "admitted", "priority_step", "blocking_message", "min_priority", "max_priority")
     class NominalEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -678,6 +678,8 @@ class Queue(_message.Message):
     ADMITTED_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_STEP_FIELD_NUMBER: _ClassVar[int]
     BLOCKING_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    MIN_PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    MAX_PRIORITY_FIELD_NUMBER: _ClassVar[int]
     name: str
     nominal: _containers.ScalarMap[str, int]
     used: _containers.ScalarMap[str, int]
@@ -685,7 +687,9 @@ class Queue(_message.Message):
     admitted: int
     priority_step: _duration_pb2.Duration
     blocking_message: str
-    def __init__(self, name: _Optional[str] = ..., nominal: _Optional[_Mapping[str, int]] = ..., used: _Optional[_Mapping[str, int]] = ..., queued: _Optional[int] = ..., admitted: _Optional[int] = ..., priority_step: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., blocking_message: _Optional[str] = ...) -> None: ...
+    min_priority: int
+    max_priority: int
+    def __init__(self, name: _Optional[str] = ..., nominal: _Optional[_Mapping[str, int]] = ..., used: _Optional[_Mapping[str, int]] = ..., queued: _Optional[int] = ..., admitted: _Optional[int] = ..., priority_step: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., blocking_message: _Optional[str] = ..., min_priority: _Optional[int] = ..., max_priority: _Optional[int] = ...) -> None: ...
 
 class ListQueuesRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

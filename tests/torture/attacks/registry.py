@@ -6,11 +6,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.torture.attacks import refused_calls
+from tests.torture.attacks import refused_calls, unread, without_token
 from tests.torture.attacks.victim import Victim
 
 ATTACKS: Final[Mapping[str, Callable[[Victim], Awaitable[None]]]] = {
     "refused_calls": refused_calls.attack,
+    "headers_only": without_token.headers_only,
+    "headers_only_again": without_token.headers_only_again,
+    "health_headers_only": without_token.health_headers_only,
+    "unfinished_requests": without_token.unfinished_requests,
+    "unfinished_health_requests": without_token.unfinished_health_requests,
+    "silent_connections": without_token.silent_connections,
+    "silent_metrics_connections": without_token.silent_metrics_connections,
+    "unread_answers": unread.unread_answers,
+    "rapid_reset": unread.rapid_reset,
 }
 SETTINGS: Final[Mapping[str, Mapping[str, str]]] = {}
 """Lines of the broker's configuration that an attack needs: ``server`` and ``profile``."""

@@ -18,6 +18,10 @@ class LocalUser:
         self._caller = Caller(Principal(name or _user_name()), frozenset({Role.USER, Role.OPERATOR}))
 
     @property
+    def changes(self) -> int:
+        return 0
+
+    @property
     def principal(self) -> Principal:
         return self._caller.principal
 

@@ -22,6 +22,7 @@ from sparkbroker.broker.ports.store import (
     EventPage,
     EventRecord,
     Loaded,
+    RequestPage,
     RequestRecord,
     RowKind,
     StoredRow,
@@ -153,11 +154,13 @@ class MemoryStore:
             compacted_through=database.compacted_through,
         )
 
-    async def answered(self) -> list[RequestRecord]:
+    async def answered(self, after: int, limit: int) -> RequestPage:
         """See ``ports.store.Store.answered``."""
         self._check_open()
         await asyncio.sleep(0)
-        return list(self.database.requests.values())
+        requests = list(self.database.requests.values())
+        more = len(requests) > after + limit
+        return RequestPage(tuple(requests[after : after + limit]), after + limit if more else None)
 
     async def events(self, after: Revision, limit: int, subject: str | None = None) -> EventPage:
         """See ``ports.store.Store.events``."""

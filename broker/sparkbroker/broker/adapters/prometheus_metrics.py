@@ -12,15 +12,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from threading import Thread
 from typing import Final
-from wsgiref.simple_server import WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from sparkbroker.broker.adapters.metrics_server import MetricsServer, few_at_once
 from sparkbroker.broker.domain.errors import BrokerError
 
 Census = Callable[[], Mapping[tuple[str, str], int]]
@@ -85,7 +84,7 @@ class PrometheusMetrics:
         self._calls: Calls = dict
         self._census: Census | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._http: tuple[WSGIServer, Thread] | None = None
+        self._http: MetricsServer | None = None
 
     def rpc(self, method: str, code: str, seconds: float) -> None:
         histogram = self._rpcs.get((method, code))
@@ -126,17 +125,15 @@ class PrometheusMetrics:
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
         registry.register(self)
+        app = self._with_probes(few_at_once(make_wsgi_app(registry)))
         try:
-            self._http = start_http_server(port, addr=host, registry=registry)
+            self._http = MetricsServer(host, port, app, self.limited)
         except OSError as error:
             raise MetricsNotServed(
                 f"metrics can't be served on {host}:{port}: {error.strerror or error}; choose another port or address"
             ) from error
-        server = self._http[0]
-        metrics = server.get_app()
-        if metrics is not None:
-            server.set_app(self._with_probes(metrics))
-        return server.server_port
+        self._http.start()
+        return self._http.server_port
 
     def _with_probes(self, metrics: WSGIApplication) -> WSGIApplication:
         def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -166,11 +163,8 @@ class PrometheusMetrics:
     def close(self) -> None:
         """Stop listening. Idempotent; blocks for at most half a second."""
         if self._http is not None:
-            server, thread = self._http
-            self._http = None
-            server.shutdown()
-            server.server_close()
-            thread.join(timeout=_CENSUS_SECONDS)
+            server, self._http = self._http, None
+            server.stop()
 
     def describe(self) -> list[Metric]:
         """Nothing is collected when it is registered: there may be no running loop yet."""

@@ -58,6 +58,8 @@ class StaticTokens:
         self.path = path
         self.file = FollowedFiles(path)
         self._accept = accept
+        self.changes = 0
+        """How often the file has been read anew."""
         self._callers = self.file.read(self._read)
 
     def __repr__(self) -> str:
@@ -77,6 +79,7 @@ class StaticTokens:
     def reload(self) -> int:
         """Read the file again and return how many tokens it has. If it can't be used, raise, and keep what was."""
         self._callers = self.file.read(self._read)
+        self.changes += 1
         return len(self._callers)
 
     def _read(self) -> dict[bytes, Caller]:

@@ -1,8 +1,10 @@
 """Which lease a caller means, the refusals that several use cases share, and the answers that are stored."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.allowance import Allowance
+from sparkbroker.broker.app.answered import fingerprint
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.records import RequestResult
 from sparkbroker.broker.app.views import LeaseView
@@ -13,11 +15,16 @@ from sparkbroker.broker.domain.errors import (
     NotFound,
     RequestIdReused,
     StaleGeneration,
+    TooMany,
 )
 from sparkbroker.broker.domain.lease import Lease, LeaseSharing, LeaseState
-from sparkbroker.broker.domain.units import Generation, LeaseId
+from sparkbroker.broker.domain.units import Generation, LeaseId, Seconds
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.metrics import Metrics
+
+SWEEP: Final = 2.0
+"""Seconds within which what is over is forgotten (``app.janitor``)."""
 
 
 class Access:
@@ -58,21 +65,41 @@ class Access:
 class Answers:
     """The stored result of each (principal, request_id): a repetition gets the first answer (promise 8)."""
 
-    def __init__(self, authority: Authority, clock: Clock) -> None:
+    def __init__(
+        self, authority: Authority, clock: Clock, metrics: Metrics, allowance: Allowance, request_age: Seconds
+    ) -> None:
         self._authority = authority
         self._clock = clock
+        self._metrics = metrics
+        self._allowance = allowance
+        self._request_age = request_age
 
     def find(self, caller: Caller, request_id: str, kind: str, asked: str) -> RequestResult | None:
         """The first answer, if there was one. Raise RequestIdReused if it was to another request."""
         if not request_id:
             return None
-        result = self._authority.requests.get((caller.principal, request_id))
-        if result is not None and (result.kind != kind or result.fingerprint != asked):
+        result = self._authority.requests.find(caller.principal, request_id)
+        if result is not None and (result.kind != kind or result.fingerprint != fingerprint(asked)):
             raise RequestIdReused(
                 f"request_id: {request_id} was used before for a different request; make a new UUID for each request",
                 field="request_id",
             )
         return result
+
+    def check_room(self, caller: Caller, request_id: str) -> None:
+        """Raise TooMany, before anything is done, if the answer couldn't be remembered for as long as is promised."""
+        requests = self._authority.requests
+        if not request_id or requests.count(caller.principal) < self._allowance.requests:
+            return
+        oldest = requests.oldest(caller.principal) or 0.0
+        wait = max(0.0, oldest + self._request_age - self._authority.serving.now()) + SWEEP
+        self._metrics.limited("requests_per_principal")
+        raise TooMany(
+            f"{caller.principal} has made {self._allowance.requests} requests whose answers are still remembered, the most "
+            f"that are (store.requests_per_principal): the next is possible in {wait:.0f} s",
+            retry_after=wait,
+            limit=str(self._allowance.requests),
+        )
 
     def remember(
         self,
@@ -94,6 +121,7 @@ class Answers:
                 generation=Generation(generation),
                 created=self._clock.wall(),
                 existing=existing,
+                served=self._authority.serving.now(),
             )
             self._authority.put_request(caller.principal, request_id, result)
 

@@ -4,18 +4,20 @@ from typing import Final
 
 from sparkbroker.broker.app.access import Access, Answers
 from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue, Resolved
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.views import Acquired, EventType, OnExisting
-from sparkbroker.broker.domain.errors import KeyInUse, LeaseEnded, TooMany
+from sparkbroker.broker.domain.errors import InvalidField, KeyInUse, LeaseEnded, TooMany
 from sparkbroker.broker.domain.lease import Lease, LeaseReason, LeaseState, want
 from sparkbroker.broker.domain.request import SpecRequest, check_key, check_request_id
 from sparkbroker.broker.domain.timings import Timings
 from sparkbroker.broker.domain.units import Generation, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.metrics import Metrics
 
 BUSY: Final = 5.0
 """Seconds after which a caller that met a limit may try again."""
@@ -36,7 +38,8 @@ class Acquiring:
         answers: Answers,
         ids: Ids,
         clock: Clock,
-        max_live: int,
+        metrics: Metrics,
+        allowance: Allowance,
     ) -> None:
         self._authority = authority
         self._catalogue = catalogue
@@ -46,7 +49,8 @@ class Acquiring:
         self._answers = answers
         self._ids = ids
         self._clock = clock
-        self._max_live = max_live
+        self._metrics = metrics
+        self._allowance = allowance
 
     async def acquire(
         self, caller: Caller, *, request_id: str, key: str, on_existing: OnExisting, request: SpecRequest
@@ -66,16 +70,25 @@ class Acquiring:
                 raise LeaseEnded("this request was answered before, and its lease has ended and is no longer kept")
             return await self._acquired(self._wanted(lease), existing=replayed.existing)
         resolved = self._catalogue.resolve(caller, request)
+        if resolved.size > self._allowance.spec_bytes:
+            self._metrics.limited("spec_bytes")
+            raise InvalidField(
+                "spec",
+                f"takes {resolved.size} bytes with what its profile gives",
+                f"it may take {self._allowance.spec_bytes} (leases.max_spec_bytes): put large settings into files",
+            )
         existing = self._existing(caller, key)
         if existing is not None and on_existing is not OnExisting.REPLACE:
             if on_existing is OnExisting.FAIL or existing.spec != resolved.spec:
                 await self._authority.commits.settle(existing.revision)
                 raise _key_in_use(existing, on_existing)
+            self._answers.check_room(caller, request_id)
             self._answers.remember(caller, request_id, "acquire", asked, existing, existing=True)
             return await self._acquired(self._wanted(existing), existing=True)
         if no_room:
             raise TooMany(no_room, retry_after=BUSY)
         self._check_limits(caller, resolved, existing)
+        self._answers.check_room(caller, request_id)
         if existing is not None:
             self._ending.end(
                 existing, LeaseState.RELEASED, LeaseReason.REPLACED, "its key was acquired again with REPLACE"
@@ -90,7 +103,8 @@ class Acquiring:
             id=self._ids.lease(),
             principal=caller.principal,
             key=key,
-            spec=spec,
+            spec=self._authority.specs.share(resolved.spec_id, spec, resolved.size),
+            spec_id=resolved.spec_id,
             profile_fingerprint=self._authority.put_profile(resolved.profile, resolved.profile_fingerprint),
             pool=resolved.pool,
             charge=resolved.charge,
@@ -121,19 +135,33 @@ class Acquiring:
 
     def _check_limits(self, caller: Caller, resolved: Resolved, replaced: Lease | None) -> None:
         live = self._authority.live_of.get(caller.principal, 0)
-        if live >= self._max_live and replaced is None:
-            raise TooMany(
+        if live >= self._allowance.live and replaced is None:
+            raise self._too_many(
+                "live_leases_per_principal",
                 f"{caller.principal} has {live} live leases, the most that are allowed: release some",
-                retry_after=BUSY,
+            )
+        size = self._authority.specs.live_bytes(caller.principal, resolved.spec_id, resolved.size)
+        if replaced is not None:
+            size -= self._authority.specs.size(replaced.spec_id)
+        if size > self._allowance.live_spec_bytes:
+            raise self._too_many(
+                "live_spec_bytes_per_principal",
+                f"the specs of {caller.principal}'s live leases would take {size} bytes with this one, and at most "
+                f"{self._allowance.live_spec_bytes} are allowed (leases.max_live_spec_bytes_per_principal): release some, or "
+                "ask for smaller or equal ones",
             )
         queue = self._catalogue.queues[resolved.spec.queue]
         waiting = self._admitter.queue_length(queue.name)
         if replaced is not None and replaced.state is LeaseState.QUEUED and replaced.spec.queue == queue.name:
             waiting -= 1
         if waiting >= queue.max_queued:
-            raise TooMany(
-                f"{waiting} leases wait in queue {queue.name}, the most that may: ask again later", retry_after=BUSY
+            raise self._too_many(
+                "queued_leases", f"{waiting} leases wait in queue {queue.name}, the most that may: ask again later"
             )
+
+    def _too_many(self, limit: str, message: str) -> TooMany:
+        self._metrics.limited(limit)
+        return TooMany(message, retry_after=BUSY)
 
 
 def _key_in_use(lease: Lease, on_existing: OnExisting) -> KeyInUse:

@@ -94,6 +94,7 @@ class Attaching:
             raise ended(lease)
         if len(lease.attachments) >= ATTACHMENTS:
             raise TooMany(f"lease leases/{lease.id} has {ATTACHMENTS} attachments, the most that are allowed")
+        self._answers.check_room(caller, request_id)
         superseded = lease.attachments if lease.spec.sharing is LeaseSharing.EXCLUSIVE else ()
         attachment = Attachment(
             id=self._ids.attachment(),

@@ -7,16 +7,18 @@ A decision reads and writes here without an await between the two; that is all t
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
 from sparkbroker.broker.app import records
+from sparkbroker.broker.app.answered import Answered
 from sparkbroker.broker.app.commits import RETRY_AFTER, GroupCommit, Observer
+from sparkbroker.broker.app.ended import Ended
 from sparkbroker.broker.app.records import RequestResult
 from sparkbroker.broker.app.serving import ServingClock
+from sparkbroker.broker.app.specs import Specs
 from sparkbroker.broker.app.views import EventType, LeaseEvent
 from sparkbroker.broker.domain.driver import Driver, DriverState
 from sparkbroker.broker.domain.errors import Unavailable
@@ -32,19 +34,19 @@ from sparkbroker.broker.domain.units import (
     Principal,
     Revision,
     ServingTime,
+    WallTime,
 )
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.ports.store import (
-    Loaded,
     RequestRecord,
     RowKind,
     Store,
     StoredRow,
 )
 
-REQUEST_LIMIT: Final = 100_000
-"""Stored request ids; the oldest go first."""
+LEASE_BYTES: Final = 2048
+"""What a lease takes beside its spec and its driver's last words, roughly."""
 READ_AT_ONCE: Final = 500
 """Rows that are read before others run: some milliseconds."""
 
@@ -65,13 +67,13 @@ class Authority:
         self._profile_revisions: dict[str, Revision] = {}
         self.keys: dict[tuple[Principal, str], LeaseId] = {}
         self.live_of: dict[Principal, int] = {}
-        self.requests: dict[tuple[str, str], RequestResult] = {}
-        self.ended: deque[LeaseId] = deque()
-        """Terminal leases, in the order in which they ended."""
+        self.specs = Specs(self.commits)
+        self.requests = Answered()
+        self.ended = Ended()
         self.executors: dict[DriverId, Executors] = {}
         """As last seen. Neither stored nor versioned: pods come and go far more often than leases change."""
         self.on_lease: Callable[[Lease], None] = lambda _: None
-        self._loaded: Loaded | None = None
+        self._loaded: list[StoredRow] = []
         self._began: Mapping[Epoch, ServingTime] = {}
         self._unread: dict[LeaseId, StoredRow] = {}
         self._complete = asyncio.Event()
@@ -97,9 +99,11 @@ class Authority:
         From here on ``lease`` answers and renewals can be accepted: holders' deadlines come first. Everything else
         needs all rows: see ``take_over``.
         """
-        self._loaded = loaded = await self.commits.lead()
+        loaded = await self.commits.lead()
         self._began = loaded.epochs
         self._unread = {LeaseId(row.id): row for row in loaded.rows if row.kind is RowKind.LEASE}
+        self.specs.load([row for row in loaded.rows if row.kind is RowKind.SPEC])
+        self._loaded = [row for row in loaded.rows if row.kind in (RowKind.DRIVER, RowKind.PROFILE)]
 
     async def take_over(self) -> None:
         """Read every row that was loaded, and let others run in between. Raise StoreUnusable."""
@@ -107,31 +111,39 @@ class Authority:
             self.lease(lease_id)
             if not count % READ_AT_ONCE:
                 await asyncio.sleep(0)
-        loaded, self._loaded = self._loaded, None
-        for row in loaded.rows if loaded is not None else ():
-            match row.kind:
-                case RowKind.DRIVER:
-                    self._adopt_driver(records.decode_driver(row))
-                case RowKind.PROFILE:
-                    self.profiles[row.id] = records.decode_profile(row)
-                    self._profile_revisions[row.id] = row.revision
-                case RowKind.LEASE:
-                    pass  # above
-        for count, request in enumerate(await self.commits.answered(), start=1):
-            self.requests[request.principal, request.request_id] = records.decode_request(request)
-            if not count % READ_AT_ONCE:
-                await asyncio.sleep(0)
+        loaded, self._loaded = self._loaded, []
+        for row in loaded:
+            if row.kind is RowKind.DRIVER:
+                self._adopt_driver(records.decode_driver(row))
+            else:
+                self.profiles[row.id] = records.decode_profile(row)
+                self._profile_revisions[row.id] = row.revision
+        await self._read_answers()
         ended = [lease for lease in self.leases.values() if lease.terminal]
-        ended.sort(key=lambda lease: (lease.timings.ended or lease.timings.queued, lease.id))
-        self.ended.extend(lease.id for lease in ended)
+        ended.sort(key=lambda lease: (_ended_at(lease), lease.revision))
+        for lease in ended:
+            self.keep_ended(lease)
         self._drop_unused_profiles()
+        self.specs.drop_unused()
         self._complete.set()
+
+    async def _read_answers(self) -> None:
+        after: int | None = 0
+        began = self.serving.now()
+        while after is not None:
+            page = await self.commits.answered(after)
+            for count, request in enumerate(page.requests, start=1):
+                result = records.decode_request(request)
+                self.requests.put(Principal(request.principal), request.request_id, result, began)
+                if not count % READ_AT_ONCE:
+                    await asyncio.sleep(0)
+            after = page.next_after
 
     def lease(self, lease_id: LeaseId) -> Lease | None:
         """One lease, also before everything is taken over."""
         row = self._unread.pop(lease_id, None)
         if row is not None:
-            lease = recover(records.decode_lease(row), self._began)
+            lease = recover(self.specs.adopt(records.decode_lease(row, self.specs.of)), self._began)
             self.leases[lease_id] = lease
             self._index(None, lease)
             if lease.spec.mode is LeaseMode.LOCAL and lease.state in CHARGED:
@@ -237,20 +249,25 @@ class Authority:
     def put_request(self, principal: Principal, request_id: str, result: RequestResult) -> None:
         """Store the answer of a request id, in the transaction of what it did."""
         self.commits.next_revision()
-        self.requests[principal, request_id] = result
+        self.requests.put(principal, request_id, result, self.serving.now())
         self.commits.stage_request(RequestRecord(principal, request_id, result.created, records.encode(result)))
-        if len(self.requests) > REQUEST_LIMIT:
-            self.drop_request(next(iter(self.requests)))
 
-    def drop_request(self, key: tuple[str, str]) -> None:
-        """Forget an answer."""
-        result = self.requests.pop(key)
-        self.commits.next_revision()
-        self.commits.stage_request(RequestRecord(key[0], key[1], result.created, None))
+    def drop_requests(self, before: ServingTime, at_once: int) -> None:
+        """Forget the answers that were given before a time."""
+        for (principal, request_id), result in self.requests.due(before, at_once):
+            self.commits.next_revision()
+            self.commits.stage_request(RequestRecord(principal, request_id, result.created, None))
+
+    def keep_ended(self, lease: Lease) -> None:
+        """A terminal lease is kept until retention drops it."""
+        tail = () if lease.exit is None else lease.exit.log_tail
+        size = LEASE_BYTES + sum(map(len, tail))
+        self.ended.add(lease, _ended_at(lease), size, self.specs.size(lease.spec_id))
 
     def drop_lease(self, lease_id: LeaseId) -> tuple[DriverId, ...]:
         """Forget a terminal lease and its drivers; return the drivers."""
         lease = self.leases.pop(lease_id)
+        self.specs.dropped(lease)
         self.commits.stage(RowKind.LEASE, lease_id, self.commits.next_revision(), lease.revision, None)
         drivers = self.drivers_of.pop(lease_id, ())
         for driver_id in drivers:
@@ -283,6 +300,7 @@ class Authority:
         self.commits.tell(event)
 
     def _index(self, before: Lease | None, after: Lease) -> None:
+        self.specs.changed(before, after)
         was, now = before is not None and before.live, after.live
         if was != now:
             count = self.live_of.get(after.principal, 0) + (1 if now else -1)
@@ -297,5 +315,9 @@ class Authority:
             elif self.keys.get(name) == after.id:
                 del self.keys[name]
         if before is not None and after.terminal and not before.terminal:
-            self.ended.append(after.id)
+            self.keep_ended(after)
             self._metrics.ended(after.state, after.reason)
+
+
+def _ended_at(lease: Lease) -> WallTime:
+    return lease.timings.ended or lease.timings.queued

@@ -1,22 +1,25 @@
 """What ops have configured: profiles, queues and capacity, and what becomes of a request under them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
-from sparkbroker.broker.app.records import digest
+from sparkbroker.broker.app.records import digest, prove_spec
 from sparkbroker.broker.domain import sizing
 from sparkbroker.broker.domain.errors import InvalidField, NotFound
 from sparkbroker.broker.domain.lease import LeaseSpec
 from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.queue import Queue
+from sparkbroker.broker.domain.queue import Queue, check_priority
 from sparkbroker.broker.domain.request import SpecRequest, ensure_can_ever_fit, resolve
 from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.units import SpecId
 from sparkbroker.broker.ports.authenticator import Caller
 
 REMEMBERED: Final = 1024
 """Resolved requests that are remembered: the same few are asked for again and again."""
+REMEMBERED_BYTES: Final = 16 << 10
+"""The largest of them."""
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -27,6 +30,9 @@ class Resolved(msgspec.Struct, frozen=True):
     profile_fingerprint: str
     pool: str
     charge: Resources
+    spec_id: SpecId
+    size: int
+    """See ``records.spec_size``."""
 
 
 class Catalogue:
@@ -40,12 +46,15 @@ class Catalogue:
         pools: Mapping[str, Resources],
         default_profile: str,
         default_queue: str,
+        show: Callable[[LeaseSpec, Resources], None] = lambda *_: None,
     ) -> None:
+        """``show`` raises ValueError for a spec that the transport can't show: such a request is refused."""
         self.profiles = profiles
         self.queues = queues
         self.pools = pools
         self._default_profile = default_profile
         self._default_queue = default_queue
+        self._show = show
         self._fingerprints = {name: profile.fingerprint() for name, profile in profiles.items()}
         self._remembered: dict[tuple[str, bool, str], Resolved] = {}
         self._digests: dict[int, tuple[SpecRequest, str]] = {}
@@ -57,12 +66,23 @@ class Catalogue:
         """Those that the caller may use; an operator, all."""
         return [queue for queue in self.queues.values() if caller.operator or queue.may_use(caller.principal)]
 
+    def usable_profiles(self, caller: Caller) -> dict[str, Profile]:
+        """Those that the caller has a queue for, by name. The others are unknown to it, as its queues are."""
+        usable = {queue.name for queue in self.usable_queues(caller)}
+        return {
+            name: profile
+            for name, profile in self.profiles.items()
+            if not usable.isdisjoint(profile.queues or self.queues)
+        }
+
     def resolve(self, caller: Caller, request: SpecRequest) -> Resolved:
         """Raise InvalidField, NotFound or NeverFits: what is returned fits into an empty queue."""
         key = (caller.principal, caller.operator, self.digest(request))
         remembered = self._remembered.get(key)
         if remembered is None:
             remembered = self._resolve(caller, request)
+            if remembered.size > REMEMBERED_BYTES:
+                return remembered
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = remembered
@@ -80,28 +100,39 @@ class Catalogue:
 
     def _resolve(self, caller: Caller, request: SpecRequest) -> Resolved:
         name = request.profile or self._default_profile
-        profile = self.profiles.get(name)
+        profiles = self.usable_profiles(caller)
+        profile = profiles.get(name)
         if profile is None:
             raise NotFound(
-                f"spec.profile: there is no profile {_short(name)}; there are {_listed(self.profiles)}",
+                f"spec.profile: there is no profile {_short(name)} that you may use; you may use {_listed(profiles)}",
                 field="spec.profile",
             )
-        self._check_queue(caller, request.queue)
         usable = [queue.name for queue in self.usable_queues(caller)]
+        if request.queue and request.queue not in usable:
+            raise NotFound(
+                f"spec.queue: there is no queue {_short(request.queue)} that you may use; you may use {_listed(usable)}",
+                field="spec.queue",
+            )
         spec = resolve(request, profile, queues=usable, default_queue=self._default_queue)
+        queue = self.queues[spec.queue]
+        check_priority(request.priority, profile.defaults.priority, queue, operator=caller.operator)
         charge = sizing.charge(spec, profile)
         pool = profile.pool
         if pool not in self.pools:
             raise InvalidField("spec.profile", f"its pool {pool} has no capacity here", f"configure [capacity.{pool}]")
-        ensure_can_ever_fit(spec, charge, self.queues[spec.queue], self.pools[pool], pool=pool)
-        return Resolved(spec, profile, self._fingerprints[name], pool, charge)
+        ensure_can_ever_fit(spec, charge, queue, self.pools[pool], pool=pool)
+        spec_id, size = self._proven(spec, charge)
+        return Resolved(spec, profile, self._fingerprints[name], pool, charge, spec_id, size)
 
-    def _check_queue(self, caller: Caller, name: str) -> None:
-        if name and name not in self.queues:
-            usable = [queue.name for queue in self.usable_queues(caller)]
-            raise NotFound(
-                f"spec.queue: there is no queue {_short(name)}; you may use {_listed(usable)}", field="spec.queue"
-            )
+    def _proven(self, spec: LeaseSpec, charge: Resources) -> tuple[SpecId, int]:
+        """Whatever is accepted can be stored, loaded and shown: tried before anything is done for it."""
+        try:
+            proven = prove_spec(spec)
+            self._show(spec, charge)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            problem = f"can't be stored and shown ({error})"[:300]
+            raise InvalidField("spec", problem, "leave out what isn't plain text, numbers, lists and maps") from error
+        return proven
 
 
 def _listed(names: Mapping[str, object] | list[str]) -> str:

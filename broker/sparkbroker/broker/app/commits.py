@@ -17,7 +17,7 @@ from sparkbroker.broker.app.serving import ServingClock
 from sparkbroker.broker.app.views import LeaseEvent
 from sparkbroker.broker.domain.driver import Driver
 from sparkbroker.broker.domain.errors import Unavailable
-from sparkbroker.broker.domain.lease import Lease
+from sparkbroker.broker.domain.lease import Lease, LeaseSpec
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.units import Epoch, LeaseId, Revision, ServingTime
 from sparkbroker.broker.ports.clock import Clock
@@ -27,6 +27,7 @@ from sparkbroker.broker.ports.store import (
     Committed,
     EventRecord,
     Loaded,
+    RequestPage,
     RequestRecord,
     RowImage,
     RowKind,
@@ -39,6 +40,8 @@ LINGER: Final = 0.001
 """Seconds that a group waits for more, when the last one was larger than LINGER_FROM: a batch of one waits for none."""
 LINGER_FROM: Final = 2
 RETRY_AFTER: Final = 1.0
+REQUESTS_AT_ONCE: Final = 5_000
+"""Stored answers that are read at a time: a megabyte or two."""
 
 
 class StoreLost(Exception):
@@ -62,7 +65,7 @@ class _Staged(msgspec.Struct, gc=False):
 
     revision: Revision
     expected: Revision
-    record: Lease | Driver | Profile | None
+    record: Lease | LeaseSpec | Driver | Profile | None
 
 
 class GroupCommit:
@@ -103,9 +106,9 @@ class GroupCommit:
         self.compacted_through = loaded.compacted_through
         return loaded
 
-    async def answered(self) -> list[RequestRecord]:
+    async def answered(self, after: int) -> RequestPage:
         """See ``ports.store.Store.answered``."""
-        return await self._store.answered()
+        return await self._store.answered(after, REQUESTS_AT_ONCE)
 
     async def room(self) -> str:
         """See ``ports.store.Store.room``."""
@@ -127,7 +130,7 @@ class GroupCommit:
         row_id: str,
         revision: Revision,
         expected: Revision,
-        record: Lease | Driver | Profile | None,
+        record: Lease | LeaseSpec | Driver | Profile | None,
     ) -> None:
         """Only the last value of a row is written in a group, and so only it is encoded. What a caller wrote into it
         has passed the same encoder before (``records.digest``), so that bad data has failed its own request."""

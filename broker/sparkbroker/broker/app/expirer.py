@@ -9,6 +9,7 @@ import structlog
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.events import Events
+from sparkbroker.broker.app.serving import store_is_due
 from sparkbroker.broker.app.views import EventType
 from sparkbroker.broker.domain import expiry
 from sparkbroker.broker.domain.lease import Lease, LeaseState, notify, renew
@@ -17,8 +18,6 @@ from sparkbroker.broker.domain.units import Generation, LeaseId, ServingTime
 log = structlog.get_logger()
 
 TICK: Final = 0.2
-STORE_CLOCK: Final = 5.0
-"""Seconds of serving that a crash may lose: leases then last that much longer, never shorter."""
 AT_ONCE: Final = 500
 """Leases that one tick ends; the rest follow in the next, so that requests are answered between them."""
 SLACK: Final = 1024
@@ -53,12 +52,12 @@ class Expirer:
 
     async def run(self) -> None:
         """Tick until cancelled."""
-        stored = self._authority.serving.now()
+        began = stored = self._authority.serving.now()
         while True:
             await asyncio.sleep(TICK)
             now = self._authority.serving.tick()
             self.expire(now)
-            if now - stored >= STORE_CLOCK and self._due:
+            if self._due and store_is_due(began, stored, now):
                 stored = now
                 self._authority.commits.heartbeat()
 

@@ -54,14 +54,14 @@ class Forcing:
         Raise Forbidden to a user; ProvisionerFailed, before anything is done, where its end can always be confirmed; and what
         the provisioner says, which is an event too. A call that is cancelled leaves the event of the attempt alone.
         """
-        await self._authority.complete()
-        message = check_text("message", message, TEXT)
-        lease = self._access.lease(caller, lease_id)
         if not caller.operator:
             raise Forbidden(
                 f"only an operator may free the capacity of leases/{lease_id} by force; release it without force, and it "
                 "is free when its driver is confirmed gone"
             )
+        await self._authority.complete()
+        message = check_text("message", message, TEXT)
+        lease = self._access.lease(caller, lease_id)
         if lease.terminal:
             return Forced(await self._access.view(lease), "it had ended already: nothing was done")
         held = [self._authority.drivers[each] for each in self._authority.drivers_of.get(lease_id, ())]

@@ -10,7 +10,7 @@ import structlog
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.domain.driver import DriverState
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.units import DriverId, Revision, Seconds
+from sparkbroker.broker.domain.units import DriverId, Revision, Seconds, ServingTime, WallTime
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import Provisioner
 
@@ -23,11 +23,12 @@ CALL_LIMIT: Final = 60.0
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept: a terminal lease until it is older than ``terminal_age`` or more than ``terminal_count`` are
-    kept; ``event_count`` revisions of events; an answer for ``request_age``."""
+    """What is kept: a terminal lease until it is older than ``terminal_age``, or more than ``terminal_count`` or
+    ``terminal_bytes`` of them are kept; ``event_count`` revisions of events; an answer for ``request_age`` of serving."""
 
     terminal_age: Seconds = Seconds(7 * 86400.0)
     terminal_count: int = 10_000
+    terminal_bytes: int = 64 << 20
     event_count: int = 200_000
     request_age: Seconds = Seconds(86400.0)
 
@@ -47,7 +48,8 @@ class Janitor:
         """Sweep until cancelled."""
         while True:
             # Under a load that ends more than a sweep drops, the next one follows soon: what is kept stays bounded.
-            await asyncio.sleep(PERIOD if len(self._authority.ended) <= self._retention.terminal_count else BUSY)
+            over = self._authority.ended.over(self._retention.terminal_count, self._retention.terminal_bytes)
+            await asyncio.sleep(BUSY if over else PERIOD)
             forgotten = self.sweep()
             if not forgotten:
                 continue
@@ -63,35 +65,19 @@ class Janitor:
     def sweep(self) -> list[tuple[str, DriverId]]:
         """Drop rows; return the drivers whose logs can go."""
         authority, retention = self._authority, self._retention
-        oldest = self._clock.wall() - retention.terminal_age
+        before = WallTime(self._clock.wall() - retention.terminal_age)
         forgotten: list[tuple[str, DriverId]] = []
-        for _ in range(AT_ONCE):
-            if not authority.ended:
-                break
-            lease = authority.leases[authority.ended[0]]
-            ended = lease.timings.ended or lease.timings.queued
-            if len(authority.ended) <= retention.terminal_count and ended > oldest:
-                break
-            authority.ended.popleft()
-            drivers = [authority.drivers[driver_id] for driver_id in authority.drivers_of.get(lease.id, ())]
+        for lease_id in authority.ended.due(before, retention.terminal_count, retention.terminal_bytes, AT_ONCE):
+            lease = authority.leases[lease_id]
+            drivers = [authority.drivers[driver_id] for driver_id in authority.drivers_of.get(lease_id, ())]
             if any(driver.state is not DriverState.GONE for driver in drivers):
-                authority.ended.append(lease.id)  # one of its drivers came back, and is charged until it is gone
+                authority.keep_ended(lease)  # one of its drivers came back, and is charged until it is gone
                 continue
-            authority.drop_lease(lease.id)
+            authority.drop_lease(lease_id)
             forgotten += [(driver.provisioner, driver.id) for driver in drivers]
-        self._drop_requests()
+        authority.drop_requests(ServingTime(authority.serving.now() - retention.request_age), AT_ONCE)
         keep_from = Revision(authority.commits.revision - retention.event_count)
         # In steps, so that a steady load doesn't delete at each sweep.
         if keep_from - authority.commits.compacted_through > retention.event_count // 10:
             authority.commits.compact(keep_from)
         return forgotten
-
-    def _drop_requests(self) -> None:
-        oldest = self._clock.wall() - self._retention.request_age
-        due: list[tuple[str, str]] = []
-        for key, result in self._authority.requests.items():
-            if result.created > oldest or len(due) >= AT_ONCE:
-                break
-            due.append(key)
-        for key in due:
-            self._authority.drop_request(key)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from sparkbroker.broker.app.access import Access, Answers
 from sparkbroker.broker.app.acquiring import Acquiring
 from sparkbroker.broker.app.admitter import Admitter
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.attaching import Attaching
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue
@@ -23,9 +24,10 @@ from sparkbroker.broker.app.watching import Watching
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.filter import LeaseFilter
 from sparkbroker.broker.domain.lease import Lease
-from sparkbroker.broker.domain.units import LeaseId, Revision
+from sparkbroker.broker.domain.units import LeaseId, Revision, Seconds
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.ports.provisioner import LogChunk, Provisioner
 
 
@@ -44,7 +46,9 @@ class Leases:
         provisioners: Mapping[str, Provisioner],
         ids: Ids,
         clock: Clock,
-        max_live: int = 1000,
+        metrics: Metrics,
+        allowance: Allowance,
+        request_age: Seconds,
     ) -> None:
         self._authority = authority
         self._catalogue = catalogue
@@ -52,7 +56,7 @@ class Leases:
         self._watching = watching
         self._provisioners = provisioners
         self._access = Access(authority, admitter)
-        answers = Answers(authority, clock)
+        answers = Answers(authority, clock, metrics, allowance, request_age)
         acquiring = Acquiring(
             authority=authority,
             catalogue=catalogue,
@@ -62,7 +66,8 @@ class Leases:
             answers=answers,
             ids=ids,
             clock=clock,
-            max_live=max_live,
+            metrics=metrics,
+            allowance=allowance,
         )
         attaching = Attaching(
             authority=authority,
@@ -99,15 +104,15 @@ class Leases:
             if (caller.operator or lease.principal == caller.principal) and selection.matches(lease)
         ]
         revision = self._authority.commits.revision
-        found.sort(key=_sort_key, reverse=descending)
+        found.sort(key=sort_key, reverse=descending)
         if after is not None:
-            found = [lease for lease in found if (_sort_key(lease) < after if descending else _sort_key(lease) > after)]
+            found = [lease for lease in found if (sort_key(lease) < after if descending else sort_key(lease) > after)]
         page = found[:limit]
         await self._authority.commits.settle(revision)
         views = [
             LeaseView(lease, self._admitter.progress(lease), self._authority.executors_of(lease)) for lease in page
         ]
-        return LeasePage(views, _sort_key(page[-1]) if len(found) > limit else None, revision)
+        return LeasePage(views, sort_key(page[-1]) if len(found) > limit else None, revision)
 
     def watch(self, caller: Caller, lease_id: LeaseId, after: Revision) -> AsyncIterator[WatchUpdate]:
         """Follow one lease."""
@@ -158,18 +163,20 @@ class Leases:
                 queued=self._admitter.queue_length(queue.name),
                 admitted=ledger.holders(queue.name),
                 priority_step=queue.priority_step,
+                priorities=queue.priority.of(operator=caller.operator),
                 blocking_message=self._admitter.blocking_message(queue.name),
             )
             for queue in sorted(self._catalogue.usable_queues(caller), key=lambda each: each.name)
         ]
 
     def profiles(self, caller: Caller) -> Sequence[ProfileView]:
-        """The profiles, by name."""
+        """The profiles that the caller may use, by name."""
         return [
             ProfileView(profile, self._provisioners[profile.provisioner].unusable(profile))
-            for _, profile in sorted(self._catalogue.profiles.items())
+            for _, profile in sorted(self._catalogue.usable_profiles(caller).items())
         ]
 
 
-def _sort_key(lease: Lease) -> tuple[float, str]:
+def sort_key(lease: Lease) -> tuple[float, str]:
+    """The order of ``list``, by which a page is continued."""
     return (lease.timings.queued, lease.id)

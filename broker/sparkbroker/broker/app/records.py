@@ -13,9 +13,10 @@ import msgspec
 
 from sparkbroker.broker.app.views import LeaseEvent
 from sparkbroker.broker.domain.driver import Driver
-from sparkbroker.broker.domain.lease import Lease
+from sparkbroker.broker.domain.json_values import count_values
+from sparkbroker.broker.domain.lease import Lease, LeaseSpec
 from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.units import Generation, LeaseId, WallTime
+from sparkbroker.broker.domain.units import Generation, LeaseId, ServingTime, SpecId, WallTime
 from sparkbroker.broker.ports.store import EventRecord, RequestRecord, StoredRow, StoreUnusable
 
 
@@ -31,15 +32,24 @@ class RequestResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     generation: Generation
     created: WallTime
     existing: bool = False
+    served: ServingTime | None = None
+    """When, by the clock that nobody can set. None: an earlier version didn't store it."""
 
 
-Record = Lease | Driver | Profile | LeaseEvent | RequestResult
+class _StoredLease(Lease, frozen=True, kw_only=True, gc=False):
+    spec: LeaseSpec | None = None  # type: ignore[assignment]  # as it is stored; nobody else sees it
+
+
+Record = Lease | LeaseSpec | Driver | Profile | LeaseEvent | RequestResult
 _Value = TypeVar("_Value")
 _Source = TypeVar("_Source")
 
+VALUE_BYTES: Final = 100
+
 _ENCODER: Final = msgspec.json.Encoder()
 _CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
-_LEASE: Final = msgspec.json.Decoder(Lease)
+_LEASE: Final = msgspec.json.Decoder(_StoredLease)
+_SPEC: Final = msgspec.json.Decoder(LeaseSpec)
 _DRIVER: Final = msgspec.json.Decoder(Driver)
 _PROFILE: Final = msgspec.json.Decoder(Profile)
 _EVENT: Final = msgspec.json.Decoder(LeaseEvent)
@@ -49,11 +59,28 @@ _REQUEST: Final = msgspec.json.Decoder(RequestResult)
 def encode(record: Record) -> bytes:
     """JSON of a value. Raise ValueError for what JSON can't hold: a lone surrogate, a lease's time that isn't finite.
 
-    A time that isn't finite would be written as null, which no broker could read back.
+    A time that isn't finite would be written as null, which no broker could read back. A lease is written without its
+    spec, but with that one's name.
     """
-    if isinstance(record, Lease) and not isfinite(_sum_of_times(record)):
-        raise ValueError(f"lease {record.id} has a time that is not finite: {record}")
+    if isinstance(record, Lease):
+        if not isfinite(_sum_of_times(record)):
+            raise ValueError(f"lease {record.id} has a time that is not finite: {record}")
+        if record.spec_id:
+            record = msgspec.structs.replace(record, spec=None)
     return _ENCODER.encode(record)
+
+
+def prove_spec(spec: LeaseSpec) -> tuple[SpecId, int]:
+    """Its name and its size. Raise ValueError unless it can be stored, and loaded as what it is."""
+    body = _CANONICAL.encode(spec)
+    if _SPEC.decode(body) != spec:
+        raise ValueError("it is another one once it is stored and loaded")
+    return SpecId(blake2b(body, digest_size=16).hexdigest()), spec_size(spec, len(body))
+
+
+def spec_size(spec: LeaseSpec, encoded: int) -> int:
+    """Bytes, as they are bounded: of JSON, and some more for each value in ``pod``, which takes that much in memory."""
+    return encoded + VALUE_BYTES * (count_values(spec.pod) if spec.pod else 0)
 
 
 def _sum_of_times(lease: Lease) -> float:
@@ -69,12 +96,25 @@ def digest(*parts: object) -> str:
     return blake2b(_CANONICAL.encode(parts), digest_size=12).hexdigest()
 
 
-def decode_lease(row: StoredRow) -> Lease:
-    """The lease of a row. Raise StoreUnusable."""
-    lease = _decode(_LEASE, row.body, _row, row)
-    if lease.id != row.id:
-        raise _unusable(_row(row), f"it holds lease {lease.id}")
-    return lease
+def decode_lease(row: StoredRow, spec_of: Callable[[SpecId], LeaseSpec | None] = lambda _: None) -> Lease:
+    """The lease of a row, with its spec. Raise StoreUnusable."""
+    stored = _decode(_LEASE, row.body, _row, row)
+    if stored.id != row.id:
+        raise _unusable(_row(row), f"it holds lease {stored.id}")
+    spec = stored.spec or spec_of(stored.spec_id)
+    if spec is None:
+        raise _unusable(_row(row), f"its spec ({stored.spec_id}) is not there")
+    fields = msgspec.structs.asdict(stored)
+    fields["spec"] = spec
+    return Lease(**fields)
+
+
+def decode_spec(row: StoredRow) -> LeaseSpec:
+    """The spec of a row, whose id is its digest at the time. Raise StoreUnusable.
+
+    The digest isn't compared: a later version may add a field with a default.
+    """
+    return _decode(_SPEC, row.body, _row, row)
 
 
 def decode_driver(row: StoredRow) -> Driver:

@@ -8,6 +8,16 @@ from sparkbroker.broker.ports.clock import Clock
 MAX_TICK: Final = 1.0
 """What one tick may add at most, in seconds: a stopped process or a clock that jumps ages nothing."""
 
+STORE_STEP: Final = 5.0
+"""Seconds of serving that a crash may lose: leases then last that much longer, never shorter."""
+STORE_SHARE: Final = 0.25
+"""And no more than this share of what this broker has served: one that is killed again and again comes on."""
+
+
+def store_is_due(began: ServingTime, stored: ServingTime, now: ServingTime) -> bool:
+    """Whether the clock, last stored at ``stored``, is to be stored. Some 20 times in the first 20 s, then in even steps."""
+    return now - stored >= min(STORE_STEP, STORE_SHARE * (stored - began))
+
 
 class ServingClock:
     """Runs on from where the last leadership left it, and stands still while nobody ticks it."""

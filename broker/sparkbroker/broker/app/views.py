@@ -142,6 +142,8 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True):
     queued: int
     admitted: int
     priority_step: Seconds
+    priorities: tuple[int, int]
+    """The lowest and the highest that the caller may ask for."""
     blocking_message: str
 
 

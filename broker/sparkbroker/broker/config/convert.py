@@ -8,7 +8,7 @@ from sparkbroker.broker.config.profiles import Profile as ProfileSection
 from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, LeaseMode, LeaseSpec
 from sparkbroker.broker.domain.pod_settings import parse_pod
 from sparkbroker.broker.domain.profile import Limits, Profile, StaticEndpoint
-from sparkbroker.broker.domain.queue import Queue
+from sparkbroker.broker.domain.queue import PriorityBounds, Queue
 from sparkbroker.broker.domain.resources import CPU, MEMORY, Resources, total
 from sparkbroker.broker.domain.sizing import ENDPOINT
 from sparkbroker.broker.domain.units import Seconds
@@ -50,6 +50,7 @@ def to_queues(config: Config, capacity: Mapping[str, Resources]) -> dict[str, Qu
                 }
             ),
             priority_step=Seconds(section.priority_step),
+            priority=PriorityBounds(**section.priority.model_dump()),
             bypass_budget=section.bypass_budget,
             users=section.users,
             max_queued=config.leases.max_queued if section.max_queued is None else section.max_queued,

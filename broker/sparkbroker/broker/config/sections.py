@@ -18,8 +18,10 @@ from sparkbroker.broker.config.fields import (
     split_host_port,
     wrong,
 )
+from sparkbroker.broker.domain.queue import MAX_PRIORITY, PriorityBounds
 
 DAY: Final = 86_400.0
+_PRIORITY: Final = PriorityBounds()
 LEASE_BOUNDS: Final = {
     "ttl": (1.0, 3600.0, "1s to 1h"),
     "wait_ttl": (1.0, 7 * DAY, "1s to 7d"),
@@ -56,10 +58,31 @@ class Server(Section):
     """The largest request."""
     max_concurrent_rpcs: int = Field(default=20_000, ge=16, le=1_000_000)
     """On each address of ``listen``, over all its connections: who fills one doesn't shut out another. Beyond it calls
-    are refused with RESOURCE_EXHAUSTED."""
-    max_concurrent_streams: int = Field(default=1_000, ge=1, le=100_000)
-    """Calls on one connection at a time."""
+    are refused with RESOURCE_EXHAUSTED. Health and reflection have a bound of their own."""
+    max_concurrent_streams: int = Field(default=250, ge=1, le=100_000)
+    """Calls on one connection at a time, watches included. A client waits for a free one."""
+    max_calls_per_principal: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Calls of one principal at a time, watches excluded. A call whose answer its client hasn't taken yet counts."""
+    max_answers_per_principal: Memory = 32 << 20
+    """Of one principal's answers that its clients haven't taken yet, together. Beyond it its calls are refused."""
+    max_anonymous_calls: int = Field(default=100, ge=1, le=100_000)
+    """Calls without a token (health, reflection) at a time. One more ends the oldest one."""
     max_watches_per_principal: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Watches, keepalives and followed logs of one principal."""
+    max_connections: int = Field(default=10_000, ge=16, le=1_000_000)
+    """TCP connections. As many as the process may have files (``ulimit -Hn``), less some for itself, if that is less."""
+    max_connections_per_principal: int = Field(default=5_000, ge=1, le=1_000_000)
+    """TCP connections on which a principal has made calls. Beyond it, those without a call are closed, then the newest."""
+    max_unauthenticated_connections: int = Field(default=200, ge=1, le=100_000)
+    """TCP connections on which nobody has shown a token yet. Beyond it the oldest of the address with most is closed."""
+    unauthenticated_timeout: Duration = 10.0
+    """A TCP connection on which nobody has shown a token, or asked for the broker's health, is closed after this."""
+    request_timeout: Duration = 10.0
+    """From the start of a call to the end of its request."""
+    answer_timeout: Duration = 30.0
+    """A connection that doesn't take an answer within this is closed."""
+    max_page_bytes: int = Field(default=1 << 20, ge=64 << 10, le=8 << 20)
+    """The largest page of a list; the next page has the rest."""
     max_stream_age: Duration = 3600.0
     """A watch, keepalive or log stream is ended (with OK; clients resume) after this."""
     shutdown_grace: Duration = 10.0
@@ -104,11 +127,16 @@ class Store(Section):
     terminal_age: Duration = 7 * DAY
     """Leases that have ended, with their logs, are kept this long."""
     terminal_count: int = Field(default=10_000, ge=0, le=10_000_000)
-    """And at most so many of them."""
+    """And at most so many of them. Beyond it the principal that has most loses its oldest."""
+    terminal_bytes: Memory = 64 << 20
+    """And at most so much of them, likewise: their specs and their drivers' last words."""
     event_count: int = Field(default=200_000, ge=1_000, le=100_000_000)
     """A watch can resume within this many events."""
     request_age: Duration = DAY
-    """A repeated request_id gets its first answer for this long."""
+    """A repeated request_id gets its first answer for this long, counted while the broker serves."""
+    requests_per_principal: int = Field(default=200_000, ge=100, le=100_000_000)
+    """So many request ids of one principal are remembered at a time, each some 250 bytes of memory. Beyond it, it is
+    refused until the oldest is older than ``request_age``."""
 
 
 class Leases(Section):
@@ -130,6 +158,10 @@ class Leases(Section):
     """A lease ends this long after it became ready. Unset: no bound."""
     max_live_per_principal: int = Field(default=1_000, ge=1, le=1_000_000)
     """Live leases of one principal."""
+    max_spec_bytes: Memory = 64 << 10
+    """The largest spec, with what its profile gives: as JSON, and 100 bytes for each value in ``pod``."""
+    max_live_spec_bytes_per_principal: Memory = 16 << 20
+    """All different specs of one principal's live leases."""
     max_queued: int = Field(default=10_000, ge=1, le=1_000_000)
     """Waiting leases of one queue, unless the queue says otherwise."""
 
@@ -176,6 +208,17 @@ class Pool(Section):
     memory: Memory | None = None
 
 
+class Priority(Section):
+    """``[queues.NAME.priority]``: which priorities may be asked for. A profile's default is open to all."""
+
+    min: int = Field(default=_PRIORITY.min, ge=-MAX_PRIORITY, le=0)
+    """By users. One step is worth ``priority_step`` of waiting."""
+    max: int = Field(default=_PRIORITY.max, ge=0, le=MAX_PRIORITY)
+    operator_min: int = Field(default=_PRIORITY.operator_min, ge=-MAX_PRIORITY, le=0)
+    """By operators."""
+    operator_max: int = Field(default=_PRIORITY.operator_max, ge=0, le=MAX_PRIORITY)
+
+
 class Queue(Section):
     """``[queues.NAME]``: a share of the capacity."""
 
@@ -185,6 +228,7 @@ class Queue(Section):
     """Its quota of memory. Unset: all of every pool."""
     priority_step: Duration = 300.0
     """How much waiting one step of priority is worth."""
+    priority: Priority = Priority()
     bypass_budget: int = Field(default=16, ge=0, le=1_000_000)
     """So many smaller leases may pass a large one before capacity is kept for it."""
     users: tuple[str, ...] = ()

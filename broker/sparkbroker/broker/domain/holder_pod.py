@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.json_values import check_values
 from sparkbroker.broker.domain.pod_bounds import check_within
 from sparkbroker.broker.domain.pod_settings import merge, parse_pod
 from sparkbroker.broker.domain.profile import Profile
@@ -27,6 +28,7 @@ def check_pod(pod: dict[str, Any], profile: Profile) -> dict[str, Any]:
         if name not in profile.allowed_pod and "*" not in profile.allowed_pod:
             allowed = ", ".join(profile.allowed_pod) or "none"
             raise InvalidField(field, f"is not allowed by profile `{profile.name}`", f"allowed are: {allowed}")
+    check_values(pod, "spec.pod")
     if pod and (size := len(msgspec.json.encode(pod))) > MAX_POD_BYTES:
         raise InvalidField("spec.pod", f"{size} bytes of JSON", f"at most {MAX_POD_BYTES} are taken")
     if pod and profile.provisioner == "kubernetes":

@@ -34,6 +34,7 @@ from sparkbroker.broker.domain.units import (
     Revision,
     Seconds,
     ServingTime,
+    SpecId,
     WallTime,
 )
 
@@ -189,6 +190,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     principal: Principal
     key: str = ""
     spec: LeaseSpec
+    spec_id: SpecId = SpecId("")
+    """The name of its spec in the store. Empty: the spec is stored with the lease, as earlier versions did."""
     profile_fingerprint: str
     pool: str
     charge: Resources

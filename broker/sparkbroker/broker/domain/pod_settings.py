@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.json_values import check_values
 from sparkbroker.broker.domain.pod_shapes import check_shapes
 from sparkbroker.broker.domain.resources import parse_cpu
 
@@ -89,6 +90,7 @@ def parse_pod(given: Mapping[str, Any], field: str) -> PodSettings:
             raise InvalidField(
                 f"{field}.{name[:64]}", "there is no such pod setting", f"known are: {_listed(SETTINGS)}"
             )
+    check_values(given, field)
     try:
         settings = msgspec.convert(_without_whole_floats(given), PodSettings)
     except msgspec.ValidationError as error:

@@ -25,7 +25,7 @@ from sparkbroker.broker.domain.lease import (
     LeaseSpec,
 )
 from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.queue import Queue
+from sparkbroker.broker.domain.queue import MAX_PRIORITY, Queue
 from sparkbroker.broker.domain.resources import (
     CPU,
     MEMORY,
@@ -39,7 +39,6 @@ from sparkbroker.broker.domain.resources import (
 from sparkbroker.broker.domain.units import Seconds
 
 MAX_EXECUTORS: Final = 10_000
-MAX_PRIORITY: Final = 1000
 MAX_LABELS: Final = 64
 MAX_LABEL_KEY: Final = 63
 MAX_LABEL_VALUE: Final = 256

@@ -5,6 +5,8 @@ from typing import NewType
 LeaseId = NewType("LeaseId", str)
 DriverId = NewType("DriverId", str)
 Principal = NewType("Principal", str)
+SpecId = NewType("SpecId", str)
+"""Equal for equal specs: a digest."""
 
 Seconds = NewType("Seconds", float)
 """A duration."""

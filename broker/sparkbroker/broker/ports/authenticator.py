@@ -30,6 +30,11 @@ class Caller(msgspec.Struct, frozen=True):
 class Authenticator(Protocol):
     """Decides from a call's metadata; cheap, and without I/O."""
 
+    @property
+    def changes(self) -> int:
+        """How often its answers may have changed so far."""
+        ...
+
     def authenticate(self, metadata: Mapping[str, str | bytes]) -> Caller:
         """Raise Unauthenticated, saying what was missing or wrong without repeating it."""
         ...

@@ -15,6 +15,7 @@ class RowKind(StrEnum):
     LEASE = "lease"
     DRIVER = "driver"
     PROFILE = "profile"
+    SPEC = "spec"
 
 
 class RowImage(msgspec.Struct, frozen=True, gc=False):
@@ -113,6 +114,13 @@ class EventPage(msgspec.Struct, frozen=True):
     complete: bool
 
 
+class RequestPage(msgspec.Struct, frozen=True):
+    """Requests, oldest first; ``next_after`` is where the next page begins, None: there is none."""
+
+    requests: tuple[RequestRecord, ...]
+    next_after: int | None
+
+
 class StoreUnusable(BrokerError):
     """The store can't be opened: another broker has it, read-only, full, damaged, or of a newer schema. Says which
     and what to do."""
@@ -134,8 +142,8 @@ class Store(Protocol):
         """All rows. Raise StoreUnusable."""
         ...
 
-    async def answered(self) -> list[RequestRecord]:
-        """The request ids that are remembered, oldest first: often more than there are rows, and of no use to a renewal.
+    async def answered(self, after: int, limit: int) -> RequestPage:
+        """The request ids that are remembered, from 0 on: often more than there are rows, and of no use to a renewal.
 
         Raise StoreUnusable.
         """

@@ -16,14 +16,16 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
-from sparkbroker.broker.domain.errors import BrokerError
+from sparkbroker.broker.domain.errors import BrokerError, Unauthenticated
 from sparkbroker.broker.log_setup import bind_lazily
 from sparkbroker.broker.ports.authenticator import Authenticator, Caller
 from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.rpc.calls import Calls
 from sparkbroker.broker.rpc.decode import reader
 from sparkbroker.broker.rpc.errors import DeadlineExceeded, failure
+from sparkbroker.broker.rpc.inflight import END, Call, Place
 from sparkbroker.broker.rpc.limits import Limits
-from sparkbroker.broker.rpc.streams import Streams
+from sparkbroker.broker.rpc.streams import Stream
 
 Context = Any
 """grpc.aio's servicer context, generic and untyped where it matters."""
@@ -31,7 +33,6 @@ Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
 U = TypeVar("U")
 
-_END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
 _CANCELLED: Final = "CANCELLED"
 _LOUD: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 
@@ -41,40 +42,32 @@ log = structlog.get_logger()
 class Handlers:
     """Makes gRPC's handlers from methods that take and give messages and raise BrokerError.
 
-    One for each way to authenticate; ``streams`` is shared by all of a server's.
+    One for each way to authenticate; ``calls`` is shared by all of a server's. To gRPC each is the handler of a stream of
+    requests, the wire being the same: it runs when the headers are there, and not when the whole request is, so that
+    nothing is read of somebody whom the broker doesn't know.
     """
 
-    def __init__(self, authenticator: Authenticator, streams: Streams, metrics: Metrics, limits: Limits) -> None:
+    def __init__(self, authenticator: Authenticator, calls: Calls, metrics: Metrics, limits: Limits) -> None:
         self._authenticator = authenticator
-        self._streams = streams
+        self._calls = calls
         self._metrics = metrics
         self._limits = limits
+        self._place = Place()
 
     def unary(
         self, name: str, kind: type[Q], method: Callable[[Caller, Q], Awaitable[Message]]
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         """One request, one answer, within the caller's deadline or the server's bound, whichever is less."""
-        report, bound = self._metrics.rpc, self._limits.unary_seconds
+        bound = self._limits.unary_seconds
 
-        async def call(request: Q | BrokerError, context: Context) -> Message:
-            started = perf_counter()
-            code = _CANCELLED
-            try:
-                caller = self._admit(context)
-                answer = method(caller, _checked(name, caller, request))
-                remaining = context.time_remaining()
-                # gRPC itself cancels at the caller's deadline; a timer of our own costs 3 us.
-                result = await (answer if remaining is not None and remaining <= bound else _bounded(answer, bound))
-            except Exception as error:  # noqa: BLE001 - every failure becomes the call's status
-                code, end = _described(name, error, context)
-                await end
-            else:
-                code = "OK"
-                return result
-            finally:
-                report(name, code, perf_counter() - started)
+        async def serve(caller: Caller, call: Call, context: Context) -> bytes:
+            request = _checked(name, caller, await call.read(name, context))
+            answer, remaining = method(caller, request), context.time_remaining()
+            # gRPC itself cancels at the caller's deadline; a timer of our own costs 3 us.
+            in_time = remaining is not None and remaining <= bound
+            return call.answer(await (answer if in_time else _bounded(answer, bound)))
 
-        return grpc.unary_unary_rpc_method_handler(call, reader(kind), _serialize)
+        return grpc.stream_unary_rpc_method_handler(self._wrapped(name, serve), reader(kind))
 
     def watch(
         self,
@@ -85,65 +78,107 @@ class Handlers:
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         """One request, a stream of what ``method``'s generator yields, converted. Ends with OK at the maximum age.
 
-        Who calls is decided anew for each update: a token that was taken away ends the stream with an error; a caller
-        with other roles than before ends it with OK, and may begin another.
+        Who calls is decided anew for each update, and when the tokens have changed: a token that was taken away ends the
+        stream with an error; a caller with other roles than before ends it with OK, and may begin another.
         """
-        report = self._metrics.rpc
 
-        async def call(request: Q | BrokerError, context: Context) -> None:
-            started = perf_counter()
-            code = _CANCELLED
-            try:
-                caller = self._admit(context)
-                checked = _checked(name, caller, request)
-                async with self._streams.open(name, caller.principal), _closing(method(caller, checked)) as updates:
-                    # At once, so that a client that resumes learns that it is heard before something happens.
-                    await context.send_initial_metadata(())
-                    async for update in updates:
-                        if self._admit(context) != caller:
-                            break
-                        await context.write(convert(update))
-                code = "OK"
-            except Exception as error:  # noqa: BLE001 - every failure becomes the call's status
-                code, end = _described(name, error, context)
-                await end
-            finally:
-                report(name, code, perf_counter() - started)
+        async def serve(caller: Caller, call: Call, context: Context) -> None:
+            request = _checked(name, caller, await call.read(name, context))
+            admit = partial(self._authenticate, context)
+            async with self._open(name, caller, call, admit), _closing(method(caller, request)) as updates:
+                # At once, so that a client that resumes learns that it is heard before something happens.
+                await context.send_initial_metadata(())
+                async for update in updates:
+                    if admit() != caller:
+                        break
+                    await context.write(convert(update))
 
-        return grpc.unary_stream_rpc_method_handler(call, reader(kind), _serialize)
+        return grpc.stream_stream_rpc_method_handler(self._wrapped(name, serve), reader(kind), _serialize)
 
     def dialogue(
         self, name: str, kind: type[Q], method: Callable[[Caller, Q], Awaitable[Message]]
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         """A stream of requests, each answered by one message, in order. Ends with OK at the maximum age.
 
-        Who calls is decided anew for each request: a token that was taken away ends the stream.
+        Who calls is decided anew for each request, and when the tokens have changed: a token that was taken away ends
+        the stream.
         """
-        report, bound = self._metrics.rpc, self._limits.unary_seconds
+        bound = self._limits.unary_seconds
 
-        async def call(_requests: object, context: Context) -> None:
+        async def serve(caller: Caller, call: Call, context: Context) -> None:
+            admit = partial(self._authenticate, context)
+            async with self._open(name, caller, call, admit):
+                while (request := await context.read()) is not END:
+                    now = admit()
+                    await context.write(await _bounded(method(now, _checked(name, now, request)), bound))
+
+        return grpc.stream_stream_rpc_method_handler(self._wrapped(name, serve), reader(kind), _serialize)
+
+    def _wrapped(
+        self, name: str, serve: Callable[[Caller, Call, Context], Awaitable[U]]
+    ) -> Callable[..., Awaitable[U]]:
+        """``serve`` for who is known; its errors as the call's status; counted."""
+        report = self._metrics.rpc
+
+        async def call(_requests: object, context: Context) -> U:
             started = perf_counter()
             code = _CANCELLED
+            entered: Call | None = None
             try:
-                caller = self._admit(context)
-                async with self._streams.open(name, caller.principal):
-                    while (request := await context.read()) is not _END:
-                        caller = self._admit(context)
-                        answer = await _bounded(method(caller, _checked(name, caller, request)), bound)
-                        await context.write(answer)
+                caller, entered = self._enter(context)
+                result = await serve(caller, entered, context)
                 code = "OK"
             except Exception as error:  # noqa: BLE001 - every failure becomes the call's status
-                code, end = _described(name, error, context)
+                code, end = self._described(name, error, context)
+                await end
+            except asyncio.CancelledError:
+                if entered is None or not entered.made_way():
+                    raise
+                code, end = self._described(name, entered.eviction(), context)
                 await end
             finally:
                 report(name, code, perf_counter() - started)
+            return result
 
-        return grpc.stream_stream_rpc_method_handler(call, reader(kind), _serialize)
+        return call
 
-    def _admit(self, context: Context) -> Caller:
-        """Who calls. Raise Unavailable, Unauthenticated."""
-        self._streams.refuse_if_closing()
+    def _enter(self, context: Context) -> tuple[Caller, Call]:
+        """Who calls, and the call's place among those under way. Raise Unavailable, Unauthenticated, TooMany."""
+        connection = self._calls.connections.of(context.peer())
+        try:
+            caller = self._authenticate(context)
+        except Unauthenticated:
+            self._calls.connections.refused(connection)
+            raise
+        call = self._calls.inflight.enter(caller, connection, self._place)
+        context.add_done_callback(call.end)
+        connection.used = asyncio.get_running_loop().time()
+        if caller.principal:
+            connection.principal = caller.principal
+        return caller, call
+
+    def _authenticate(self, context: Context) -> Caller:
+        """Raise Unavailable, Unauthenticated."""
+        self._calls.streams.refuse_if_closing()
         return self._authenticator.authenticate(dict(context.invocation_metadata()))
+
+    def _open(self, name: str, caller: Caller, call: Call, admit: Callable[[], Caller]) -> Stream:
+        """From now on it is a stream and no unary call; without a token it remains both."""
+        if caller.principal:
+            call.leave()
+        return self._calls.streams.open(name, caller, admit)
+
+    def _described(self, name: str, error: Exception, context: Context) -> tuple[str, Awaitable[NoReturn]]:
+        """The code's name, and what ends the call with it."""
+        code, message, trailing = failure(error)
+        if code is grpc.StatusCode.INTERNAL:
+            log.error("rpc.failed", rpc=name, exc_info=error)
+        elif code in _LOUD:
+            now = asyncio.get_running_loop().time()
+            self._calls.refusals.note(now, rpc=name, code=code.name, message=message, peer=context.peer())
+        else:
+            log.debug("rpc.refused", rpc=name, code=code.name, message=message)
+        return str(code.name), context.abort(code, message, trailing)
 
 
 def _checked(name: str, caller: Caller, request: Q | BrokerError) -> Q:
@@ -181,18 +216,6 @@ async def _bounded(answer: Awaitable[A], seconds: float) -> A:
             f"the broker could not answer within {seconds:g} s; whether it was done is unknown: repeat it with the same "
             "request_id, or read the lease"
         ) from error
-
-
-def _described(name: str, error: Exception, context: Context) -> tuple[str, Awaitable[NoReturn]]:
-    """The code's name, and what ends the call with it."""
-    code, message, trailing = failure(error)
-    if code is grpc.StatusCode.INTERNAL:
-        log.error("rpc.failed", rpc=name, exc_info=error)
-    elif code in _LOUD:
-        log.info("rpc.refused", rpc=name, code=code.name, message=message, peer=context.peer())
-    else:
-        log.debug("rpc.refused", rpc=name, code=code.name, message=message)
-    return str(code.name), context.abort(code, message, trailing)
 
 
 def _serialize(message: Message) -> bytes:

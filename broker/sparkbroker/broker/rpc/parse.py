@@ -15,6 +15,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from sparkbroker.broker.app.views import OnExisting
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.filter import LeaseFilter, parse_filter
+from sparkbroker.broker.domain.json_values import MAX_WHOLE
 from sparkbroker.broker.domain.lease import HolderPod
 from sparkbroker.broker.domain.request import ExecutorRequest, SizeRequest, SpecRequest
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision
@@ -170,7 +171,8 @@ def _plain_struct(struct: Struct, field: str) -> dict[str, Any]:
 
 
 def _plain(value: Value, field: str) -> Any:
-    """A JSON value as Python's. Its depth is bounded by protobuf's own limit on nested messages."""
+    """A JSON value as Python's. Its depth is bounded by protobuf's own limit on nested messages; the rest is for
+    ``domain.json_values``."""
     match value.WhichOneof("kind"):
         case "struct_value":
             return _plain_struct(value.struct_value, field)
@@ -183,8 +185,9 @@ def _plain(value: Value, field: str) -> Any:
         case "number_value":
             number = value.number_value
             if not math.isfinite(number):
-                raise InvalidField(field, f"{number} is no JSON number", "give a finite number")
-            return int(number) if number.is_integer() else number
+                raise InvalidField(field, f"{number} is not a JSON number", "give a finite number")
+            # A float beyond MAX_WHOLE is whole, and made an int it would be one that few can write.
+            return int(number) if number.is_integer() and abs(number) <= MAX_WHOLE else number
         case _:
             return None
 

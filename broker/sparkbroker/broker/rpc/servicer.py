@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, TypeVar
 
-from sparkbroker.broker.app.leases import Leases
+from sparkbroker.broker.app.leases import Leases, sort_key
 from sparkbroker.broker.app.views import Renewed, WatchUpdate
 from sparkbroker.broker.domain.errors import BrokerError, InvalidField
 from sparkbroker.broker.domain.filter import parse_filter, parse_order
@@ -29,9 +29,10 @@ class BrokerServicer:
     Streams are async generators of the use cases' values; ``convert`` turns those into messages.
     """
 
-    def __init__(self, leases: Leases, pages: PageTokens) -> None:
+    def __init__(self, leases: Leases, pages: PageTokens, page_bytes: int) -> None:
         self._leases = leases
         self._pages = pages
+        self._page_bytes = page_bytes
 
     async def acquire_lease(self, caller: Caller, request: pb.AcquireLeaseRequest) -> pb.AcquireLeaseResponse:
         acquired = await self._leases.acquire(
@@ -58,9 +59,18 @@ class BrokerServicer:
             after=self._pages.read(query, request.page_token),
             limit=page_size(request.page_size),
         )
+        leases: list[pb.Lease] = []
+        size, next_after = 0, page.next_after
+        for view, before in zip(page.views, (None, *page.views), strict=False):
+            lease = convert.lease(view)
+            size += lease.ByteSize()
+            if before is not None and size > self._page_bytes:
+                next_after = sort_key(before.lease)
+                break
+            leases.append(lease)
         return pb.ListLeasesResponse(
-            leases=[convert.lease(view) for view in page.views],
-            next_page_token="" if page.next_after is None else self._pages.issue(query, page.next_after),
+            leases=leases,
+            next_page_token="" if next_after is None else self._pages.issue(query, next_after),
             revision=page.revision,
         )
 

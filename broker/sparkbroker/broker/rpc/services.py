@@ -7,10 +7,10 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.rpc import convert, health
 from sparkbroker.broker.rpc.admin import AdminServicer
+from sparkbroker.broker.rpc.crowding import NOBODY
 from sparkbroker.broker.rpc.handlers import Handlers
 from sparkbroker.broker.rpc.servicer import BrokerServicer
 from sparkbroker.v1 import admin_pb2
@@ -26,7 +26,8 @@ REFLECTION: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflectio
 class Anyone:
     """Authenticates nobody in particular: for what holds no secret."""
 
-    caller: Final = Caller(Principal(""), frozenset())
+    caller: Final = Caller(NOBODY, frozenset())
+    changes: Final = 0
 
     def authenticate(self, _metadata: object) -> Caller:
         return self.caller

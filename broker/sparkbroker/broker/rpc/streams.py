@@ -1,11 +1,13 @@
 """The streams that are open: how many each principal has, how old they may get, and how they end when the broker does."""
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from sparkbroker.broker.domain.errors import TooMany, Unavailable
+from sparkbroker.broker.domain.errors import BrokerError, TooMany, Unavailable
 from sparkbroker.broker.domain.units import Principal
+from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.rpc.limits import Limits
 
@@ -28,15 +30,20 @@ class Streams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, method: str, principal: Principal) -> "Stream":
-        """A context in which one stream runs, in the current task."""
-        return Stream(self, method, principal)
+    def open(self, method: str, caller: Caller, admit: Callable[[], Caller]) -> "Stream":
+        """A context in which one stream runs, in the current task. ``admit`` says who its caller is now, or raises."""
+        return Stream(self, method, caller, admit)
 
     def close(self) -> None:
         """End all streams with UNAVAILABLE, and refuse new calls the same way. Idempotent; returns at once."""
         self.closing = True
         for stream in self._open:
             stream.end()
+
+    def admit_again(self) -> None:
+        """End those whose caller isn't admitted any more, with that error; with OK those whose caller has other roles."""
+        for stream in self._open:
+            stream.admit_again()
 
     def refuse_if_closing(self) -> None:
         if self.closing:
@@ -46,6 +53,7 @@ class Streams:
         self.refuse_if_closing()
         count = self._by_principal.get(stream.principal, 0)
         if count >= self._limits.streams_per_principal:
+            self._metrics.limited("streams_per_principal")
             raise TooMany(
                 f"{count} streams are open for this principal, and it may have {self._limits.streams_per_principal}; "
                 "end some, or watch all leases over one stream (WatchLeases)",
@@ -67,21 +75,33 @@ class Streams:
 
 
 class Stream:
-    """The body is interrupted at the maximum age, which ends the stream well, or by ``end``, which raises Unavailable.
+    """The body is interrupted at the maximum age, which ends the stream well, or by ``end``, which raises Unavailable, or
+    by ``admit_again``, which raises what its caller is refused with.
 
     Raise TooMany or Unavailable at the entry. A cancellation from outside (the client has gone) passes through.
     """
 
-    __slots__ = ("_streams", "_timeout", "method", "principal")
+    __slots__ = ("_admit", "_caller", "_refusal", "_streams", "_timeout", "method", "principal")
 
-    def __init__(self, streams: Streams, method: str, principal: Principal) -> None:
+    def __init__(self, streams: Streams, method: str, caller: Caller, admit: Callable[[], Caller]) -> None:
         self._streams = streams
+        self._caller = caller
+        self._admit = admit
+        self._refusal: BrokerError | None = None
         self.method = method
-        self.principal = principal
+        self.principal = caller.principal
         self._timeout = asyncio.timeout(streams._limits.stream_seconds)  # noqa: SLF001 - one thing in two classes
 
     def end(self) -> None:
         self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    def admit_again(self) -> None:
+        try:
+            if self._admit() == self._caller:
+                return
+        except BrokerError as error:
+            self._refusal = error
+        self.end()
 
     async def __aenter__(self) -> Self:
         self._streams._add(self)  # noqa: SLF001 - as above
@@ -96,5 +116,7 @@ class Stream:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:
             self._streams.refuse_if_closing()
+            if self._refusal is not None:
+                raise self._refusal from None
             return True
         return False

@@ -12,13 +12,15 @@ import structlog
 
 from sparkbroker.broker.ports.store import StoreUnusable
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The newest revision in ``migrations/versions``. Revisions are numbers, so that a newer one can be told as such."""
 APPLICATION_ID: Final = 0x5370426B
 """Marks a SQLite file as ours ("SpBk")."""
 MINIMUM_SQLITE: Final = (3, 33, 0)
 """The first with UPDATE ... FROM."""
 PAGE_SIZE: Final = 8192
+SHRINK_FROM: Final = 64 << 20
+"""Free bytes in the file, after a migration, that are worth a rewrite of it."""
 
 _STATEMENTS: Final = (
     """CREATE TABLE meta (
@@ -74,6 +76,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     else:
         _log.info("store.migrating", path=str(path), stored=revision, target=HEAD)
         migrate(path)
+        _shrink(connection, path)
         _log.info("store.migrated", path=str(path), revision=HEAD)
 
 
@@ -110,6 +113,20 @@ def migrate(path: Path) -> None:
         raise
     except CommandError as error:
         raise StoreUnusable(f"{path} can't be migrated to schema {HEAD}: {error}; restore it from a backup") from error
+
+
+def _shrink(connection: sqlite3.Connection, path: Path) -> None:
+    """Give back what a migration has freed, if that is much. The disk may have no room for it: then it is used again."""
+    (free,), (all_pages,) = (
+        connection.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_count")
+    )
+    if free * PAGE_SIZE < SHRINK_FROM or free < all_pages // 2:
+        return
+    try:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.Error as error:
+        _log.warning("store.not_shrunk", path=str(path), error=str(error))
 
 
 def _create(connection: sqlite3.Connection) -> None:

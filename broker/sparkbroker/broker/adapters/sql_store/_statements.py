@@ -62,7 +62,8 @@ CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 HELD: Final = "SELECT revision FROM rows WHERE kind = ? AND id = ?"
 # As blobs: decoding 100,000 bodies into str, only to encode them again, would cost as much as reading them.
 LOAD_ROWS: Final = "SELECT kind, id, revision, CAST(body AS BLOB) FROM rows ORDER BY rowid"
-LOAD_REQUESTS: Final = "SELECT principal, request_id, created, CAST(body AS BLOB) FROM requests ORDER BY rowid"
+LOAD_REQUESTS: Final = """SELECT rowid, principal, request_id, created, CAST(body AS BLOB) FROM requests
+WHERE rowid > ? ORDER BY rowid LIMIT ?"""
 EVENTS: Final = "SELECT revision, subject, CAST(body AS BLOB) FROM events WHERE revision > ? ORDER BY revision LIMIT ?"
 EVENTS_OF: Final = """SELECT revision, subject, CAST(body AS BLOB) FROM events
 WHERE revision > ? AND subject = ? ORDER BY revision LIMIT ?"""

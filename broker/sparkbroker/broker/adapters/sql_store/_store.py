@@ -10,7 +10,7 @@ from sparkbroker.broker.adapters.sql_store._worker import Worker
 from sparkbroker.broker.adapters.sql_store._writer import Writer
 from sparkbroker.broker.domain.errors import Unavailable
 from sparkbroker.broker.domain.units import Epoch, Revision
-from sparkbroker.broker.ports.store import Batch, CommitResult, EventPage, Loaded, RequestRecord
+from sparkbroker.broker.ports.store import Batch, CommitResult, EventPage, Loaded, RequestPage
 
 MAX_READS: Final = 64
 """Reads of events that are handed to the reader at a time; more of them wait their turn."""
@@ -45,9 +45,9 @@ class SqlStore:
         """See ``ports.store.Store.load``."""
         return await self._write_worker().run(self._writer.load)
 
-    async def answered(self) -> list[RequestRecord]:
+    async def answered(self, after: int, limit: int) -> RequestPage:
         """See ``ports.store.Store.answered``."""
-        return await self._write_worker().run(self._writer.answered)
+        return await self._write_worker().run(lambda: self._writer.answered(after, limit))
 
     async def events(self, after: Revision, limit: int, subject: str | None = None) -> EventPage:
         """See ``ports.store.Store.events``. Raise StoreUnusable if the file can't be read."""

@@ -21,6 +21,7 @@ from sparkbroker.broker.ports.store import (
     Committed,
     Deposed,
     Loaded,
+    RequestPage,
     RequestRecord,
     RowKind,
     StoredRow,
@@ -80,8 +81,8 @@ class Writer:
     def load(self) -> Loaded:
         return self._read(_load)
 
-    def answered(self) -> list[RequestRecord]:
-        return self._read(_answered)
+    def answered(self, after: int, limit: int) -> RequestPage:
+        return self._read(lambda connection: _answered(connection, after, limit))
 
     def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._connection
@@ -257,11 +258,13 @@ def _load(connection: sqlite3.Connection) -> Loaded:
     )
 
 
-def _answered(connection: sqlite3.Connection) -> list[RequestRecord]:
-    return [
+def _answered(connection: sqlite3.Connection, after: int, limit: int) -> RequestPage:
+    rows = connection.execute(sql.LOAD_REQUESTS, (after, limit + 1)).fetchall()
+    requests = tuple(
         RequestRecord(principal, request_id, WallTime(float(created)), body)
-        for principal, request_id, created, body in connection.execute(sql.LOAD_REQUESTS)
-    ]
+        for _, principal, request_id, created, body in rows[:limit]
+    )
+    return RequestPage(requests, rows[limit - 1][0] if len(rows) > limit else None)
 
 
 def _apply_rows(connection: sqlite3.Connection, plan: _batch.Plan) -> bool:

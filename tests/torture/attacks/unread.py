@@ -1,0 +1,88 @@
+"""A caller with a token that asks and doesn't take, or asks and takes it back."""
+
+import asyncio
+import contextlib
+import itertools
+import struct
+import uuid
+from typing import Final
+
+from sparkbroker.v1 import broker_pb2 as pb
+from tests.torture.attacks.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    RESET,
+    SERVICE,
+    connect,
+    frame,
+    headers,
+    message,
+    streams,
+)
+from tests.torture.attacks.victim import Victim
+
+LEASES: Final = 60
+SPEC_BYTES: Final = 100_000
+PAGES: Final = 150
+CANCEL: Final = struct.pack(">I", 8)
+BURST: Final = 100
+
+
+async def unread_answers(victim: Victim) -> None:
+    """Connections that offer no room for answers, each with 150 calls for big pages."""
+    who = victim.headers("mallory")
+    async with victim.channel() as channel:
+        stub = victim.stub(channel)
+        conf = {"spark.app.name": "x" * SPEC_BYTES}
+        for _ in range(LEASES):
+            spec = pb.LeaseSpec(mode=pb.LEASE_MODE_LOCAL, conf=conf)
+            request = pb.AcquireLeaseRequest(request_id=str(uuid.uuid4()), spec=spec)
+            with contextlib.suppress(Exception):
+                await stub.AcquireLease(request, metadata=who)
+    block = headers(SERVICE + "ListLeases", who)
+    ask = message(pb.ListLeasesRequest(page_size=1000).SerializeToString())
+    first = b"".join(
+        frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, ask)
+        for stream in streams(PAGES)
+    )
+
+    async def one() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                await (await connect(victim, first, window=0)).lost
+            await asyncio.sleep(0.1)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):
+            group.create_task(one())
+
+
+async def rapid_reset(victim: Victim) -> None:
+    """Calls that are cancelled at once, as fast as they go."""
+    block = headers(SERVICE + "ListQueues", victim.headers("mallory"))
+    request = message(b"")
+
+    async def one() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                peer = await connect(victim, b"")
+                for begin in itertools.count(1, 2 * BURST):
+                    if peer.lost.done():
+                        break
+                    peer.transport.write(
+                        b"".join(
+                            frame(HEADERS, END_HEADERS, stream, block)
+                            + frame(DATA, END_STREAM, stream, request)
+                            + frame(RESET, 0, stream, CANCEL)
+                            for stream in range(begin, begin + 2 * BURST, 2)
+                        )
+                    )
+                    await asyncio.sleep(0.001)
+                await peer.lost
+            await asyncio.sleep(0.1)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(one())
