@@ -211,7 +211,7 @@ async def test_a_server_that_answers_no_call_is_not_ready(machine, small):
 
 async def test_an_executable_that_is_missing_is_told(machine, small):
     class Nothing(SmallLauncher):
-        async def plan(self, request, place):
+        async def plan(self, request, place, done):
             return LaunchPlan(argv=("/no/such/java",), environment={})
 
     local = await machine.provisioner(Nothing())
@@ -335,3 +335,22 @@ async def test_a_process_without_descriptors_says_so(machine, method):
     with no_descriptor_left(), pytest.raises(ProvisionerFailed, match="Too many open files") as caught:
         await calls[method]()
     assert caught.value.retryable
+
+
+async def test_a_driver_whose_records_cannot_be_read_holds_up_no_look_at_the_others(machine, small):
+    """Code that runs in a driver can write there: it is this user."""
+    local = await machine.provisioner()
+    await machine.ready(local, machine.request("d1", small()))
+    await machine.ready(local, machine.request("d2", small()))
+    record = machine.folder / "drivers" / "d1" / "ready.json"
+    kept = record.read_bytes()
+    record.write_bytes(b"\xff nothing")
+    dead = machine.folder / "drivers" / "d3"
+    dead.mkdir()
+    (dead / "intent.json").write_bytes(b"{}")
+    found = {seen.driver_id: seen for seen in await local.inventory()}
+    assert found["d2"].phase is Phase.READY
+    assert found["d1"].phase is Phase.STOPPING
+    assert found["d1"].resources == found["d2"].resources
+    assert "d3" not in found
+    record.write_bytes(kept)

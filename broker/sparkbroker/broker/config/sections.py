@@ -185,6 +185,17 @@ class Leases(Section):
         return self
 
 
+class Local(Section):
+    """``[local]``: of all profiles with that provisioner."""
+
+    max_downloads: int = Field(default=4, ge=2, le=64)
+    """Jars that are downloaded at a time; one principal has half of them. Half as many resolutions of packages."""
+    download_timeout: Duration = 600.0
+    """A download, or a resolution of packages, fails after this. One that sends next to nothing fails within a minute."""
+    max_jar_bytes: Memory = 1 << 30
+    """The largest jar that is downloaded."""
+
+
 class Kubernetes(Section):
     """``[kubernetes]``: of all profiles with that provisioner."""
 

@@ -13,6 +13,7 @@ from sparkbroker.broker.adapters.local_provisioner._archive import Archives
 from sparkbroker.broker.adapters.local_provisioner._examine import ArchiveState, ClassArchive, class_archive
 from sparkbroker.broker.adapters.local_provisioner._launch import Launcher, LaunchPlan, Place, Versions
 from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
+from sparkbroker.broker.adapters.local_provisioner._packages import Bounds, Jars
 from sparkbroker.broker.adapters.local_provisioner._provisioner import LocalProvisioner
 from sparkbroker.broker.adapters.local_provisioner._scratch import scratch_base
 from sparkbroker.broker.adapters.local_provisioner._small import SmallLauncher
@@ -28,7 +29,9 @@ from sparkbroker.broker.adapters.local_provisioner._toolchain import (
 __all__ = [
     "ArchiveState",
     "Archives",
+    "Bounds",
     "ClassArchive",
+    "Jars",
     "LaunchPlan",
     "Launcher",
     "LocalProvisioner",

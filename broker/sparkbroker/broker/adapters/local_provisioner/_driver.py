@@ -120,9 +120,8 @@ class LocalDriver:
     def _marked(self) -> Resources:
         """What an orphan says that it was charged for."""
         for stat in self.members(None):
-            text = _procfs.environment(stat.pid).get(_procfs.CHARGE_MARK, "")
-            if text:
-                return Resources({name: int(amount) for name, _, amount in (p.partition("=") for p in text.split(","))})
+            if found := _procfs.charge(_procfs.environment(stat.pid)):
+                return Resources(found)
         return Resources()
 
     @property

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from sparkbroker.broker.adapters.local_provisioner._archive import Archives
 from sparkbroker.broker.adapters.local_provisioner._conf import (
@@ -14,13 +16,16 @@ from sparkbroker.broker.adapters.local_provisioner._conf import (
     jvm_arguments,
 )
 from sparkbroker.broker.adapters.local_provisioner._launch import LaunchPlan, Place, Versions
-from sparkbroker.broker.adapters.local_provisioner._packages import resolve
+from sparkbroker.broker.adapters.local_provisioner._packages import Jars
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain, discover
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
+T = TypeVar("T")
+_THREADS: Final = 2
+"""For what profiles name: Java, Spark, a master."""
 _LIBRARIES: Final = "LD_LIBRARY_PATH"
 _PASSED_ON: Final = ("HOME", _LIBRARIES, "TZ")
 
@@ -28,9 +33,11 @@ _PASSED_ON: Final = ("HOME", _LIBRARIES, "TZ")
 class SparkLauncher:
     """See the module. ``cache`` holds class archives and resolved packages; brokers may share it."""
 
-    def __init__(self, cache: Path, clock: Clock, *, archives: bool = True) -> None:
+    def __init__(self, cache: Path, clock: Clock, *, archives: bool = True, jars: Jars | None = None) -> None:
         self._cache = cache
         self._clock = clock
+        self._jars = jars if jars is not None else Jars(cache)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="plan")
         self._archives = Archives(cache) if archives else None
 
     async def start(self) -> None:
@@ -47,12 +54,16 @@ class SparkLauncher:
         tools = discover(profile)
         return Versions(python=tools.python.version, spark=tools.spark.version)
 
-    async def plan(self, request: DriverRequest, place: Place) -> LaunchPlan:
-        tools = await asyncio.to_thread(discover, request.profile)
+    async def plan(self, request: DriverRequest, place: Place, done: Callable[[], None]) -> LaunchPlan:
+        tools = await self._in_thread(discover, request.profile)
         heap(request)  # before anything that takes long: it may never start
-        jars = await resolve(request, tools, self._cache, self._clock)
+        jars = await self._jars.resolve(request, tools, done)
         archive = self._archives.options(tools, self._clock.wall()) if self._archives is not None else ()
-        return self.plan_with(request, place, tools, jars, archive)
+        # The name of a profile's master is looked up, which takes as long as the name server likes.
+        return await self._in_thread(self.plan_with, request, place, tools, jars, archive)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     @staticmethod
     def plan_with(
@@ -71,6 +82,8 @@ class SparkLauncher:
             self._archives.build_wanted()
 
     async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._jars.close()
         if self._archives is not None:
             await self._archives.close()
 
