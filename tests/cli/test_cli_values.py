@@ -13,7 +13,7 @@ from sparkbroker.broker.cli.output import lease_details
 from sparkbroker.broker.cli.progress import sentence
 from sparkbroker.broker.cli.properties import lift, parse_assignments, parse_properties
 from sparkbroker.broker.cli.run_options import make_ask
-from sparkbroker.broker.cli.spark_environment import connect_environment, local_environment
+from sparkbroker.broker.cli.spark_environment import command_environment
 from sparkbroker.client import Progress
 from sparkbroker.v1 import broker_pb2 as pb
 
@@ -94,31 +94,19 @@ def test_a_wrong_assignment_is_shown():
         parse_assignments(["spark.x"])
 
 
-def test_what_another_session_left_in_the_environment_is_removed():
-    base = {
-        "SPARK_CONNECT_AUTHENTICATE_TOKEN": "t",
-        "PYSPARK_REMOTE_INIT_CONF_0": "{}",
-        "SPARK_API_MODE": "classic",
-        "KEPT": "1",
-    }
-    environment = connect_environment(base, remote="sc://x", broker_url="unix:///s", lease="leases/a")
+def test_the_command_gets_what_it_had_and_what_makes_its_session():
+    base = {"SPARK_CONNECT_AUTHENTICATE_TOKEN": "t", "PYTHONPATH": "/mine", "KEPT": "1"}
+    variables = {"SPARK_REMOTE": "sc://x"}
+    environment = command_environment(
+        base, variables, broker_url="unix:///s", lease="leases/a", python_path=["/x.zip", "/y"]
+    )
     assert environment == {
         "KEPT": "1",
+        "PYTHONPATH": "/x.zip:/y:/mine",
         "SPARK_REMOTE": "sc://x",
         "SPARKBROKER_URL": "unix:///s",
         "SPARKBROKER_LEASE": "leases/a",
     }
-
-
-def test_workers_have_the_commands_python_unless_the_caller_says_otherwise():
-    def workers(base):
-        environment = local_environment(
-            base, master="local[1]", conf={}, broker_url="unix:///s", lease="leases/a", python="/v/bin/python"
-        )
-        return environment["PYSPARK_PYTHON"]
-
-    assert workers({}) == "/v/bin/python"
-    assert workers({"PYSPARK_PYTHON": "/other"}) == "/other"
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from sparkbroker.client._errors import BadAddress
+from sparkbroker.client._loopback import is_loopback
 
 _FORMS: Final = "unix:///path/to/socket, grpc://host:port or grpcs://host:port"
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _LONGEST_SOCKET_PATH: Final = 107
 _FILE_KEYS: Final = frozenset({"url", "token", "token_file", "ca_file"})
 
@@ -153,7 +153,7 @@ def _parse(url: str, source: str) -> Address:
         if not host or port is None or parts.path not in ("", "/"):
             raise BadAddress(f"{source}: {url!r} must name host and port, as {parts.scheme}://host:port")
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return Address(url=url, target=target, tls=parts.scheme == "grpcs", loopback=host in _LOOPBACK, source=source)
+        return Address(url=url, target=target, tls=parts.scheme == "grpcs", loopback=is_loopback(host), source=source)
     raise BadAddress(f"{source}: {_shown(url)!r} has an unknown form; use {_FORMS}")
 
 

