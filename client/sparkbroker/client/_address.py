@@ -1,7 +1,9 @@
 """Where the broker is and how to prove who we are: argument, else environment, else configuration file, else default.
 
 A URL is ``unix:///path/to/socket``, ``grpc://host:port`` (plaintext) or ``grpcs://host:port`` (TLS). A credential in
-the configuration file belongs to the URL beside it and is sent nowhere else.
+the configuration file belongs to the URL beside it and is sent nowhere else. Without TLS it is sent to a number only:
+``localhost`` is 127.0.0.1, and no other name counts as this machine. A name may resolve to several addresses, and at the same
+port of another one somebody else may listen.
 """
 
 import os
@@ -12,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from sparkbroker.client._errors import BadAddress
-from sparkbroker.client._loopback import is_loopback
+from sparkbroker.client._loopback import ADDRESS, is_loopback, is_loopback_name
 
 _FORMS: Final = "unix:///path/to/socket, grpc://host:port or grpcs://host:port"
 _LONGEST_SOCKET_PATH: Final = 107
@@ -106,8 +108,8 @@ def _with_credentials(
         )
     if (text or path) and not (address.tls or address.loopback or allow_plaintext):
         raise BadAddress(
-            f"{address.source}: a token would be sent unencrypted to {address.url!r}; use grpcs://, "
-            "or allow_plaintext=True if the network encrypts by itself"
+            f"{address.source}: a token would be sent unencrypted to {address.url!r}; use grpcs://, or for a broker on "
+            f"this machine its number, such as {ADDRESS}, or allow_plaintext=True if the network encrypts by itself"
         )
     return Address(
         url=address.url,
@@ -152,8 +154,11 @@ def _parse(url: str, source: str) -> Address:
     if parts.scheme in ("grpc", "grpcs"):
         if not host or port is None or parts.path not in ("", "/"):
             raise BadAddress(f"{source}: {url!r} must name host and port, as {parts.scheme}://host:port")
-        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return Address(url=url, target=target, tls=parts.scheme == "grpcs", loopback=is_loopback(host), source=source)
+        tls = parts.scheme == "grpcs"
+        # With TLS the broker proves its name, which has to stay for that.
+        to = ADDRESS if not tls and is_loopback_name(host) else host
+        target = f"[{to}]:{port}" if ":" in to else f"{to}:{port}"
+        return Address(url=url, target=target, tls=tls, loopback=is_loopback(host), source=source)
     raise BadAddress(f"{source}: {_shown(url)!r} has an unknown form; use {_FORMS}")
 
 
