@@ -210,7 +210,7 @@ async def test_off_loopback_needs_tls(serve, tcp, host):
         await serve(listeners=[TcpListener(host, 0, tcp.authenticator)])
 
 
-class Stranger(grpc.GenericRpcHandler):
+class Stranger(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not at run time
     """Somebody else's server: it keeps the tokens that arrive."""
 
     def __init__(self):
