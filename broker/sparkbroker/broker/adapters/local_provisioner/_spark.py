@@ -55,7 +55,7 @@ class SparkLauncher:
         heap(request)  # before anything that takes long: it may never start
         jars = await resolve(request, tools, self._cache, self._clock)
         archive = self._archives.options(tools, self._clock.wall()) if self._archives is not None else ()
-        user = await asyncio.to_thread(_for_user, place)
+        user = await asyncio.to_thread(options_for_user, place)
         return self.plan_with(request, place, tools, jars, archive, user)
 
     @staticmethod
@@ -71,7 +71,7 @@ class SparkLauncher:
         arguments = jvm_arguments(request, tools, place.scratch, jars, archive, user)
         return LaunchPlan(
             argv=(tools.java.executable, f"@{place.arguments}"),
-            environment=_environment(tools, place.scratch, driver_host(request.profile.master)) | _libraries(request),
+            environment=environment(tools, place.scratch, driver_host(request.profile.master)) | _libraries(request),
             arguments=argument_file(arguments),
         )
 
@@ -84,7 +84,7 @@ class SparkLauncher:
             await self._archives.close()
 
 
-def _for_user(place: Place) -> tuple[str, ...]:
+def options_for_user(place: Place) -> tuple[str, ...]:
     """The JVM's options for a user without a name; none for others."""
     if user_name(os.getuid()) is not None:
         return ()
@@ -108,7 +108,7 @@ def _libraries(request: DriverRequest) -> dict[str, str]:
     return {_LIBRARIES: ":".join(filter(None, (given, known)))} if given else {}
 
 
-def _environment(tools: Toolchain, scratch: Path, host: str) -> dict[str, str]:
+def environment(tools: Toolchain, scratch: Path, host: str) -> dict[str, str]:
     """From nothing: what the broker's own environment holds is nobody's business."""
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {
