@@ -61,7 +61,8 @@ print(json.dumps(dict(os.environ) | {"answer": helper.answer, "file": open(file)
     assert "SPARK_CONNECT_AUTHENTICATE_TOKEN" not in found
     assert found["MASTER"] == "local[1]"
     assert "spark.sql.session.timeZone=Europe/Tallinn" in found["file"]
-    assert f"spark.submit.pyFiles={module}" in found["file"]
+    (files,) = (line for line in found["file"] if line.startswith("spark.submit.pyFiles="))
+    assert files.endswith("/modules/helper.py")
     assert found["PYSPARK_SUBMIT_ARGS"].endswith("pyspark-shell")
     assert found["PYTHONPATH"].endswith(":/mine")
     assert re.fullmatch("leases/[0-9a-z-]+", found["SPARKBROKER_LEASE"])

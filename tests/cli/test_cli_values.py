@@ -1,12 +1,15 @@
 """The pure parts of the command line."""
 
 import io
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from sparkbroker.broker.cli import python_files
 from sparkbroker.broker.cli.exit_codes import EXIT_CODES, Exit
 from sparkbroker.broker.cli.following import _show
 from sparkbroker.broker.cli.output import lease_details
@@ -152,3 +155,40 @@ def test_a_watch_shows_a_place_only_of_what_has_one(capsys):
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "  2 of 5: the queue is full"
     assert shown[1].startswith("  the driver is being created: ")
+
+
+FOLDER = "a%20b #?é;:"
+
+
+def test_py_files_are_paths_whatever_they_look_like(tmp_path):
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    module, archive = folder / "m.py", folder / "x y.zip"
+    module.write_text("")
+    archive.write_text("")
+    url = f"file://{quote(str(module))}"
+    assert python_files.check([str(module), str(archive), url], connect=False) == (module, archive, module)
+    with pytest.raises(Exit, match=r"--py-files: 'file:.*more than a path"):
+        python_files.check([f"file://{tmp_path}/a#b/m.py"], connect=False)
+    with pytest.raises(Exit, match="is not a file on this machine"):
+        python_files.check([quote(str(module))], connect=False)
+
+
+def test_staged_files_have_names_that_lists_and_urls_can_have(tmp_path):
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    module, archive = folder / "m.py", folder / "x,y.zip"
+    module.write_text("1")
+    archive.write_text("2")
+    staged = python_files.stage([archive, module], tmp_path / "run")
+    assert staged.python_path == (f"{tmp_path}/run/modules", f"{tmp_path}/run/archives/0.zip")
+    assert staged.files == (f"{tmp_path}/run/archives/0.zip", f"{tmp_path}/run/modules/m.py")
+    assert [Path(file).read_text() for file in staged.files] == ["2", "1"]
+    assert python_files.stage([], tmp_path / "other") == python_files.Staged()
+
+
+@pytest.mark.parametrize("name", ["a%b.py", "a#.py", "a,b.py"])
+def test_a_module_by_whose_name_nothing_is_imported_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("")
+    with pytest.raises(Exit, match="by which no module is imported"):
+        python_files.check([str(tmp_path / name)], connect=False)

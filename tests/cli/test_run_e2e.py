@@ -45,7 +45,8 @@ def end_commands(shell):
 
 
 def test_a_program_gets_a_session_with_its_modules_on_the_workers(shell):
-    module = shell.home / "triple.py"
+    module = shell.home / "a%20b # ü?" / "triple.py"
+    module.parent.mkdir()
     module.write_text("def triple(x):\n    return 3 * x\n")
     program = shell.home / "program.py"
     program.write_text(

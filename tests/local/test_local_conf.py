@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sparkbroker.broker.adapters.local_provisioner import SparkLauncher, _logfile
-from sparkbroker.broker.adapters.local_provisioner._conf import argument_file, jvm_arguments, properties
+from sparkbroker.broker.adapters.local_provisioner._conf import _as_uri, argument_file, jvm_arguments, properties
 from sparkbroker.broker.adapters.local_provisioner._launch import Place
 from sparkbroker.broker.adapters.local_provisioner._toolchain import (
     Java,
@@ -173,6 +173,11 @@ def test_connect_urls():
     with pytest.raises(ProvisionerFailed, match="token_file") as refusal:
         parse_url("sc://a/;token=secret")
     assert "secret" not in refusal.value.message
+
+
+def test_a_jar_with_a_special_path_is_named_as_a_uri():
+    assert _as_uri("/a/b.jar") == "/a/b.jar"
+    assert _as_uri("/a%20b #/c?.jar") == "file:///a%2520b%20%23/c%3F.jar"
 
 
 def test_a_static_endpoint_at_localhost_is_called_by_its_number():

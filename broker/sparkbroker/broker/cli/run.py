@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -150,16 +151,17 @@ class _Run:
         connection = await lease.connection()
         if isinstance(connection, ClientConnection):
             raise Exit(REFUSED, CLIENT_REFUSED)
+        staged = python_files.stage(self._files, folder)
         if isinstance(connection, ConnectConnection):
             variables = await self._connect(connection, folder)
         else:
-            variables = self._local(connection, folder)
+            variables = self._local(connection, folder, staged.files)
         return command_environment(
             os.environ,
             variables,
             broker_url=self._broker.address.url,
             lease=lease.name,
-            python_path=python_files.python_path(self._files, folder / "modules"),
+            python_path=staged.python_path,
         )
 
     async def _connect(self, connection: ConnectConnection, folder: Path) -> dict[str, str]:
@@ -172,10 +174,10 @@ class _Run:
             trusted = str(_private_file(folder / "ca.pem", connection.ca_certificate))
         return child_environment.connect_variables(os.environ, connection, ca_file=trusted)
 
-    def _local(self, connection: LocalConnection, folder: Path) -> dict[str, str]:
+    def _local(self, connection: LocalConnection, folder: Path, files: Sequence[str]) -> dict[str, str]:
         settings = {**connection.conf, "spark.master": connection.master}
-        if self._files:
-            settings["spark.submit.pyFiles"] = ",".join(map(str, self._files))
+        if files:
+            settings["spark.submit.pyFiles"] = ",".join(files)
         settings = with_java_options(settings, java_options(folder, os.environ))
         text = child_environment.spark_properties(sorted(settings.items()))
         return child_environment.local_variables(

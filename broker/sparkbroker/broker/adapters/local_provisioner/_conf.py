@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
 from sparkbroker.broker.domain.errors import ProvisionerFailed
@@ -89,8 +89,13 @@ def properties(request: DriverRequest, scratch: Path, jars: tuple[str, ...]) -> 
         **_placement(request),
     }
     if jars:
-        result["spark.jars"] = ",".join(jars)
+        result["spark.jars"] = ",".join(map(_as_uri, jars))
     return result
+
+
+def _as_uri(jar: str) -> str:
+    """Spark takes a path with a % or a # in it for a URI."""
+    return jar if jar.startswith("file:") or quote(jar) == jar else Path(jar).as_uri()
 
 
 def _placement(request: DriverRequest) -> dict[str, str]:
