@@ -274,6 +274,9 @@ with Broker(sys.argv[1]) as b:
             if api == "connect":
                 from pyspark.sql.connect.session import SparkSession
                 from pyspark.sql.connect.client import DefaultChannelBuilder
+                assert spark.newSession().range(3).count() == 3
+                assert "no_grpc_proxy" not in os.environ, "it was the session's own affair"
+                os.environ["no_grpc_proxy"] = "127.0.0.1"
                 token = os.environ.pop("SPARK_CONNECT_AUTHENTICATE_TOKEN")
                 stranger = SparkSession.builder.remote("sc://127.0.0.1").create()
                 try:
@@ -304,6 +307,7 @@ def test_local_sessions_have_the_leases_size_and_their_jvm_ends_with_them(
 ) -> None:
     local(broker, state_folder)
     env = {"SPARK_REMOTE": "sc://elsewhere:1", "PYTHONWARNINGS": "ignore", "PYSPARK_PYTHON": sys.executable}
+    env |= {"http_proxy": "http://127.0.0.1:9", "SPARK_LOCAL_REMOTE": "1", "PYSPARK_GATEWAY_PORT": "9"}
     expected = ["conflict"] * 2 if api == "classic" else ["refused", "conflict"]
     assert run(LOCAL, api, env=env).split() == expected
     assert not broker.live()

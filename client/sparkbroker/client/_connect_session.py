@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, cast
-from urllib.parse import urlsplit
 
 import grpc
 from pyspark.sql.connect.client import DefaultChannelBuilder
@@ -17,8 +16,10 @@ from pyspark.sql.connect.session import SparkSession
 from sparkbroker.client._blocking import start_thread
 from sparkbroker.client._errors import SessionFailed
 from sparkbroker.client._fork import after_fork_in_child
+from sparkbroker.client._loopback import is_loopback
 from sparkbroker.client._session import CONNECT_MODE, SessionBase, describe
 from sparkbroker.client._values import ConnectConnection
+from sparkbroker.client.child_environment import endpoint_host
 
 _log = logging.getLogger("sparkbroker.client")
 PROBE_TIMEOUT: Final = 15.0
@@ -39,7 +40,7 @@ class LeaseChannelBuilder(DefaultChannelBuilder):  # type: ignore[misc]
         self._ca = connection.ca_certificate.encode() or None
         self.set(self.PARAM_USER_ID, connection.user_id)
         self.set(self.PARAM_SESSION_ID, connection.session_id)
-        if urlsplit(connection.endpoint).hostname in ("127.0.0.1", "::1", "localhost"):
+        if is_loopback(endpoint_host(connection.endpoint)):
             self.setChannelOption("grpc.enable_http_proxy", 0)
 
     @property

@@ -11,20 +11,18 @@ from typing import Any, Final, Literal
 
 from pyspark.find_spark_home import _find_spark_home
 
+from sparkbroker.client import child_environment
 from sparkbroker.client._blocking import start_thread
 from sparkbroker.client._errors import SessionConflict, SessionFailed, SparkMissing
 from sparkbroker.client._jvm import Jvm, packaged_java, start_jvm
 from sparkbroker.client._session import CONNECT_MODE, SessionBase, describe
 from sparkbroker.client._values import LocalConnection
+from sparkbroker.client.child_environment import TOKEN
 
 _log = logging.getLogger("sparkbroker.client")
 STOP_TIMEOUT: Final = 15.0
-_TOKEN: Final = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105  a name
-_HIDDEN: Final = (
-    "SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_API_MODE", "MASTER", "PYSPARK_SUBMIT_ARGS",
-    "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET",
-)  # fmt: skip
-"""Variables that would make pyspark open something else than what was leased."""
+_SERVER: Final = "localhost"
+"""Where pyspark looks for the Connect server that it has started itself."""
 
 
 def open_local(
@@ -48,6 +46,9 @@ def open_local(
         try:
             # Not create(): it doesn't start the server that a local Connect session needs. There is none to "get".
             spark = _builder(connection, api, app_name).getOrCreate()
+            if api == "connect":
+                # For the channels of its newSession() and cloneSession(), which come when the environment is as before.
+                spark.client._builder.setChannelOption("grpc.enable_http_proxy", 0)  # noqa: SLF001
         except BaseException as error:
             _forget_session()
             jvm.end()
@@ -64,10 +65,10 @@ def open_local(
 def _connect_token() -> str | None:
     """Give the JVM, which is about to start, the token that pyspark will use. Without one its Connect server would
     serve whoever reaches its port. None: the program has set one."""
-    if _TOKEN in os.environ:
+    if TOKEN in os.environ:
         return None
-    os.environ[_TOKEN] = secrets.token_urlsafe(32)
-    return os.environ[_TOKEN]
+    os.environ[TOKEN] = secrets.token_urlsafe(32)
+    return os.environ[TOKEN]
 
 
 def _settings(connection: LocalConnection, app_name: str) -> dict[str, str]:
@@ -113,10 +114,13 @@ def _check_process() -> None:
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Without what would mislead pyspark, and with a Java and a Python, while the session is opened."""
-    hidden = {name: os.environ.pop(name) for name in (*_HIDDEN, *variables) if name in os.environ}
-    java = packaged_java()
-    added = {"JAVA_HOME": java} if java else {}
+    # A token that the program has set is for the Connect server that a session with that API starts here.
+    misleading = [name for name in os.environ if child_environment.is_misleading(name) and name != TOKEN]
+    java = packaged_java(os.environ)
+    added = child_environment.without_proxy(os.environ, _SERVER)
+    added |= {"JAVA_HOME": java} if java else {}
     added.update(variables)
+    hidden = {name: os.environ.pop(name) for name in {*misleading, *added} if name in os.environ}
     if sys.executable and "PYSPARK_PYTHON" not in os.environ and "PYSPARK_PYTHON" not in added:
         # Ours: pyspark would take the first python3 on the PATH, which in a notebook is seldom this environment's.
         added["PYSPARK_PYTHON"] = sys.executable
@@ -160,8 +164,8 @@ class LocalSession(SessionBase):
 
 
 def _forget_token(token: str | None) -> None:
-    if token is not None and os.environ.get(_TOKEN) == token:
-        del os.environ[_TOKEN]
+    if token is not None and os.environ.get(TOKEN) == token:
+        del os.environ[TOKEN]
 
 
 def _forget_session() -> None:
