@@ -150,9 +150,9 @@ class _Run:
         if isinstance(connection, ClientConnection):
             raise Exit(REFUSED, CLIENT_REFUSED)
         if isinstance(connection, ConnectConnection):
-            variables = await self._connect(connection, folder)
+            variables = await self._connect(lease.name, connection, folder)
         else:
-            variables = self._local(connection, folder)
+            variables = self._local(lease.name, connection, folder)
         return command_environment(
             os.environ,
             variables,
@@ -161,7 +161,7 @@ class _Run:
             python_path=python_files.python_path(self._files, folder / "modules"),
         )
 
-    async def _connect(self, connection: ConnectConnection, folder: Path) -> dict[str, str]:
+    async def _connect(self, lease: str, connection: ConnectConnection, folder: Path) -> dict[str, str]:
         if self._files:
             self._display.say("adding --py-files to the Spark session")
             async with asyncio.timeout(ARTIFACTS_TIMEOUT):
@@ -169,16 +169,17 @@ class _Run:
         trusted = ""
         if connection.ca_certificate:
             trusted = str(_private_file(folder / "ca.pem", connection.ca_certificate))
-        return child_environment.connect_variables(os.environ, connection, ca_file=trusted)
+        return child_environment.connect_variables(os.environ, connection, lease=lease, ca_file=trusted)
 
-    def _local(self, connection: LocalConnection, folder: Path) -> dict[str, str]:
+    def _local(self, lease: str, connection: LocalConnection, folder: Path) -> dict[str, str]:
         settings = {**connection.conf, "spark.master": connection.master}
         if self._files:
             settings["spark.submit.pyFiles"] = ",".join(map(str, self._files))
         text = child_environment.spark_properties(sorted(settings.items()))
         return child_environment.local_variables(
             os.environ,
-            master=connection.master,
+            connection,
+            lease=lease,
             properties_file=str(_private_file(folder / "spark.conf", text)),
             python=_interpreter(self._options.command[0]),
             java_home=packaged_java(os.environ),
