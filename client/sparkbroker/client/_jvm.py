@@ -34,7 +34,12 @@ class Jvm:
         self.environment: Final = {"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}
 
     def __repr__(self) -> str:
-        return f"<Jvm {self._process.pid} [{'running' if self._process.poll() is None else 'ended'}]>"
+        return f"<Jvm {self._process.pid} [{'ended' if self.ended else 'running'}]>"
+
+    @property
+    def ended(self) -> bool:
+        """It has ended, by us or by itself."""
+        return self._process.poll() is not None
 
     def end(self) -> None:
         """End it, within seconds: its lease's memory is in use as long as it lives."""
