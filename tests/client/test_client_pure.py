@@ -36,6 +36,20 @@ def test_each_form_of_url() -> None:
     assert address("grpcs://broker.example:7077").tls
 
 
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "localhost.", "me.localhost"])
+def test_this_machine_has_one_number_unless_the_broker_proves_its_name(host: str) -> None:
+    assert address(f"grpc://{host}:7077", token="s3cret").target == "127.0.0.1:7077"
+    assert address(f"grpcs://{host}:7077", token="s3cret").target == f"{host.lower()}:7077"
+
+
+@pytest.mark.parametrize(
+    "host", ["ip6-localhost", "localhost6", "0x7f.1", "127.1", "0.0.0.0", "localhost.example", "[::]"]
+)
+def test_a_name_that_may_be_another_machines_gets_no_token_in_the_clear(host: str) -> None:
+    with pytest.raises(client.BadAddress, match=r"its number, such as 127\.0\.0\.1"):
+        address(f"grpc://{host}:7077", token="s3cret")
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -17,6 +17,7 @@ from typing import Final
 
 from sparkbroker.client._clock import now
 from sparkbroker.client._errors import SessionFailed
+from sparkbroker.client.nameless_user import java_options, with_java_options
 
 _log = logging.getLogger("sparkbroker.client")
 START_TIMEOUT: Final = 300.0
@@ -29,8 +30,9 @@ _HINT: Final = "is there a Java 17 or newer, in JAVA_HOME, on the PATH, or as th
 class Jvm:
     """A running JVM that py4j can connect to. ``environment``: what pyspark needs to find it; secret."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", port: int, secret: str) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, secret: str, folder: Path) -> None:
         self._process = process
+        self._folder = folder
         self.environment: Final = {"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}
 
     def __repr__(self) -> str:
@@ -44,33 +46,44 @@ class Jvm:
     def end(self) -> None:
         """End it, within seconds: its lease's memory is in use as long as it lives."""
         _end(self._process)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def start_jvm(spark_home: str, conf: Mapping[str, str], environ: Mapping[str, str]) -> Jvm:
     """Start Spark's launcher with this configuration and wait until py4j can connect. Raise SessionFailed."""
-    launcher = Path(spark_home) / "bin" / "spark-submit"
-    settings = [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
     folder = Path(tempfile.mkdtemp(prefix="sparkbroker-"))
     try:
-        info = folder / "connection"
-        environment = {**environ, "SPARK_CONNECT_MODE": "0", "_PYSPARK_DRIVER_CONN_INFO_PATH": str(info)}
-        try:
-            process = subprocess.Popen(
-                [str(launcher), *settings, "pyspark-shell"],
-                stdin=subprocess.PIPE,
-                env=environment,
-                process_group=0,
-            )
-        except OSError as error:
-            raise SessionFailed(f"Spark's launcher can't be started: {launcher}: {error.strerror}") from error
+        process, info = _launch(Path(spark_home) / "bin" / "spark-submit", conf, environ, folder)
         try:
             port, secret = _read_connection(_wait_for(info, process))
         except BaseException:
             _end(process)
             raise
-        return Jvm(process, port, secret)
-    finally:
+        info.unlink()  # it has the secret
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Jvm(process, port, secret, folder)
+
+
+def _launch(
+    launcher: Path, conf: Mapping[str, str], environ: Mapping[str, str], folder: Path
+) -> "tuple[subprocess.Popen[bytes], Path]":
+    """The process, and the file in which it will tell where it listens."""
+    info = folder / "connection"
+    environment = {**environ, "SPARK_CONNECT_MODE": "0", "_PYSPARK_DRIVER_CONN_INFO_PATH": str(info)}
+    try:
+        conf = with_java_options(conf, java_options(folder, environ))
+        settings = [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
+        process = subprocess.Popen(
+            [str(launcher), *settings, "pyspark-shell"],
+            stdin=subprocess.PIPE,
+            env=environment,
+            process_group=0,
+        )
+    except OSError as error:
+        raise SessionFailed(f"Spark's launcher can't be started: {launcher}: {error.strerror}") from error
+    return process, info
 
 
 def _wait_for(info: Path, process: "subprocess.Popen[bytes]") -> bytes:

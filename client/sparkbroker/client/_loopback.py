@@ -3,7 +3,9 @@
 import socket
 from typing import Final
 
-NAMES: Final = ("127.0.0.1", "::1", "localhost")
+ADDRESS: Final = "127.0.0.1"
+"""What ``localhost`` means to us wherever a secret is sent."""
+NAMES: Final = (ADDRESS, "::1", "localhost")
 """As people write them."""
 _V4_IN_V6: Final = bytes(10) + b"\xff\xff"
 

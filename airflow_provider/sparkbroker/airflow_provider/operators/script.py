@@ -237,6 +237,7 @@ def _local(
     folder: Path,
 ) -> dict[str, str]:
     from sparkbroker.client._jvm import packaged_java  # noqa: PLC0415  as above
+    from sparkbroker.client.nameless_user import java_options, with_java_options  # noqa: PLC0415  as above
 
     lists = {
         "spark.submit.pyFiles": brought.py_files,
@@ -245,6 +246,7 @@ def _local(
     }
     settings = {**more, **connection.conf, "spark.master": connection.master}
     settings |= {key: ",".join(paths) for key, paths in lists.items() if paths}
+    settings = with_java_options(settings, java_options(folder, python.environment))
     file = folder / "spark.conf"
     file.touch(mode=0o600)
     file.write_text(child_environment.spark_properties(settings.items()), encoding="utf-8")

@@ -36,20 +36,21 @@ _UNSYNCHRONISED: Final = 0x40
 T = TypeVar("T")
 
 
-def of_profiles(config: Config, shared_cache: Path) -> Iterator[Finding]:
+def of_profiles(config: Config, shared_cache: Path | None) -> Iterator[Finding]:
     """Spark, Java, Python and class archive of every local profile; profiles that share them are looked at once.
 
-    ``shared_cache`` is that of the brokers which ``run`` starts; ``serve`` has one of its own.
+    ``shared_cache`` is that of the brokers which ``run`` starts, if they have one; ``serve`` has one of its own.
     """
     own = config.store.cache_folder or config.store.state_folder / "cache"
-    caches = {"serve": own, "run": shared_cache} if config.store.class_archives else {}
+    caches = {"serve": own, "run": shared_cache}
+    used = {command: cache for command, cache in caches.items() if cache is not None and config.store.class_archives}
     seen: set[tuple[str | None, ...]] = set()
     for profile in to_profiles(config).values():
         tools = (profile.spark_home, profile.java_home, profile.python)
         if profile.provisioner != "local" or tools in seen:
             continue
         seen.add(tools)
-        yield from _toolchain(profile, caches)
+        yield from _toolchain(profile, used)
 
 
 def of_machine(config: Config) -> Iterator[Finding]:

@@ -37,6 +37,7 @@ from sparkbroker.client import (
     resolve_address,
 )
 from sparkbroker.client._jvm import packaged_java
+from sparkbroker.client.nameless_user import java_options, with_java_options
 
 ARTIFACTS_TIMEOUT: Final = 120.0
 """Seconds to add ``--py-files`` to a session that has just answered."""
@@ -175,6 +176,7 @@ class _Run:
         settings = {**connection.conf, "spark.master": connection.master}
         if self._files:
             settings["spark.submit.pyFiles"] = ",".join(map(str, self._files))
+        settings = with_java_options(settings, java_options(folder, os.environ))
         text = child_environment.spark_properties(sorted(settings.items()))
         return child_environment.local_variables(
             os.environ,

@@ -181,8 +181,8 @@ def _module(coordinates: tuple[str, ...], excludes: list[str], tools: Toolchain)
 
 def _settings(repositories: list[str], cache: Path) -> str:
     """An ivysettings.xml: the given repositories, this user's Maven folder, and Ivy's default, Maven Central."""
-    local = Path("~/.m2/repository").expanduser()
-    roots = [*repositories, *([local.as_uri()] if local.is_dir() else [])]
+    local = Path(os.path.expanduser("~/.m2/repository"))  # noqa: PTH111  Path's raises for a user without a home
+    roots = [*repositories, *([local.absolute().as_uri()] if local.is_dir() else [])]
     resolvers = [
         f'<ibiblio name="given-{number}" m2compatible="true" root={quoteattr(root.rstrip("/") + "/")}/>'
         for number, root in enumerate(roots)

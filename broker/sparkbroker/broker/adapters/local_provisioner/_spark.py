@@ -15,14 +15,16 @@ from sparkbroker.broker.adapters.local_provisioner._conf import (
 )
 from sparkbroker.broker.adapters.local_provisioner._launch import LaunchPlan, Place, Versions
 from sparkbroker.broker.adapters.local_provisioner._packages import resolve
+from sparkbroker.broker.adapters.local_provisioner._scratch import private_folder
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain, discover
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import DriverRequest
+from sparkbroker.client.nameless_user import java_options, user_name
 
 _LIBRARIES: Final = "LD_LIBRARY_PATH"
-_PASSED_ON: Final = ("HOME", _LIBRARIES, "TZ")
+_PASSED_ON: Final = (_LIBRARIES, "TZ")
 
 
 class SparkLauncher:
@@ -31,7 +33,8 @@ class SparkLauncher:
     def __init__(self, cache: Path, clock: Clock, *, archives: bool = True) -> None:
         self._cache = cache
         self._clock = clock
-        self._archives = Archives(cache) if archives else None
+        # A JVM for a user without a name can neither use one nor make one.
+        self._archives = Archives(cache) if archives and user_name(os.getuid()) is not None else None
 
     async def start(self) -> None:
         await asyncio.to_thread(self._cache.mkdir, parents=True, exist_ok=True, mode=0o700)
@@ -52,14 +55,20 @@ class SparkLauncher:
         heap(request)  # before anything that takes long: it may never start
         jars = await resolve(request, tools, self._cache, self._clock)
         archive = self._archives.options(tools, self._clock.wall()) if self._archives is not None else ()
-        return self.plan_with(request, place, tools, jars, archive)
+        user = await asyncio.to_thread(_for_user, place)
+        return self.plan_with(request, place, tools, jars, archive, user)
 
     @staticmethod
     def plan_with(
-        request: DriverRequest, place: Place, tools: Toolchain, jars: tuple[str, ...], archive: tuple[str, ...]
+        request: DriverRequest,
+        place: Place,
+        tools: Toolchain,
+        jars: tuple[str, ...],
+        archive: tuple[str, ...],
+        user: tuple[str, ...] = (),
     ) -> LaunchPlan:
-        """The plan, once everything is known."""
-        arguments = jvm_arguments(request, tools, place.scratch, jars, archive)
+        """The plan, once everything is known. ``user``: the JVM's options for a user without a name."""
+        arguments = jvm_arguments(request, tools, place.scratch, jars, archive, user)
         return LaunchPlan(
             argv=(tools.java.executable, f"@{place.arguments}"),
             environment=_environment(tools, place.scratch, driver_host(request.profile.master)) | _libraries(request),
@@ -75,6 +84,23 @@ class SparkLauncher:
             await self._archives.close()
 
 
+def _for_user(place: Place) -> tuple[str, ...]:
+    """The JVM's options for a user without a name; none for others."""
+    if user_name(os.getuid()) is not None:
+        return ()
+    try:
+        private_folder(place.scratch)
+        return java_options(place.scratch, {"HOME": _home(place.scratch)})
+    except OSError as error:
+        raise ProvisionerFailed(f"the driver's scratch folder can't be made: {error}", retryable=True) from error
+
+
+def _home(scratch: Path) -> str:
+    """The broker's own, if something can be written there: a container's random user often has none, or /."""
+    home = os.environ.get("HOME", "")
+    return home if Path(home).is_absolute() and os.access(home, os.W_OK | os.X_OK) else str(scratch)
+
+
 def _libraries(request: DriverRequest) -> dict[str, str]:
     """Where native libraries are, before where the broker's own environment has them."""
     given = {**request.spec.conf, **request.profile.conf}.get(LIBRARY_PATH)
@@ -86,7 +112,7 @@ def _environment(tools: Toolchain, scratch: Path, host: str) -> dict[str, str]:
     """From nothing: what the broker's own environment holds is nobody's business."""
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {
-        "HOME": str(scratch),
+        "HOME": _home(scratch),
         **passed,
         "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
         "LANG": "C.UTF-8",
