@@ -171,6 +171,7 @@ def test_a_local_lease_is_given_by_a_file_of_properties():
         "PYSPARK_SUBMIT_ARGS": "--load-spark-defaults --properties-file '/a b/spark.conf' pyspark-shell",
         "MASTER": "local[2]",
         "PYSPARK_PYTHON": "/v/bin/python",
+        "SPARK_LOCAL_IP": "127.0.0.1",
         "no_grpc_proxy": "127.0.0.1,::1,localhost",
     }
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from sparkbroker.client._loopback import NAMES, is_loopback
 from sparkbroker.client._program_lead import VARIABLE
+from sparkbroker.client.local_settings import loopback_variables
 
 if TYPE_CHECKING:
     from sparkbroker.client._values import ConnectConnection, LocalConnection
@@ -123,7 +124,8 @@ def local_variables(
     variables = {
         # A classic program may start a Connect server for itself, and asks for it at localhost.
         **without_proxy(environ, "localhost"),
-        "PYSPARK_SUBMIT_ARGS": shlex.join([*_WITH_DEFAULTS, "--properties-file", properties_file, "pyspark-shell"]),
+        **loopback_variables(environ),
+        "PYSPARK_SUBMIT_ARGS": shlex.join([*properties_arguments(properties_file), "pyspark-shell"]),
         "MASTER": connection.master,
         **_program(lease, {"spark.master": connection.master, **_sizes(connection.conf)}),
     }
@@ -136,6 +138,11 @@ def local_variables(
 
 def _sizes(conf: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in conf.items() if key in _SIZES}
+
+
+def properties_arguments(file: str) -> list[str]:
+    """The launcher's arguments for a file of ``spark_properties``, over the user's own spark-defaults.conf."""
+    return [*_WITH_DEFAULTS, "--properties-file", file]
 
 
 def spark_properties(settings: Iterable[tuple[str, str]]) -> str:

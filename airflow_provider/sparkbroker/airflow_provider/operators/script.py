@@ -237,6 +237,7 @@ def _local(
     folder: Path,
 ) -> dict[str, str]:
     from sparkbroker.client._jvm import packaged_java  # noqa: PLC0415  as above
+    from sparkbroker.client.local_settings import local_settings  # noqa: PLC0415  as above
     from sparkbroker.client.nameless_user import java_options, with_java_options  # noqa: PLC0415  as above
 
     lists = {
@@ -244,7 +245,7 @@ def _local(
         "spark.files": brought.files,
         "spark.archives": brought.archives,
     }
-    settings = {**more, **connection.conf, "spark.master": connection.master}
+    settings = {**more, **local_settings({**connection.conf, "spark.master": connection.master}, folder)}
     settings |= {key: ",".join(paths) for key, paths in lists.items() if paths}
     settings = with_java_options(settings, java_options(folder, python.environment))
     file = folder / "spark.conf"

@@ -37,6 +37,7 @@ from sparkbroker.client import (
     resolve_address,
 )
 from sparkbroker.client._jvm import packaged_java
+from sparkbroker.client.local_settings import local_settings
 from sparkbroker.client.nameless_user import java_options, with_java_options
 
 ARTIFACTS_TIMEOUT: Final = 120.0
@@ -173,7 +174,7 @@ class _Run:
         return child_environment.connect_variables(os.environ, connection, lease=lease, ca_file=trusted)
 
     def _local(self, lease: str, connection: LocalConnection, folder: Path) -> dict[str, str]:
-        settings = {**connection.conf, "spark.master": connection.master}
+        settings = local_settings({**connection.conf, "spark.master": connection.master}, folder)
         if self._files:
             settings["spark.submit.pyFiles"] = ",".join(map(str, self._files))
         settings = with_java_options(settings, java_options(folder, os.environ))
