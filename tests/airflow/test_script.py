@@ -148,7 +148,7 @@ CONNECT = ConnectConnection(
 
 
 def test_a_connect_lease_is_given_by_spark_remote_and_is_masked(tmp_path):
-    variables = script_module._connect(CONNECT, {"no_grpc_proxy": "mine"}, tmp_path)
+    variables = script_module._connect("leases/a", CONNECT, {"no_grpc_proxy": "mine"}, tmp_path)
     assert variables["SPARK_REMOTE"].startswith(
         "sc://127.0.0.1:15002/;authorization=Bearer%20s3cret;user_id=u;session_id="
     )
@@ -162,7 +162,7 @@ def test_a_local_lease_is_given_by_a_file_that_only_we_can_read(tmp_path):
     connection = LocalConnection(master="local[2]", conf={"spark.driver.memory": "1g", "spark.x": "a b=c\\:#é\t!"})
     brought = Artifacts(py_files=("/x/lib.py",))
     python = script_module._Python("/v/python", str(tmp_path), {"PATH": os.environ["PATH"], "JAVA_HOME": "/j"})
-    variables = script_module._local(connection, {"spark.app.name": "my app"}, brought, python, tmp_path)
+    variables = script_module._local("leases/a", connection, {"spark.app.name": "my app"}, brought, python, tmp_path)
     file = tmp_path / "spark.conf"
     assert f"--properties-file {file} pyspark-shell" in variables["PYSPARK_SUBMIT_ARGS"]
     assert variables["PYSPARK_PYTHON"] == "/v/python"
@@ -181,13 +181,8 @@ def test_what_would_mislead_pyspark_does_not_reach_the_program():
     environ = {"SPARK_REMOTE": "sc://elsewhere", "SPARK_CONNECT_AUTHENTICATE_TOKEN": "t", "MASTER": "m", "HOME": "/h"}
     environ |= {"A": "1", "PYTHONPATH": "/mine"}
     merged = script_module._merged(environ, {"SPARK_REMOTE": "sc://ours"}, ["/x.zip"])
-    assert merged == {
-        "PYTHONUNBUFFERED": "1",
-        "HOME": "/h",
-        "A": "1",
-        "SPARK_REMOTE": "sc://ours",
-        "PYTHONPATH": "/x.zip:/mine",
-    }
+    assert merged.pop("PYTHONPATH").split(":")[1:] == ["/x.zip", "/mine"]
+    assert merged == {"PYTHONUNBUFFERED": "1", "HOME": "/h", "A": "1", "SPARK_REMOTE": "sc://ours"}
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,9 @@ def test_the_command_gets_what_it_had_and_what_makes_its_session():
     environment = command_environment(
         base, variables, broker_url="unix:///s", lease="leases/a", python_path=["/x.zip", "/y"]
     )
+    assert environment.pop("PYTHONPATH").split(":")[1:] == ["/x.zip", "/y", "/mine"]
     assert environment == {
         "KEPT": "1",
-        "PYTHONPATH": "/x.zip:/y:/mine",
         "SPARK_REMOTE": "sc://x",
         "SPARKBROKER_URL": "unix:///s",
         "SPARKBROKER_LEASE": "leases/a",

@@ -1,5 +1,6 @@
 """What makes a process's pyspark open the lease's session, and reach it past a web proxy."""
 
+import json
 import os
 import socket
 import string
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkbroker.client import ConnectConnection
+from sparkbroker.client import ConnectConnection, LocalConnection
 from sparkbroker.client._loopback import is_loopback, is_loopback_address
 from sparkbroker.client.child_environment import (
     MISLEADING,
@@ -145,30 +146,45 @@ CONNECT = ConnectConnection(
 
 
 def test_a_connect_lease_is_given_by_spark_remote():
-    assert connect_variables({"no_proxy": "a"}, CONNECT, ca_file="/f/ca.pem") == {
+    variables = connect_variables({"no_proxy": "a"}, CONNECT, lease="leases/a", ca_file="/f/ca.pem")
+    assert json.loads(variables.pop("SPARKBROKER_PROGRAM")) == {
+        "lease": "leases/a",
+        "settings": {"spark.remote": CONNECT.url()},
+    }
+    assert variables == {
         "SPARK_REMOTE": CONNECT.url(),
         "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": "/f/ca.pem",
         "no_grpc_proxy": "a,127.0.0.1,::1,localhost",
     }
 
 
+LOCAL = LocalConnection(master="local[2]", conf={"spark.driver.memory": "1g", "spark.x": "y"})
+
+
 def test_a_local_lease_is_given_by_a_file_of_properties():
-    variables = local_variables({}, master="local[2]", properties_file="/a b/spark.conf", python="/v/bin/python")
+    variables = local_variables({}, LOCAL, lease="leases/a", properties_file="/a b/spark.conf", python="/v/bin/python")
+    assert json.loads(variables.pop("SPARKBROKER_PROGRAM")) == {
+        "lease": "leases/a",
+        "settings": {"spark.master": "local[2]", "spark.driver.memory": "1g"},
+    }
     assert variables == {
         "PYSPARK_SUBMIT_ARGS": "--load-spark-defaults --properties-file '/a b/spark.conf' pyspark-shell",
         "MASTER": "local[2]",
         "PYSPARK_PYTHON": "/v/bin/python",
+        "SPARK_LOCAL_IP": "127.0.0.1",
         "no_grpc_proxy": "127.0.0.1,::1,localhost",
     }
 
 
 def test_workers_have_the_commands_python_unless_the_caller_says_otherwise():
     environ = {"PYSPARK_PYTHON": "/other"}
-    assert "PYSPARK_PYTHON" not in local_variables(environ, master="m", properties_file="f", python="/v/bin/python")
+    assert "PYSPARK_PYTHON" not in local_variables(
+        environ, LOCAL, lease="l", properties_file="f", python="/v/bin/python"
+    )
 
 
 def test_a_packaged_java_is_named():
-    assert local_variables({}, master="m", properties_file="f", java_home="/j")["JAVA_HOME"] == "/j"
+    assert local_variables({}, LOCAL, lease="l", properties_file="f", java_home="/j")["JAVA_HOME"] == "/j"
 
 
 @pytest.mark.parametrize("name", [*sorted(MISLEADING), "PYSPARK_REMOTE_INIT_CONF_0", "PYSPARK_REMOTE_INIT_CONF_LEN"])

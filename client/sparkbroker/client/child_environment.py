@@ -6,15 +6,20 @@ everything else. Not promised: the way to a Spark server on another machine, whi
 ``https_proxy``, ``http_proxy``, ``no_grpc_proxy``, ``no_proxy``).
 """
 
+import json
+import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from sparkbroker.client._loopback import NAMES, is_loopback
+from sparkbroker.client._program_lead import VARIABLE
+from sparkbroker.client.local_settings import loopback_variables
 
 if TYPE_CHECKING:
-    from sparkbroker.client._values import ConnectConnection
+    from sparkbroker.client._values import ConnectConnection, LocalConnection
 
 TOKEN: Final = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105  a name
 """With it a Connect client sends another token than the lease's, and forces TLS."""
@@ -31,6 +36,7 @@ MISLEADING: Final = frozenset({
     "SPARK_LOCAL_CONNECT_REUSE",
     "SPARK_LOCAL_REMOTE",
     "SPARK_REMOTE",
+    VARIABLE,
     TOKEN,
 })  # fmt: skip
 """Variables that make pyspark open something else than what was leased."""
@@ -40,6 +46,9 @@ _NO_PROXY: Final = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
 
 _WITH_DEFAULTS: Final = ("--load-spark-defaults",)
 """Without it a file of properties would stand in for the user's spark-defaults.conf, instead of over it."""
+_PROGRAM: Final = Path(__file__).with_name("program")
+_SIZES: Final = ("spark.driver.memory",)
+"""What is a LOCAL lease's own, beside the master: a program that sets it gets no more for it."""
 
 
 def is_misleading(name: str) -> bool:
@@ -69,10 +78,20 @@ def endpoint_host(endpoint: str) -> str:
     return urlsplit(endpoint).hostname or ""
 
 
+def python_path(environ: Mapping[str, str], entries: Sequence[str] = ()) -> str:
+    """A child's PYTHONPATH: what leads its pyspark to the lease, then these entries, then the environment's own."""
+    return os.pathsep.join([str(_PROGRAM), *entries, *filter(None, [environ.get("PYTHONPATH")])])
+
+
+def _program(lease: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """What ``program/sitecustomize.py`` looks for: what the session has, whatever the program's own builder says."""
+    return {VARIABLE: json.dumps({"lease": lease, "settings": dict(settings)})}
+
+
 def connect_variables(
-    environ: Mapping[str, str], connection: "ConnectConnection", *, ca_file: str = ""
+    environ: Mapping[str, str], connection: "ConnectConnection", *, lease: str, ca_file: str = ""
 ) -> dict[str, str]:
-    """What a child with this environment needs beside it to open the lease's session: secret.
+    """What a child with this environment needs beside it (and beside ``python_path``) to open the lease's session: secret.
 
     ``ca_file`` holds ``connection.ca_certificate``, which a URL can't carry. Before it is added, the environment goes
     through ``without_misleading``.
@@ -81,14 +100,21 @@ def connect_variables(
     return {
         **without_proxy(environ, endpoint_host(connection.endpoint)),
         **trust,
+        **_program(lease, {"spark.remote": connection.url()}),
         "SPARK_REMOTE": connection.url(),
     }
 
 
 def local_variables(
-    environ: Mapping[str, str], *, master: str, properties_file: str, python: str = "", java_home: str | None = None
+    environ: Mapping[str, str],
+    connection: "LocalConnection",
+    *,
+    lease: str,
+    properties_file: str,
+    python: str = "",
+    java_home: str | None = None,
 ) -> dict[str, str]:
-    """What a child with this environment needs beside it to open a session of its own, of the lease's size.
+    """What a child with this environment needs beside it (and ``python_path``) to open a session of the lease's size.
 
     ``properties_file`` has ``spark_properties``: the command line of a JVM can be read by others. ``python`` is the
     child's interpreter, for Python functions too unless the environment names one: pyspark itself takes the first
@@ -98,14 +124,25 @@ def local_variables(
     variables = {
         # A classic program may start a Connect server for itself, and asks for it at localhost.
         **without_proxy(environ, "localhost"),
-        "PYSPARK_SUBMIT_ARGS": shlex.join([*_WITH_DEFAULTS, "--properties-file", properties_file, "pyspark-shell"]),
-        "MASTER": master,
+        **loopback_variables(environ),
+        "PYSPARK_SUBMIT_ARGS": shlex.join([*properties_arguments(properties_file), "pyspark-shell"]),
+        "MASTER": connection.master,
+        **_program(lease, {"spark.master": connection.master, **_sizes(connection.conf)}),
     }
     if python and "PYSPARK_PYTHON" not in environ:
         variables["PYSPARK_PYTHON"] = python
     if java_home:
         variables["JAVA_HOME"] = java_home
     return variables
+
+
+def _sizes(conf: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in conf.items() if key in _SIZES}
+
+
+def properties_arguments(file: str) -> list[str]:
+    """The launcher's arguments for a file of ``spark_properties``, over the user's own spark-defaults.conf."""
+    return [*_WITH_DEFAULTS, "--properties-file", file]
 
 
 def spark_properties(settings: Iterable[tuple[str, str]]) -> str:

@@ -132,14 +132,14 @@ class SparkScriptOperator(SparkLeaseOperator):
         with tempfile.TemporaryDirectory(prefix="sparkbroker-") as folder:
             if not isinstance(connection, ConnectConnection):
                 more = {"spark.app.name": app_name or lease.name, **conf}
-                yield _local(connection, more, brought, python, Path(folder))
+                yield _local(lease.name, connection, more, brought, python, Path(folder))
                 return
             if connection.python_version:
                 artifacts.check_python(connection.python_version, _version(python))
             self._push_ui_link(context, lease, connection.ui_url)
             if conf or brought:
                 _prepare_session(connection, conf, brought)
-            yield _connect(connection, python.environment, Path(folder))
+            yield _connect(lease.name, connection, python.environment, Path(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +193,7 @@ def _environment(env: Any) -> dict[str, str]:
 def _merged(environ: Mapping[str, str], variables: Mapping[str, str], py_files: Sequence[str]) -> dict[str, str]:
     """The child's environment: the worker's with the user's over it, then the lease's."""
     merged = {"PYTHONUNBUFFERED": "1", **child_environment.without_misleading(environ), **variables}
-    if py_files:
-        merged["PYTHONPATH"] = os.pathsep.join([*py_files, *filter(None, [merged.get("PYTHONPATH")])])
-    return merged
+    return merged | {"PYTHONPATH": child_environment.python_path(merged, py_files)}
 
 
 def _check(lease: "Lease") -> None:
@@ -203,7 +201,7 @@ def _check(lease: "Lease") -> None:
         raise lease.lost
 
 
-def _connect(connection: "ConnectConnection", environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+def _connect(lease: str, connection: "ConnectConnection", environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     for secret in (connection.url(), *connection.headers.values()):
         mask_secret(secret)
     ca_file = ""
@@ -211,7 +209,7 @@ def _connect(connection: "ConnectConnection", environ: Mapping[str, str], folder
         ca = folder / "ca.pem"
         ca.write_text(connection.ca_certificate)
         ca_file = str(ca)
-    return child_environment.connect_variables(environ, connection, ca_file=ca_file)
+    return child_environment.connect_variables(environ, connection, lease=lease, ca_file=ca_file)
 
 
 def _prepare_session(connection: "ConnectConnection", conf: Mapping[str, str], brought: artifacts.Artifacts) -> None:
@@ -231,6 +229,7 @@ def _prepare_session(connection: "ConnectConnection", conf: Mapping[str, str], b
 
 
 def _local(
+    lease: str,
     connection: "LocalConnection",
     more: Mapping[str, str],
     brought: artifacts.Artifacts,
@@ -238,6 +237,7 @@ def _local(
     folder: Path,
 ) -> dict[str, str]:
     from sparkbroker.client._jvm import packaged_java  # noqa: PLC0415  as above
+    from sparkbroker.client.local_settings import local_settings  # noqa: PLC0415  as above
     from sparkbroker.client.nameless_user import java_options, with_java_options  # noqa: PLC0415  as above
 
     lists = {
@@ -245,7 +245,7 @@ def _local(
         "spark.files": brought.files,
         "spark.archives": brought.archives,
     }
-    settings = {**more, **connection.conf, "spark.master": connection.master}
+    settings = {**more, **local_settings({**connection.conf, "spark.master": connection.master}, folder)}
     settings |= {key: ",".join(paths) for key, paths in lists.items() if paths}
     settings = with_java_options(settings, java_options(folder, python.environment))
     file = folder / "spark.conf"
@@ -253,7 +253,8 @@ def _local(
     file.write_text(child_environment.spark_properties(settings.items()), encoding="utf-8")
     return child_environment.local_variables(
         python.environment,
-        master=connection.master,
+        connection,
+        lease=lease,
         properties_file=str(file),
         python=python.name,
         java_home=packaged_java(python.environment),

@@ -38,6 +38,7 @@ from sparkbroker.client import (
     resolve_address,
 )
 from sparkbroker.client._jvm import packaged_java
+from sparkbroker.client.local_settings import local_settings
 from sparkbroker.client.nameless_user import java_options, with_java_options
 
 ARTIFACTS_TIMEOUT: Final = 120.0
@@ -153,9 +154,9 @@ class _Run:
             raise Exit(REFUSED, CLIENT_REFUSED)
         staged = python_files.stage(self._files, folder)
         if isinstance(connection, ConnectConnection):
-            variables = await self._connect(connection, folder)
+            variables = await self._connect(lease.name, connection, folder)
         else:
-            variables = self._local(connection, folder, staged.files)
+            variables = self._local(lease.name, connection, folder, staged.files)
         return command_environment(
             os.environ,
             variables,
@@ -164,7 +165,7 @@ class _Run:
             python_path=staged.python_path,
         )
 
-    async def _connect(self, connection: ConnectConnection, folder: Path) -> dict[str, str]:
+    async def _connect(self, lease: str, connection: ConnectConnection, folder: Path) -> dict[str, str]:
         if self._files:
             self._display.say("adding --py-files to the Spark session")
             async with asyncio.timeout(ARTIFACTS_TIMEOUT):
@@ -172,17 +173,18 @@ class _Run:
         trusted = ""
         if connection.ca_certificate:
             trusted = str(_private_file(folder / "ca.pem", connection.ca_certificate))
-        return child_environment.connect_variables(os.environ, connection, ca_file=trusted)
+        return child_environment.connect_variables(os.environ, connection, lease=lease, ca_file=trusted)
 
-    def _local(self, connection: LocalConnection, folder: Path, files: Sequence[str]) -> dict[str, str]:
-        settings = {**connection.conf, "spark.master": connection.master}
+    def _local(self, lease: str, connection: LocalConnection, folder: Path, files: Sequence[str]) -> dict[str, str]:
+        settings = local_settings({**connection.conf, "spark.master": connection.master}, folder)
         if files:
             settings["spark.submit.pyFiles"] = ",".join(files)
         settings = with_java_options(settings, java_options(folder, os.environ))
         text = child_environment.spark_properties(sorted(settings.items()))
         return child_environment.local_variables(
             os.environ,
-            master=connection.master,
+            connection,
+            lease=lease,
             properties_file=str(_private_file(folder / "spark.conf", text)),
             python=_interpreter(self._options.command[0]),
             java_home=packaged_java(os.environ),

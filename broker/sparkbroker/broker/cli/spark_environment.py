@@ -5,7 +5,7 @@ Secrets stand in the environment of the command only, never in an argument list.
 
 from collections.abc import Mapping, Sequence
 
-from sparkbroker.client.child_environment import without_misleading
+from sparkbroker.client import child_environment
 
 
 def command_environment(
@@ -17,8 +17,9 @@ def command_environment(
     python_path: Sequence[str] = (),
 ) -> dict[str, str]:
     """``variables`` are those of ``sparkbroker.client.child_environment`` for its session."""
-    result = without_misleading(base) | {"SPARKBROKER_URL": broker_url, "SPARKBROKER_LEASE": lease}
-    if python_path:
-        inherited = base.get("PYTHONPATH", "")
-        result["PYTHONPATH"] = ":".join([*python_path, *([inherited] if inherited else [])])
-    return {**result, **variables}
+    own = {
+        "SPARKBROKER_URL": broker_url,
+        "SPARKBROKER_LEASE": lease,
+        "PYTHONPATH": child_environment.python_path(base, python_path),
+    }
+    return {**child_environment.without_misleading(base), **own, **variables}
