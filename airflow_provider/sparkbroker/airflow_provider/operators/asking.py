@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Literal
 
-from sparkbroker.airflow_provider import artifacts, client_mode, identity, late, pod_override, request
+from jinja2 import StrictUndefined
+
+from sparkbroker.airflow_provider import artifacts, client_mode, identity, late, pod_override, renderable, request
 from sparkbroker.airflow_provider._compat import (
     START_FROM_TRIGGER,
     BaseOperator,
@@ -192,7 +194,7 @@ class AskingOperator(TemplatedOperator):
             return None  # an XCom's value is known in the worker only
         if client_mode.is_client(self.mode) or late.has_template(self.mode):
             return None  # the pod that asks is the driver
-        if late.has_template([self.conn_id, arguments]) and self._templates_in_its_own_way([self.conn_id, arguments]):
+        if not self._renderable([self.conn_id, arguments]):
             return None
         kwargs: dict[str, Any] = {"conn_id": self.conn_id, **arguments}
         if self.sharing is not None:
@@ -205,20 +207,36 @@ class AskingOperator(TemplatedOperator):
         """Whether something of the task is to come before its wait that only a worker does."""
         if self.execution_timeout is not None:
             return True  # which for Airflow would include the time in the queue
+        if self.inlets:
+            return True  # Airflow looks up aliases of assets before the trigger is run, which the triggerer can't
+        if not self._params_are_the_dags():
+            return True
         if self._pre_execute_hook is not None or type(self).pre_execute is not BaseOperator.pre_execute:
             return True  # it may skip the task (``@task.skip_if``)
         return not self.files_are_here()  # a worker may have them, or tells what is missing before a driver is started
 
-    def _templates_in_its_own_way(self, templates: object) -> bool:
-        """Whether they may need what the triggerer, which has no code and no files of DAGs, doesn't have."""
+    def _params_are_the_dags(self) -> bool:
+        """Whether the task adds no params of its own: an invalid one, which the start of a run doesn't check, would end the
+        triggerer."""
+        dag = self.get_dag()
+        known = {} if dag is None else {name: (param.value, param.schema) for name, param in dag.params.items()}
+        return all(known.get(name) == (param.value, param.schema) for name, param in self.params.items())
+
+    def _renderable(self, templates: object) -> bool:
+        """Whether the triggerer, which has no code and no files of DAGs, can render them as a worker would."""
+        if not late.has_template(templates):
+            return True
         dag = self.get_dag()
         of_dag = dag is not None and (
             dag.user_defined_macros
             or dag.user_defined_filters
             or dag.jinja_environment_kwargs
             or dag.render_template_as_native_obj
+            or dag.template_undefined is not StrictUndefined
         )
-        return bool(of_dag or getattr(self, "render_template_as_native_obj", None) or late.needs_files(templates))
+        if of_dag or getattr(self, "render_template_as_native_obj", None):
+            return False
+        return renderable.is_renderable(templates, self.get_template_env())
 
     def files_are_here(self) -> bool:
         """Whether this machine, where the DAG is parsed, has the files that a worker will need, as far as they are known.
