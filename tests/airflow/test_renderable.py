@@ -67,7 +67,7 @@ def test_a_task_begins_in_the_triggerer_only_with_what_that_can_render(airflow_h
 
 def test_what_airflow_prepares_in_the_triggerer_before_it_renders_is_no_danger(airflow_home):
     """An alias of assets there, or an invalid param of the task, would stop all its triggers."""
-    Asset = pytest.importorskip("airflow.sdk").Asset
-    assert not task(inlets=[Asset("a")]).start_from_trigger
+    sdk = pytest.importorskip("airflow.sdk")
+    assert not task(inlets=[sdk.Asset("a")]).start_from_trigger
     assert not task(params={"a": 2}).start_from_trigger
     assert not task(params={"b": 1}).start_from_trigger

@@ -168,7 +168,11 @@ async def test_what_no_retry_mends_is_told_as_that(small_broker, given, reason, 
 @pytest.mark.skipif(not START_FROM_TRIGGER, reason="no templates in this version's triggers")
 @pytest.mark.parametrize(
     ("template", "said"),
-    [("{{ 1 // 0 }}", "ZeroDivisionError"), ("{{ nope }}", "UndefinedError: 'nope'"), ("{{ ds.x.y }}", "UndefinedError")],
+    [
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("{{ nope }}", "UndefinedError: 'nope'"),
+        ("{{ ds.x.y }}", "UndefinedError"),
+    ],
 )
 async def test_what_fails_while_it_renders_is_told_with_the_argument(airflow_home, template, said):
     trigger = LeaseTrigger(conn_id=CONN, cores="{{ 2 }}", labels={"x": [template]})

@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from sparkbroker.airflow_provider import artifacts, client_mode, driver_log, failures, identity, openlineage, request
+from sparkbroker.airflow_provider import (
+    artifacts,
+    client_mode,
+    driver_log,
+    failures,
+    identity,
+    injection,
+    openlineage,
+    request,
+)
 from sparkbroker.airflow_provider._compat import (
     KILL_BY_RAISING,
     START_FROM_TRIGGER,
@@ -73,6 +82,10 @@ class SparkLeaseOperator(AskingOperator):
 
     def execute(self, context: Any) -> Any:
         """Acquire (deferred, or blocking) or attach; then compute."""
+        try:
+            self.check_rendered(context)
+        except (request.InvalidArgument, injection.InvalidFunction) as error:
+            raise failures.as_airflow(error, self.conn_id) from error
         if self.lease_given:
             self._warn_of_idle_arguments()
             return self._hold_named(context, self.lease)
@@ -116,7 +129,12 @@ class SparkLeaseOperator(AskingOperator):
             ):
                 afterwards.callback(self._tell_of_release, lease)
                 return self._use(context, lease)
-        except (AirflowNotFoundException, SparkbrokerError, request.InvalidArgument) as error:
+        except (
+            AirflowNotFoundException,
+            SparkbrokerError,
+            request.InvalidArgument,
+            injection.InvalidFunction,
+        ) as error:
             # A refusal is said in its one sentence: where in the client it came from helps nobody.
             raise failures.as_airflow(error, self.conn_id) from (None if failures.is_permanent(error) else error)
         finally:
