@@ -14,6 +14,7 @@ from sparkbroker.airflow_provider import (
     identity,
     injection,
     openlineage,
+    own_code,
     request,
 )
 from sparkbroker.airflow_provider._compat import (
@@ -25,7 +26,8 @@ from sparkbroker.airflow_provider._compat import (
     AirflowTaskTimeout,
 )
 from sparkbroker.airflow_provider.failures import TaskKilled
-from sparkbroker.airflow_provider.hooks.broker import Settings, SparkBrokerHook
+from sparkbroker.airflow_provider.hooks.broker import SparkBrokerHook
+from sparkbroker.airflow_provider.hooks.connection import Settings
 from sparkbroker.airflow_provider.links import LeaseLink, SparkUiLink, lease_url, spark_ui_url
 from sparkbroker.airflow_provider.operators.asking import AskingOperator
 from sparkbroker.airflow_provider.operators.finding import (
@@ -185,7 +187,7 @@ class SparkLeaseOperator(AskingOperator):
 
     @contextmanager
     def session(self, context: Any, lease: "Lease") -> Iterator[Any]:
-        """A Spark session on the lease, for the body, with the task's files and OpenLineage's parent in it."""
+        """A Spark session on the lease, for the body, with the task's files, its DAG's own modules, and OpenLineage's parent."""
         options = self.lease_options()
         brought = artifacts.find(options, artifacts.dag_folder(context.get("dag")))
         name = options.app_name or identity.TaskIdentity.of(context["ti"]).lease_key()
@@ -200,7 +202,9 @@ class SparkLeaseOperator(AskingOperator):
                 for key, value in openlineage.parent_conf(context).items():
                     spark.conf.set(key, value)
                 self._push_ui_link(context, lease, artifacts.ui_of(spark, None if is_here(lease) else connection))
-                yield spark
+                dag = context.get("dag") if self.runs_python else None
+                with own_code.brought(spark, dag, context["ti"]):
+                    yield spark
             finally:
                 self._spark = None
 
