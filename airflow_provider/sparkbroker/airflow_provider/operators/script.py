@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from sparkbroker.airflow_provider import artifacts, openlineage, request
+from sparkbroker.airflow_provider import artifacts, checks, openlineage, request
 from sparkbroker.airflow_provider._compat import AirflowException, mask_secret
 from sparkbroker.airflow_provider.child import run_child
 from sparkbroker.airflow_provider.late import is_late
@@ -32,6 +32,45 @@ class ScriptFailed(AirflowException):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+def _texts(value: Any, name: str) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise request.InvalidArgument(
+            name, f"{request.shown(value)} is no list", "give a list, one item for each argument"
+        )
+    return [_text(item, f"{name}[{place}]") for place, item in enumerate(value)]
+
+
+def _text(value: Any, name: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
+        raise request.InvalidArgument(name, f"{request.shown(value)} is neither text nor a number", "give a str")
+    text = str(os.fspath(value)) if isinstance(value, os.PathLike) else str(value)
+    if "\0" in text:
+        raise request.InvalidArgument(name, "it has a character NUL, which no program can be given", "leave it out")
+    return text
+
+
+def _environment(env: Any, argument: str = "env") -> dict[str, str]:
+    found = request.mapping(env, argument)
+    for name in found:
+        if child_environment.is_misleading(name):
+            raise request.InvalidArgument(argument, f"{name} is set from the lease", "leave it out")
+        if not name or "=" in name or "\0" in name:
+            raise request.InvalidArgument(argument, f"{name!r} is not a variable's name", "give one without =")
+    return {name: _text(value, f"{argument}[{name!r}]") for name, value in found.items()}
+
+
+def _file(value: Any, name: str) -> str:
+    if not isinstance(value, str | os.PathLike) or not str(value).strip():
+        raise request.InvalidArgument(name, f"{request.shown(value)} is not a path", "give a str")
+    return _text(value, name)
+
+
+def _optional_file(value: Any, name: str) -> str | None:
+    return None if value is None else _file(value, name)
 
 
 class SparkScriptOperator(SparkLeaseOperator):
@@ -59,6 +98,15 @@ class SparkScriptOperator(SparkLeaseOperator):
         **SparkLeaseOperator.template_fields_renderers,
         "env": "json",
     }
+    argument_readers: ClassVar[checks.Readers] = {
+        **SparkLeaseOperator.argument_readers,
+        "script": _file,
+        "arguments": _texts,
+        "env": _environment,
+        "cwd": _optional_file,
+        "python": _optional_file,
+    }
+    late_arguments = (*SparkLeaseOperator.late_arguments, "script", "arguments", "env", "cwd", "python")
 
     def __init__(
         self,
@@ -70,11 +118,11 @@ class SparkScriptOperator(SparkLeaseOperator):
         python: str | None = None,
         **kwargs: Any,
     ) -> None:
-        self.script = script
+        self.script = os.fspath(script) if isinstance(script, os.PathLike) else script
         self.arguments = arguments
         self.env = env
-        self.cwd = cwd
-        self.python = python
+        self.cwd = os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd
+        self.python = os.fspath(python) if isinstance(python, os.PathLike) else python
         super().__init__(**kwargs)  # last: see AskingOperator.files_are_here
 
     def check_files(self, folder: str) -> None:
@@ -163,31 +211,6 @@ def _version(python: _Python) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         raise request.InvalidArgument("python", f"{python.name!r} can't be run ({error})", "give a Python") from error
     return done.stdout.strip()
-
-
-def _texts(value: Any, name: str) -> list[str]:
-    if value is None:
-        return []
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise request.InvalidArgument(name, f"{value!r} is no list", "give a list, one item for each argument")
-    return [_text(item, f"{name}[{place}]") for place, item in enumerate(value)]
-
-
-def _text(value: Any, name: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
-        raise request.InvalidArgument(name, f"{value!r} is neither text nor a number", "give a str")
-    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-
-
-def _environment(env: Any) -> dict[str, str]:
-    if env is None:
-        return {}
-    if not isinstance(env, Mapping):
-        raise request.InvalidArgument("env", f"{env!r} is no mapping", "give a dict of names to values")
-    for name in env:
-        if child_environment.is_misleading(name):
-            raise request.InvalidArgument("env", f"{name} is set from the lease", "leave it out")
-    return {str(name): _text(value, f"env[{name!r}]") for name, value in env.items()}
 
 
 def _merged(environ: Mapping[str, str], variables: Mapping[str, str], py_files: Sequence[str]) -> dict[str, str]:
