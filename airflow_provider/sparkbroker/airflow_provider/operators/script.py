@@ -203,6 +203,10 @@ def _merged(
     """The child's environment: the worker's, then the user's, then the lease's."""
     kept = {name: value for name, value in worker.items() if name not in _MISLEADING}
     merged = {"PYTHONUNBUFFERED": "1", **kept, **given, **variables}
+    for path in py_files:
+        if os.pathsep in path:
+            problem = f"{path!r} has a {os.pathsep!r}, which separates the entries of PYTHONPATH"
+            raise request.InvalidArgument("py_files", problem, "rename it")
     if py_files:
         merged["PYTHONPATH"] = os.pathsep.join([*py_files, *filter(None, [merged.get("PYTHONPATH")])])
     return merged
@@ -251,9 +255,9 @@ def _local(
     from sparkbroker.client._jvm import packaged_java  # noqa: PLC0415  as above
 
     lists = {
-        "spark.submit.pyFiles": brought.py_files,
-        "spark.files": brought.files,
-        "spark.archives": brought.archives,
+        "spark.submit.pyFiles": list(map(artifacts.url_of, brought.py_files)),
+        "spark.files": list(map(artifacts.url_of, brought.files)),
+        "spark.archives": [archive.url for archive in brought.archives],
     }
     settings = {**more, **connection.conf, "spark.master": connection.master}
     settings |= {key: ",".join(paths) for key, paths in lists.items() if paths}
