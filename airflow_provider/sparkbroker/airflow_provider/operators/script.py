@@ -1,6 +1,7 @@
 """An unchanged PySpark program, run as a child process whose Spark is the task's lease."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ _MISLEADING: Final = (
 )  # fmt: skip
 """Variables of the worker's that would make pyspark open something else than the lease."""
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_READ_OTHERWISE: Final = re.compile(r"[%#?,*;\[\]{}\\\x00-\x1f]")
 _EXIT_TIMEOUT: Final = 30.0
 """Seconds for a Python to tell its version."""
 
@@ -255,9 +257,12 @@ def _local(
     from sparkbroker.client._jvm import packaged_java  # noqa: PLC0415  as above
 
     lists = {
-        "spark.submit.pyFiles": list(map(artifacts.url_of, brought.py_files)),
-        "spark.files": list(map(artifacts.url_of, brought.files)),
-        "spark.archives": [archive.url for archive in brought.archives],
+        "spark.submit.pyFiles": [_listable(place, "py_files", folder) for place in brought.py_files],
+        "spark.files": [_listable(place, "files", folder) for place in brought.files],
+        "spark.archives": [
+            _listable(archive.place, "archives", folder) + (f"#{archive.name}" if archive.name else "")
+            for archive in brought.archives
+        ],
     }
     settings = {**more, **connection.conf, "spark.master": connection.master}
     settings |= {key: ",".join(paths) for key, paths in lists.items() if paths}
@@ -267,6 +272,20 @@ def _local(
     variables = {"PYSPARK_SUBMIT_ARGS": f"--properties-file {shlex.quote(str(file))} pyspark-shell"}
     java = packaged_java()
     return variables | ({"JAVA_HOME": java} if java else {})
+
+
+def _listable(place: str, argument: str, folder: Path) -> str:
+    """A path, or a copy in ``folder``, that spark-submit reads as this file: in a list it takes one for a URL, and for a pattern
+    too, and no way of writing it survives both. It follows links, and reads what they lead to so."""
+    if not place.startswith("/") or not _READ_OTHERWISE.search(place):
+        return place
+    path = Path(place)
+    if _READ_OTHERWISE.search(path.name):
+        problem = f"spark-submit, which a LOCAL lease's program is started by, can't be given a file of the name {path.name!r}"
+        raise request.InvalidArgument(argument, problem, "rename it")
+    copy = Path(tempfile.mkdtemp(dir=folder)) / path.name
+    (shutil.copytree if path.is_dir() else shutil.copyfile)(path, copy)
+    return str(copy)
 
 
 def _property(text: str) -> str:
