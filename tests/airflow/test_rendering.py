@@ -46,6 +46,30 @@ def test_only_sql_names_files_and_all_else_is_a_value(small_broker, run_dag, tmp
     assert run.xcom("function") == ["select 3", "select 3", "x.sql"]
 
 
+MARKED = """
+with DAG("marked", schedule=None, template_searchpath=[FOLDER], params={"n": 3}) as dag:
+    Seen(task_id="one", sql="marked.sql", parameters={"path": "{% include 'part.sql' %}", "paths": []}, labels={"source": "x"})
+    Seen.partial(task_id="mapped", labels={"source": "x"}).expand(sql=["marked.sql"])
+    for name in ("wide", "bare"):
+        Seen(task_id=name, sql=["select 1", name + ".sql"], labels={"source": "x"})
+"""
+
+
+def test_a_file_may_begin_with_a_mark_and_is_named_if_it_is_not_utf_8(small_broker, run_dag, tmp_path):
+    (tmp_path / "marked.sql").write_text("select {{ params.n }} {% include 'part.sql' %}", "utf-8-sig")
+    (tmp_path / "part.sql").write_text("from t", "utf-8-sig")
+    (tmp_path / "wide.sql").write_text("select 1", "utf-16")
+    (tmp_path / "bare.sql").write_text("select 1", "utf-16-le")
+    before = {lease.name for lease in small_broker.leases()}
+    run = run_dag(f"FOLDER = {str(tmp_path)!r}\n{FILES.partition('def told')[0]}\n{MARKED}")
+    assert run.states == {"one": "success", "mapped[0]": "success", "wide": "failed", "bare": "failed"}, run.log[-4000:]
+    assert run.xcom("one")[:2] == ["select 3 from t", {"path": "from t", "paths": []}]
+    assert run.xcom("mapped", map_index=0)[0] == "select 3 from t"
+    assert "sql: the file 'wide.sql' is UTF-16, by its byte order mark, and not UTF-8; save it as UTF-8" in run.log
+    assert "sql: the file 'bare.sql' is not UTF-8 text (byte 1 is NUL, as in UTF-16); save it as UTF-8" in run.log
+    assert len({lease.name for lease in small_broker.leases()} - before) == 2
+
+
 @pytest.mark.skipif(not START_FROM_TRIGGER, reason="no templates in this version's triggers")
 def test_a_triggers_arguments_name_no_files():
     trigger: Any = LeaseTrigger(conn_id="c", app_name="daily.sql", labels={"source": "{{ 1 }}.sql"})

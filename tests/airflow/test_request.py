@@ -131,3 +131,11 @@ def test_long_values_are_shown_in_part():
     with pytest.raises(InvalidArgument) as raised:
         request.ask({"conf": "x" * 10_000})
     assert len(str(raised.value)) < 400
+
+
+def test_text_of_a_file_may_begin_with_a_byte_order_mark():
+    asked = request.ask(
+        {"conf": '\ufeff{"spark.a": 1}', "packages": '\ufeff["a:b:1"]', "profile": "\ufeffsmall", "labels": "\ufeff"}
+    )
+    assert asked == {"conf": {"spark.a": "1"}, "packages": ["a:b:1"], "profile": "small"}
+    assert request.options({"py_files": "\ufeffa.py,b.py"}).py_files == ("a.py", "b.py")

@@ -1,5 +1,7 @@
 """A Python function with a Spark session: real Spark."""
 
+import zipfile
+
 import pytest
 
 IMPORTS = "from sparkbroker.airflow_provider.operators.session import SparkSessionOperator as Session\n"
@@ -8,32 +10,43 @@ IMPORTS = "from sparkbroker.airflow_provider.operators.session import SparkSessi
 @pytest.mark.spark
 @pytest.mark.timeout(300)
 def test_functions_compute_with_connect_and_with_classic_sessions(spark_broker, run_dag, tmp_path):
-    (tmp_path / "a_module.py").write_text("ANSWER = 42\n")
+    module, package = (tmp_path / name for name in ("a%20b #?c:/a_module.py", "x/p%20q ü.zip"))
+    for file in (module, package):
+        file.parent.mkdir()
+    module.write_text("ANSWER = 42\n")
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("a_package/__init__.py", "ANSWER = 43\n")
     run = run_dag(f"""
         {IMPORTS}
         def connect(first, spark, *, lease, factor=2):
             from pyspark.sql.functions import udf
             @udf("int")
             def answer(_):
-                import a_module
-                return a_module.ANSWER
+                import a_module, a_package
+                return a_module.ANSWER + a_package.ANSWER
             found = spark.range(first).select(answer("id").alias("a")).agg({{"a": "max"}}).first()[0]
             return [spark.range(first).count() * factor, found, lease.name]
         def classic(spark):
-            return spark.sparkContext.parallelize(range(5)).sum()
+            def answers(_):
+                import a_module, a_package
+                from pyspark import SparkFiles
+                text = open(SparkFiles.get("unpacked") + "/a_package/__init__.py").read()
+                return [a_module.ANSWER, a_package.ANSWER, text]
+            return spark.sparkContext.parallelize([1], 1).map(answers).first()
         def fails(spark):
             spark.sql("select nonsense from nowhere").collect()
         with DAG("compute", schedule=None) as dag:
             one = Session(task_id="connect", python_callable=connect, op_args=[3], op_kwargs={{"factor": "{{{{ 3 }}}}"}},
-                          py_files=[{str(tmp_path / "a_module.py")!r}], deferrable=True, driver_log_level="INFO", profile="with_ui")
+                          py_files=[{str(module)!r}, {str(package)!r}], deferrable=True, driver_log_level="INFO", profile="with_ui")
             two = Session(task_id="fails", python_callable=fails)
-            three = Session(task_id="classic", python_callable=classic, mode="LOCAL", trigger_rule="all_done")
+            three = Session(task_id="classic", python_callable=classic, mode="LOCAL", trigger_rule="all_done",
+                            py_files=[{str(module)!r}, {str(package)!r}], archives=[{str(package) + "#unpacked"!r}])
             chain(one, two, three)
     """)  # fmt: skip
     assert run.states == {"connect": "success", "fails": "failed", "classic": "success"}, run.log
     counted, answer, name = run.xcom("connect")
-    assert (counted, answer) == ("333", 42), "op_kwargs are rendered, to text"
-    assert run.xcom("classic") == 10
+    assert (counted, answer) == ("333", 85), "op_kwargs are rendered, to text"
+    assert run.xcom("classic") == [42, 43, "ANSWER = 43\n"]
     assert spark_broker.ended(name) == "RELEASED"
     assert f"{name} is given back" in run.log
     before, _, _ = run.log.partition("::group::Spark driver log of leases/")

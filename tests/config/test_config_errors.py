@@ -282,8 +282,8 @@ def test_a_file_that_is_named_and_missing(tmp_path):
 
 def test_a_file_of_other_bytes(tmp_path):
     path = tmp_path / "broker.toml"
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="byte 0 is not UTF-8"):
+    path.write_bytes(b"a\xff")
+    with pytest.raises(ConfigError, match=r"it is not UTF-8 \(byte 1\); save it as UTF-8"):
         load_config(path, {})
 
 

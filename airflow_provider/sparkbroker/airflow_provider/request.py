@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict
 
+from sparkbroker.client._text import MARK
+
 Seconds = int | float | str | timedelta
 OnRetry = Literal["replace", "reattach"]
 LogLevel = Literal["ALL", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]
@@ -123,7 +125,12 @@ def _text(value: object, name: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise InvalidArgument(name, f"{shown(value)} is no text", "give a str")
-    return value.strip()
+    return _unmarked(value)
+
+
+def _unmarked(text: str) -> str:
+    """Without what surrounds it, such as the byte order mark of the file that a template has it from."""
+    return text.strip().removeprefix(MARK).strip()
 
 
 def _name(value: object, name: str) -> str | None:
@@ -203,7 +210,8 @@ def _texts(value: object, name: str) -> list[str]:
         return []
     items: object = value
     if isinstance(value, str):
-        items = _json(value, name) if value.strip().startswith("[") else value.split(",")
+        text = _unmarked(value)
+        items = _json(text, name) if text.startswith("[") else text.split(",")
     if not isinstance(items, Sequence) or isinstance(items, str | bytes) or not all(isinstance(i, str) for i in items):
         raise InvalidArgument(name, f"{shown(value)} is no list of texts", "give a list of str")
     return [item.strip() for item in items if item.strip()]
@@ -211,7 +219,7 @@ def _texts(value: object, name: str) -> list[str]:
 
 def mapping(value: object, name: str) -> dict[str, Any]:
     """A mapping of names, also as JSON; None and empty text are an empty one. Raise InvalidArgument."""
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not _unmarked(value)):
         return {}
     found = _json(value, name) if isinstance(value, str) else value
     if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
@@ -277,7 +285,7 @@ def _scalar(value: object, name: str) -> str:
 
 def _json(text: str, name: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(_unmarked(text))
     except ValueError as error:
         problem = f"{shown(text)} is neither what is meant nor JSON of it ({error})"
         raise InvalidArgument(name, problem, "give a list or a dict, or a template that renders to JSON") from error

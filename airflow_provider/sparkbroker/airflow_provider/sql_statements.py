@@ -1,8 +1,9 @@
 """Splitting SQL text into statements. Pure; no parser: it knows what a semicolon can be part of, and no more.
 
 That is text in quotes (with Spark's escapes), comments (bracketed ones nest), and a compound statement, from BEGIN to its
-END. Statements keep their comments and their text, without the semicolon. What isn't closed reaches to the end of the
-text: Spark then says where it stands.
+END. Statements keep their comments and their text, without the semicolon. A byte order mark, which stands where one file was
+put before or into another, becomes a space: Spark would refuse it. What isn't closed reaches to the end of the text: Spark
+then says where it stands.
 """
 
 import re
@@ -17,6 +18,7 @@ _TOKEN: Final = re.compile(
     | (?P<bracket> /\* )
     | (?P<word> [^\W\d]\w* )
     | (?P<space> \s+ )
+    | (?P<mark> \ufeff )
     | (?P<end> ; )
     | (?P<other> \d\w* | . )
     """,
@@ -29,21 +31,23 @@ _NO_CLOSERS: Final = frozenset({"IF", "LOOP", "WHILE", "REPEAT", "FOR"})
 def split_statements(text: str) -> list[str]:
     """The statements of the text, in order, without those that are nothing but comments."""
     statements: list[str] = []
-    begin = 0
+    pieces: list[str] = []
     compound = _Compound()
     empty = True
-    for kind, start, token in _tokens(text):
+    for kind, token in _tokens(text):
         if kind == "end":
             compound.take(token)
         if kind == "end" and not compound.open:
             if not empty:
-                statements.append(text[begin:start].strip())
-            begin, empty, compound = start + 1, True, _Compound()
-        elif kind not in ("comment", "space", "end"):
+                statements.append("".join(pieces).strip())
+            pieces, empty, compound = [], True, _Compound()
+            continue
+        pieces.append(" " if kind == "mark" else token)
+        if kind not in ("comment", "space", "mark", "end"):
             empty = False
             compound.take(token.upper() if kind == "word" else token)
     if not empty:
-        statements.append(text[begin:].strip())
+        statements.append("".join(pieces).strip())
     return statements
 
 
@@ -85,15 +89,15 @@ class _Compound:
                 self._depth = 1
 
 
-def _tokens(text: str) -> Iterator[tuple[str, int, str]]:
-    """Kind, place and text of each token; a bracketed comment is one, of the kind comment."""
+def _tokens(text: str) -> Iterator[tuple[str, str]]:
+    """Kind and text of each token; a bracketed comment is one, of the kind comment."""
     place = 0
     while (match := _TOKEN.match(text, place)) is not None:
         kind = match.lastgroup or "other"
         end = match.end()
         if kind == "bracket":
             kind, end = "comment", _after_comment(text, place)
-        yield kind, place, text[place:end]
+        yield kind, text[place:end]
         place = end
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from sparkbroker.client._errors import BadAddress
 from sparkbroker.client._loopback import ADDRESS, is_loopback, is_loopback_name
+from sparkbroker.client._text import MARK, NotText, decode, without_mark
 
 _FORMS: Final = "unix:///path/to/socket, grpc://host:port or grpcs://host:port"
 _LONGEST_SOCKET_PATH: Final = 107
@@ -42,11 +43,15 @@ class Address:
         """The token of now: a file is read at each call, so that a rotated token is taken up."""
         if self.token_file is None:
             return self.token
-        return _token_text(_read(self.token_file, "token file").decode("utf-8", "replace"), str(self.token_file))
+        content = _read(self.token_file, "token file")
+        try:
+            return _token_text(decode(content), str(self.token_file))
+        except NotText as error:
+            raise BadAddress(f"the token file {self.token_file} {error}; save it as UTF-8") from error
 
     def read_ca(self) -> bytes | None:
         """The certificates to trust, PEM. None: the system's."""
-        return None if self.ca_file is None else _read(self.ca_file, "CA file")
+        return None if self.ca_file is None else without_mark(_read(self.ca_file, "CA file"))
 
 
 def resolve_address(
@@ -211,8 +216,10 @@ def _read_settings(file: Path) -> dict[str, str]:
     import tomllib  # noqa: PLC0415  only needed where there is a file
 
     try:
-        settings = tomllib.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        settings = tomllib.loads(decode(raw))
+    except NotText as error:
+        raise BadAddress(f"{file} {error}; save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
         raise BadAddress(f"{file} is no TOML: {error}") from error
     for key, value in settings.items():
         if key not in _FILE_KEYS:
@@ -234,7 +241,7 @@ def _read(path: Path, what: str) -> bytes:
 
 
 def _token_text(text: str, origin: str) -> str:
-    token = text.strip()
+    token = text.removeprefix(MARK).strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise BadAddress(f"the token from {origin} is empty or has characters that a token can't have")
     return token

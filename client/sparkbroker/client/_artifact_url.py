@@ -39,6 +39,22 @@ def archive_url(path: str | os.PathLike[str], name: str = "") -> str:
     return f"{artifact_url(path)}#{name}"
 
 
+def classic_py_file(path: str | os.PathLike[str]) -> str:
+    """What ``addPyFile`` of a classic session reads as exactly this file. Raise ValueError for a name that it can't have.
+
+    It finds the file by the text's last part as it is, so that a path is better than a URL. Only ``#`` is none of a path's.
+    """
+    absolute = os.path.abspath(path)  # noqa: PTH100  as above
+    if "#" not in absolute:
+        return absolute
+    url = artifact_url(absolute)
+    if not absolute.endswith(".py") and Path(url).name != Path(absolute).name:
+        raise ValueError(
+            f"{absolute!r}: a classic session can't find a package of this name in a path with #; rename it"
+        )
+    return url
+
+
 def path_of(url: str) -> str:
     """The path of a ``file:`` URL. Raise ValueError for one that names no file of this machine, or more than a file."""
     if not url.isprintable() or " " in url:

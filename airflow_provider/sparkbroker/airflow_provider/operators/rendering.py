@@ -17,6 +17,10 @@ class TemplatedOperator(BaseOperator):
     template_ext: Sequence[str]
     file_fields: ClassVar[Sequence[str]] = ()
 
+    def get_template_env(self, dag: Any = None) -> Any:
+        """See BaseOperator. It finds the files of ``file_fields``."""
+        return _reading_text(super().get_template_env(dag), ", ".join(self.file_fields))
+
     def resolve_template_files(self) -> None:
         """See BaseOperator. It reads the files where the DAG is parsed."""
         every, self.template_fields = self.template_fields, self.file_fields
@@ -34,6 +38,13 @@ class TemplatedOperator(BaseOperator):
             for name in template_fields:
                 if parent is self:
                     self.template_ext = every if name in self.file_fields else ()
-                super()._do_render_template_fields(parent, (name,), context, jinja_env, seen_oids)
+                reading = _reading_text(jinja_env, name)
+                super()._do_render_template_fields(parent, (name,), context, reading, seen_oids)
         finally:
             self.template_ext = every
+
+
+def _reading_text(environment: Any, field: str) -> Any:
+    from sparkbroker.airflow_provider.template_files import reading_text  # noqa: PLC0415  only where Jinja is loaded
+
+    return reading_text(environment, field)

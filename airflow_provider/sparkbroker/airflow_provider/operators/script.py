@@ -1,6 +1,7 @@
 """An unchanged PySpark program, run as a child process whose Spark is the task's lease."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from sparkbroker.client import child_environment
 if TYPE_CHECKING:
     from sparkbroker.client import ConnectConnection, Lease, LocalConnection
 
+_READ_OTHERWISE: Final = re.compile(r"[%#?,*;\[\]{}\\\x00-\x1f]")
 _EXIT_TIMEOUT: Final = 30.0
 """Seconds for a Python to tell its version."""
 
@@ -215,6 +217,10 @@ def _version(python: _Python) -> str:
 
 def _merged(environ: Mapping[str, str], variables: Mapping[str, str], py_files: Sequence[str]) -> dict[str, str]:
     """The child's environment: the worker's with the user's over it, then the lease's."""
+    for path in py_files:
+        if os.pathsep in path:
+            problem = f"{path!r} has a {os.pathsep!r}, which separates the entries of PYTHONPATH"
+            raise request.InvalidArgument("py_files", problem, "rename it")
     merged = {"PYTHONUNBUFFERED": "1", **child_environment.without_misleading(environ), **variables}
     return merged | {"PYTHONPATH": child_environment.python_path(merged, py_files)}
 
@@ -264,9 +270,12 @@ def _local(
     from sparkbroker.client.nameless_user import java_options, with_java_options  # noqa: PLC0415  as above
 
     lists = {
-        "spark.submit.pyFiles": brought.py_files,
-        "spark.files": brought.files,
-        "spark.archives": brought.archives,
+        "spark.submit.pyFiles": [_listable(place, "py_files", folder) for place in brought.py_files],
+        "spark.files": [_listable(place, "files", folder) for place in brought.files],
+        "spark.archives": [
+            _listable(archive.place, "archives", folder) + (f"#{archive.name}" if archive.name else "")
+            for archive in brought.archives
+        ],
     }
     settings = {**more, **local_settings({**connection.conf, "spark.master": connection.master}, folder)}
     settings |= {key: ",".join(paths) for key, paths in lists.items() if paths}
@@ -282,3 +291,17 @@ def _local(
         python=python.name,
         java_home=packaged_java(python.environment),
     )
+
+
+def _listable(place: str, argument: str, folder: Path) -> str:
+    """A path, or a copy in ``folder``, that spark-submit reads as this file: in a list it takes one for a URL, and for a pattern
+    too, and no way of writing it survives both. It follows links, and reads what they lead to so."""
+    if not place.startswith("/") or not _READ_OTHERWISE.search(place):
+        return place
+    path = Path(place)
+    if _READ_OTHERWISE.search(path.name):
+        problem = f"spark-submit, which a LOCAL lease's program is started by, can't be given a file of the name {path.name!r}"
+        raise request.InvalidArgument(argument, problem, "rename it")
+    copy = Path(tempfile.mkdtemp(dir=folder)) / path.name
+    (shutil.copytree if path.is_dir() else shutil.copyfile)(path, copy)
+    return str(copy)

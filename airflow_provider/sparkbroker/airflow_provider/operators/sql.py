@@ -1,10 +1,7 @@
 """SQL statements on the task's lease."""
 
-import datetime as dt
-import decimal
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparkbroker.airflow_provider import checks
 from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
@@ -16,19 +13,19 @@ from sparkbroker.airflow_provider.sql_arguments import (
     read_result,
     read_statements,
 )
+from sparkbroker.airflow_provider.sql_parameters import arguments
+from sparkbroker.airflow_provider.sql_values import brought, plain
 
 if TYPE_CHECKING:
     from sparkbroker.client import Lease
-
-_UNREAD: Final = ("CalendarIntervalType", "YearMonthIntervalType")
-"""Types of intervals whose values pyspark can't bring here, but as text."""
 
 
 class SparkSqlOperator(SparkLeaseOperator):
     """Runs one or more statements, in order, in one Spark session; the first that fails fails the task.
 
     ``sql`` is text, a path that ends in ``.sql`` (as Airflow looks for templates), or a list of them; each may hold several
-    statements. ``parameters`` are for the statements' named markers (``:name``). Every statement is run to its end, queries
+    statements. ``parameters`` are for the statements' named markers (``:name``); a ``datetime`` without a time zone is a
+    TIMESTAMP_NTZ, never a time of the worker's. Every statement is run to its end, queries
     too. What the last one gives becomes the XCom: ``result="count"`` the number of its rows, ``"rows"`` the rows as
     dictionaries (JSON: decimals, times and intervals as text, TIMESTAMP in UTC, bytes as hex), None nothing. More than ``max_rows`` rows are an error and
     not a part of them.
@@ -79,13 +76,15 @@ class SparkSqlOperator(SparkLeaseOperator):
     def _is_missing(self, name: str) -> bool:
         from jinja2 import TemplateNotFound  # noqa: PLC0415  only where there are files
 
+        from sparkbroker.airflow_provider.failures import LeaseRefused  # noqa: PLC0415  as above
+
         environment = self.get_template_env()
         if environment.loader is None:
             return True
         try:
             environment.loader.get_source(environment, name)
-        except TemplateNotFound:
-            return True
+        except (TemplateNotFound, LeaseRefused):
+            return True  # which the worker tells
         return False
 
     def run_with_lease(self, context: Any, lease: "Lease") -> int | list[dict[str, Any]] | None:
@@ -96,7 +95,8 @@ class SparkSqlOperator(SparkLeaseOperator):
         with self.session(context, lease) as spark:
             for place, statement in enumerate(statements, 1):
                 self.log.info("Statement %d of %d:\n%s", place, len(statements), statement)
-                frame = spark.sql(statement, args=parameters) if parameters else spark.sql(statement)
+                args = arguments(spark, parameters) if parameters else None
+                frame = spark.sql(statement, args=args) if args else spark.sql(statement)
                 if place < len(statements):
                     count_rows(frame)
             if output == "rows":
@@ -115,88 +115,37 @@ def count_rows(frame: Any) -> int:
 
     observation = Observation()
     # Spark writes INTERVAL nowhere, not even to nowhere; its text takes computing it as well.
-    writable = _with_texts(frame, lambda kind: "interval" in kind.simpleString())
+    writable = _select(frame, _as_text)
     counted = writable.observe(observation, F.count(F.lit(1)).alias("rows"))
     counted.write.format("noop").mode("overwrite").save()
     return int(observation.get["rows"])
 
 
-def _with_texts(frame: Any, as_text: Callable[[Any], bool]) -> Any:
-    """The frame with columns c0, c1, … (a query may give two columns one name), those of some types as text."""
+def _as_text(column: Any, kind: Any) -> Any:
+    return column.cast("string") if "interval" in kind.simpleString() else column
+
+
+def _select(frame: Any, change: Callable[[Any, Any], Any]) -> Any:
+    """The frame with columns c0, c1, … (a query may give two columns one name), changed by their types."""
     from pyspark.sql import functions as F  # noqa: N812, PLC0415  as above
 
     kinds = [field.dataType for field in frame.schema.fields]
     if not kinds:
         return frame
-    named = frame.toDF(*(f"c{place}" for place in range(len(kinds))))
-    columns = [(F.col(f"c{place}"), kind) for place, kind in enumerate(kinds)]
-    return named.select(*(column.cast("string") if as_text(kind) else column for column, kind in columns))
+    names = [f"c{place}" for place in range(len(kinds))]
+    named = frame.toDF(*names)
+    return named.select(*(change(F.col(name), kind).alias(name) for name, kind in zip(names, kinds, strict=True)))
 
 
 def rows(frame: Any, most: int) -> list[dict[str, Any]]:
     """The rows as JSON; raise InvalidArgument for more than ``most``, or for values that JSON can't hold."""
-    names = frame.columns
+    names, kinds = frame.columns, [field.dataType for field in frame.schema.fields]
     if len(set(names)) < len(names):
         raise InvalidArgument("sql", f"the columns {names} have the same name twice", "name them apart (AS)")
-    for field in frame.schema.fields:
-        if _holds_unread(field.dataType) and type(field.dataType).__name__ not in _UNREAD:
-            raise _unheld(field.name, "intervals within other values")
-    frame = _with_texts(frame, lambda kind: type(kind).__name__ in _UNREAD)
-    found = frame.limit(most + 1).collect()
+    found = _select(frame, brought).limit(most + 1).collect()
     if len(found) > most:
         problem = f"the last statement gives more than {most} rows"
         raise InvalidArgument("max_rows", problem, "add a LIMIT, write them to a table, or allow more")
-    kinds = [field.dataType for field in frame.schema.fields]
     return [
         {name: plain(value, kind, name) for name, kind, value in zip(names, kinds, row, strict=True)} for row in found
     ]
-
-
-def plain(value: Any, kind: Any, column: str) -> Any:
-    """A value of Spark's as JSON has it, by its type. Raise InvalidArgument, naming the column.
-
-    A TIMESTAMP is an instant, which Spark gives as the worker's local time: it is written in UTC, with the offset.
-    """
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float() if math.isfinite(value):
-            return value
-        case float() | decimal.Decimal() | dt.timedelta():
-            return str(value)
-        case dt.datetime() if kind.typeName() == "timestamp":
-            return value.astimezone(dt.UTC).isoformat()
-        case dt.date() | dt.time():
-            return value.isoformat()
-        case bytes() | bytearray():
-            return value.hex()
-        case _:
-            return _plain_nested(value, kind, column)
-
-
-def _plain_nested(value: Any, kind: Any, column: str) -> Any:
-    match kind.typeName():
-        case "variant":
-            return value.toJson()
-        case "map":
-            plain_items = {
-                str(plain(key, kind.keyType, column)): plain(item, kind.valueType, column)
-                for key, item in value.items()
-            }
-            if len(plain_items) == len(value):
-                return plain_items
-        case "struct":
-            pairs = zip(kind.fields, value, strict=True)
-            return {field.name: plain(item, field.dataType, column) for field, item in pairs}
-        case "array":
-            return [plain(item, kind.elementType, column) for item in value]
-    raise _unheld(column, f"values of the type {type(value).__name__}")
-
-
-def _holds_unread(kind: Any) -> bool:
-    return any(name in repr(kind) for name in _UNREAD)
-
-
-def _unheld(column: str, what: str) -> InvalidArgument:
-    problem = f"the column {column!r} has {what}, which XCom can't hold"
-    return InvalidArgument("result", problem, "cast it in the SQL (CAST(… AS STRING))")

@@ -25,6 +25,7 @@ from sparkbroker.broker.domain.profile import Profile, StaticEndpoint
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.sizing import ENDPOINT
 from sparkbroker.broker.domain.units import DriverId, WallTime
+from sparkbroker.broker.file_text import NotText, decode
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import (
     ClientAccess,
@@ -334,9 +335,11 @@ def _read_secret(path: str | None) -> str:
     if path is None:
         return ""
     try:
-        text = Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
+        text = decode(Path(path).read_bytes()).strip()
+    except OSError as error:
         raise _wrong(f"the file {path!r} of a static endpoint can't be read: {type(error).__name__}") from error
+    except NotText as error:
+        raise _wrong(f"the file {path!r} of a static endpoint {error}; save it as UTF-8") from error
     if not text:
         raise _wrong(f"the file {path!r} of a static endpoint is empty")
     return text

@@ -23,6 +23,7 @@ from typing import Final
 from sparkbroker.broker.domain.errors import BrokerError, Unauthenticated
 from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.file_changes import FollowedFiles
+from sparkbroker.broker.file_text import NotText, decode
 from sparkbroker.broker.ports.authenticator import Caller, Role
 
 TOKEN_BYTES: Final = 32
@@ -128,7 +129,10 @@ def _read_private(path: Path) -> str:
         raise TokenFileInvalid(f"token file {path} can't be read: {error.strerror or error}") from error
     if len(content) > MAX_FILE_BYTES:
         raise TokenFileInvalid(f"token file {path} is larger than {MAX_FILE_BYTES} bytes")
-    return content.decode()
+    try:
+        return decode(content)
+    except NotText as error:
+        raise TokenFileInvalid(f"token file {path} {error}; save it as UTF-8") from error
 
 
 def _entry(entry: dict[str, object], where: str) -> tuple[bytes, Caller]:

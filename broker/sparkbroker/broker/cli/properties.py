@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from sparkbroker.broker.cli.exit_codes import USAGE, Exit
+from sparkbroker.broker.file_text import NotText, decode
 
 MAX_FILE: Final = 4 << 20
 _LINE: Final = re.compile(r"(?P<key>(?:[^\s=:\\]|\\.)+)(?:\s*[=:]\s*|\s+)(?P<value>.*)", re.DOTALL)
@@ -53,9 +54,9 @@ def read_properties(path: Path) -> dict[str, str]:
     if len(content) > MAX_FILE:
         raise Exit(USAGE, f"--properties-file: {path} is larger than {MAX_FILE >> 20} MiB")
     try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise Exit(USAGE, f"--properties-file: {path} is not UTF-8 (byte {error.start})") from error
+        text = decode(content)
+    except NotText as error:
+        raise Exit(USAGE, f"--properties-file: {path} {error}; save it as UTF-8") from error
     return parse_properties(text)
 
 

@@ -72,7 +72,8 @@ class Staged:
 
 
 def stage(files: Sequence[Path], folder: Path) -> Staged:
-    """Single modules are copied into one folder, so that nothing beside them comes along; archives are linked to."""
+    """Single modules are copied into one folder, so that nothing beside them comes along. Archives are copied, too:
+    spark-submit follows a link, and reads the name of what it leads to."""
     if not files:
         return Staged()
     modules, archives = folder / "modules", folder / "archives"
@@ -83,8 +84,7 @@ def stage(files: Sequence[Path], folder: Path) -> Staged:
         if file.suffix == ".py":
             staged.append(Path(shutil.copyfile(file, modules / file.name)))
         else:
-            staged.append(archives / f"{number}{file.suffix}")
-            staged[-1].symlink_to(file)
+            staged.append(Path(shutil.copyfile(file, archives / f"{number}{file.suffix}")))
     entries = [str(modules)] if any(file.suffix == ".py" for file in files) else []
     entries += [str(path) for path in staged if path.parent == archives]
     return Staged(python_path=tuple(entries), files=tuple(map(str, staged)))

@@ -13,6 +13,7 @@ from sparkbroker.broker.config.check import cross_problems
 from sparkbroker.broker.config.model import Config
 from sparkbroker.broker.config.problems import ConfigError, Problem, explain
 from sparkbroker.broker.config.problems import Path as TomlPath
+from sparkbroker.broker.file_text import NotText, decode
 
 PREFIX: Final = "SPARKBROKER__"
 DEFAULTS: Final = "built-in defaults"
@@ -105,9 +106,9 @@ def _read(path: Path) -> dict[str, Any]:
     if len(content) > MAX_FILE:
         raise _unreadable(source, f"it is larger than {MAX_FILE >> 20} MiB", "name a TOML file")
     try:
-        return tomllib.loads(content.decode())
-    except UnicodeDecodeError as error:
-        raise _unreadable(source, f"byte {error.start} is not UTF-8", "save it as UTF-8") from error
+        return tomllib.loads(decode(content))
+    except NotText as error:
+        raise _unreadable(source, f"it {error}", "save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise _unreadable(source, f"it is not TOML: {error}", "see https://toml.io for the notation") from error
 

@@ -16,6 +16,7 @@ import structlog
 
 from sparkbroker.broker.domain.errors import BrokerError
 from sparkbroker.broker.file_changes import FollowedFiles
+from sparkbroker.broker.file_text import without_mark
 
 log = structlog.get_logger()
 
@@ -82,7 +83,7 @@ class ServedCertificate:
 def _read_pair(tls: Tls) -> tuple[bytes, bytes]:
     """Raise TlsUnusable for files that are missing, no PEM, or of different keys; gRPC would fail at a handshake."""
     try:
-        certificate, key = tls.certificate.read_bytes(), tls.key.read_bytes()
+        certificate, key = (without_mark(path.read_bytes()) for path in (tls.certificate, tls.key))
         with _as_file(certificate) as certificate_file, _as_file(key) as key_file:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate_file, key_file, password=_no_password)
