@@ -138,7 +138,7 @@ def make_broker(core_environment: None, state_folder: Path) -> Iterator[Callable
 # A whole Airflow.
 
 
-LAST = ("test_secrets.py", "test_slots.py", "test_ends.py")
+LAST = ("test_secrets.py", "test_as_people_write_it.py", "test_slots.py", "test_ends.py")
 TIMEOUT = 240
 """Seconds: Airflow's import and its database are the first test's, on a machine whose disk is cold."""
 

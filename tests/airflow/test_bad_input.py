@@ -29,14 +29,14 @@ def test_each_names_the_argument_and_the_fix(small_broker, run_dag, monkeypatch)
     run = run_dag(f"""
         {IMPORTS}
         with DAG("bad_input", schedule=None) as dag:
-            bad("cores", cores="two")
+            bad("cores", cores="{{{{ 'two' }}}}")
             bad("profile", profile="nope", deferrable=True)
             bad("queue", lease_queue="nope")
             bad("fits", memory="999t")
             bad("conf", conf={{"spark.master": "x"}})
             bad("pod", pod={{"image": "x"}})
             bad("client_mode", mode="client")
-            bad("level", driver_log_level="LOUD")
+            bad("level", driver_log_level="{{{{ 'LOUD' }}}}")
             bad("settings", conn_id="WRONG")
             bad("file", py_files=["nowhere.py"], mode="LOCAL")
             SparkSessionOperator(task_id="unreachable", python_callable=compute, conn_id="NOWHERE")

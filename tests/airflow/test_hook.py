@@ -3,6 +3,7 @@
 import hashlib
 import json
 import socket
+from types import SimpleNamespace
 
 import pytest
 from airflow.providers_manager import ProvidersManager
@@ -11,6 +12,7 @@ from sparkbroker.airflow_provider import get_provider_info
 from sparkbroker.airflow_provider._compat import AIRFLOW_3, BaseHook
 from sparkbroker.airflow_provider._provider_info import CONN_FIELDS
 from sparkbroker.airflow_provider.hooks.broker import SparkBrokerHook
+from sparkbroker.airflow_provider.hooks.connection import read_settings
 from sparkbroker.client import BadAddress
 
 try:
@@ -82,6 +84,22 @@ def test_a_token_file_is_read_at_each_call(settings, tmp_path):
         ({}, "has neither a host nor the extra url; give one, such as unix:///path/to/socket"),
         ({"host": "h", "extra": {"url": "grpc://h:1"}}, "gives both host ('h') and extra url"),
         ({"host": "grpc://h"}, "is no name or address; a URL belongs into the extra url"),
+        ({"host": "h:7077"}, "the host 'h:7077' has a port in it; give the host 'h' and the port 7077"),
+        ({"host": "[::1]:7077"}, "the host '[::1]:7077' has a port in it; give the host '[::1]' and the port 7077"),
+        ({"host": "h:x"}, "the host 'h:x' is neither a name nor an address"),
+        ({"host": "me@h"}, "the host 'me@h' is neither a name nor an address"),
+        ({"host": "h?a=b"}, "the host 'h?a=b' is neither a name nor an address"),
+        ({"host": "h i"}, "the host 'h i' is neither a name nor an address"),
+        ({"host": "h", "port": 70000}, "the port is 70000; give a number from 1 to 65535"),
+        ({"host": "h", "login": "me"}, "has a login, which says nothing of a broker; leave it empty: the token"),
+        ({"host": "h", "schema": "grpcs"}, "has a schema, which says nothing of a broker; leave it empty: TLS is the"),
+        ({"extra": {"url": "grpc://h"}}, "the extra url: 'grpc://h' must name host and port"),
+        (
+            {"host": "h", "password": "a-token", "extra": {"token_file": "/x"}},
+            "gives both a password and the extra token_f",
+        ),
+        ({"host": "h", "extra": {"ca_file": "/x"}}, "the extra ca_file gives the CA file '/x', and"),
+        ({"host": "h", "password": "a b"}, "the token in the password is empty or has characters"),
         ({"extra": {"url": "http://h:1"}}, "has an unknown form; use unix:///path/to/socket"),
         ({"extra": {"url": "grpc://h:1", "use_tls": True}}, "a URL says TLS by itself: grpcs://host:port"),
         ({"host": "h", "extra": {"use_tls": "maybe"}}, "the extra use_tls is 'maybe'; give true or false"),
@@ -103,6 +121,18 @@ def test_bad_settings_name_the_connection_and_the_field(settings, fields, said):
     assert said in str(raised.value)
     assert str(raised.value).startswith("connection 'a_broker': ")
     assert "a-token" not in str(raised.value)
+
+
+@pytest.mark.parametrize("extra", ["{not json", "[1]", '"grpc://h:1"'])
+def test_an_extra_that_is_no_object_is_not_taken_for_nothing(extra):
+    connection = SimpleNamespace(host="h", port=None, password=None, extra=extra, extra_dejson={})
+    with pytest.raises(BadAddress, match="connection 'c': the extra is "):
+        read_settings(connection, "connection 'c'")
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "2001:db8::1"])
+def test_an_address_of_version_6_is_a_host(settings, host):
+    assert settings(host=host, port=1).address.url == f"grpc://[{host.strip('[]')}]:1"
 
 
 def test_the_hook_is_a_way_to_the_client(small_broker):

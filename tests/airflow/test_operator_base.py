@@ -167,11 +167,11 @@ def test_a_task_attaches_to_a_shared_lease_and_leaves_it(small_broker, run_dag):
             return lease.name
         with DAG("attach", schedule=None) as dag:
             Session(task_id="a", python_callable=compute, lease="{shared.name}")
-            Session(task_id="b", python_callable=compute, lease="nonsense")
+            Session(task_id="b", python_callable=compute, lease="{{{{ 'nonsense' }}}}")
     """)  # fmt: skip
     assert run.xcom("a") == shared.name
     assert run.states == {"a": "success", "b": "failed"}
-    assert "lease: 'nonsense' is no lease's name; give one such as 'leases/abc'" in run.log
+    assert "lease: 'nonsense' is not a lease's name; give one such as 'leases/abc'" in run.log
     assert state_of(small_broker.client.get(shared.name)) == "READY"
     small_broker.client.release(shared.name)
 

@@ -67,7 +67,7 @@ def test_a_task_whose_files_are_not_where_it_is_parsed_begins_in_a_worker(airflo
             ("sql", SparkSqlOperator, {"sql": "here.sql"}),
             ("sql_list", SparkSqlOperator, {"sql": ["select 1", "here.sql"]}),
             ("sql_tuple", SparkSqlOperator, {"sql": ("here.sql",)}),
-            ("script", SparkScriptOperator, {"script": here, "py_files": "{{ ds }}.py", "cwd": "{{ ds }}"}),
+            ("script", SparkScriptOperator, {"script": here, "py_files": [here], "app_name": "{{ ds }}"}),
             ("url", SparkSessionOperator, {"python_callable": compute, "files": ["https://example.com/a"]}),
             ("no_sql", SparkSqlOperator, {"sql": "gone.sql"}),
             ("no_sql_list", SparkSqlOperator, {"sql": ["select 1", "gone.sql"]}),

@@ -148,22 +148,25 @@ CONNECT = ConnectConnection(
 
 
 def test_a_connect_lease_is_given_by_spark_remote_and_is_masked(tmp_path):
-    variables = script_module._connect(CONNECT, tmp_path)
+    variables = script_module._connect("leases/a", CONNECT, {"no_grpc_proxy": "mine"}, tmp_path)
     assert variables["SPARK_REMOTE"].startswith(
         "sc://127.0.0.1:15002/;authorization=Bearer%20s3cret;user_id=u;session_id="
     )
     assert variables["SPARK_REMOTE"].endswith(";use_ssl=true")
     assert Path(variables["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"]).read_text() == "PEM"
-    assert variables["no_grpc_proxy"] == "127.0.0.1,::1,localhost"
+    assert variables["no_grpc_proxy"] == "mine,127.0.0.1,::1,localhost"
     assert redact(f"opening {variables['SPARK_REMOTE']} with Bearer s3cret") == "opening *** with ***"
 
 
 def test_a_local_lease_is_given_by_a_file_that_only_we_can_read(tmp_path):
     connection = LocalConnection(master="local[2]", conf={"spark.driver.memory": "1g", "spark.x": "a b=c\\:#é\t!"})
     brought = Artifacts(py_files=("/x/lib.py",))
-    variables = script_module._local(connection, {"spark.app.name": "my app"}, brought, tmp_path)
+    python = script_module._Python("/v/python", str(tmp_path), {"PATH": os.environ["PATH"], "JAVA_HOME": "/j"})
+    variables = script_module._local("leases/a", connection, {"spark.app.name": "my app"}, brought, python, tmp_path)
     file = tmp_path / "spark.conf"
-    assert variables["PYSPARK_SUBMIT_ARGS"] == f"--properties-file {file} pyspark-shell"
+    assert f"--properties-file {file} pyspark-shell" in variables["PYSPARK_SUBMIT_ARGS"]
+    assert variables["PYSPARK_PYTHON"] == "/v/python"
+    assert "JAVA_HOME" not in variables, "the task's own is kept"
     assert file.stat().st_mode & 0o777 == 0o600
     assert dict(line.split("=", 1) for line in file.read_text().splitlines() if not line.startswith("spark.x")) == {
         "spark.app.name": "my\\ app",
@@ -175,15 +178,11 @@ def test_a_local_lease_is_given_by_a_file_that_only_we_can_read(tmp_path):
 
 
 def test_what_would_mislead_pyspark_does_not_reach_the_program():
-    worker = {"SPARK_REMOTE": "sc://elsewhere", "SPARK_CONNECT_AUTHENTICATE_TOKEN": "t", "MASTER": "m", "HOME": "/h"}
-    merged = script_module._merged(worker, {"A": "1", "PYTHONPATH": "/mine"}, {"SPARK_REMOTE": "sc://ours"}, ["/x.zip"])
-    assert merged == {
-        "PYTHONUNBUFFERED": "1",
-        "HOME": "/h",
-        "A": "1",
-        "SPARK_REMOTE": "sc://ours",
-        "PYTHONPATH": "/x.zip:/mine",
-    }
+    environ = {"SPARK_REMOTE": "sc://elsewhere", "SPARK_CONNECT_AUTHENTICATE_TOKEN": "t", "MASTER": "m", "HOME": "/h"}
+    environ |= {"A": "1", "PYTHONPATH": "/mine"}
+    merged = script_module._merged(environ, {"SPARK_REMOTE": "sc://ours"}, ["/x.zip"])
+    assert merged.pop("PYTHONPATH").split(":")[1:] == ["/x.zip", "/mine"]
+    assert merged == {"PYTHONUNBUFFERED": "1", "HOME": "/h", "A": "1", "SPARK_REMOTE": "sc://ours"}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +190,7 @@ def test_what_would_mislead_pyspark_does_not_reach_the_program():
     [
         (lambda: script_module._texts("a b", "arguments"), "arguments: 'a b' is no list; give a list"),
         (lambda: script_module._texts([None], "arguments"), r"arguments\[0\]: None is neither text nor a number"),
-        (lambda: script_module._environment(["A=b"]), "env: .* is no mapping"),
+        (lambda: script_module._environment(["A=b"]), "env: .* is no mapping; give a dict"),
         (
             lambda: script_module._environment({"SPARK_REMOTE": "x"}),
             "env: SPARK_REMOTE is set from the lease; leave it out",

@@ -53,13 +53,13 @@ def test_a_lease_that_could_not_be_acquired_is_none_to_release(small_broker, run
                 def one(lease): ...
                 one()
             ReleaseLeaseOperator(task_id="gone", lease="leases/0000000000000000000000000000")
-            ReleaseLeaseOperator(task_id="wrong", lease="nonsense")
+            ReleaseLeaseOperator(task_id="wrong", lease="{{ 'nonsense' }}")
     """)
     assert run.states["acquire_spark_lease"] == "failed"
     assert run.states["one"] == "upstream_failed"
     assert run.states["release_spark_lease"] in ("upstream_failed", "skipped")
     assert (run.states["gone"], run.states["wrong"]) == ("success", "failed")
-    assert "lease: 'nonsense' is no lease's name; give one such as 'leases/abc'" in run.log
+    assert "lease: 'nonsense' is not a lease's name; give one such as 'leases/abc'" in run.log
 
 
 def test_acquiring_on_a_lease_that_is_there_is_an_error_at_parse():

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import types as T  # noqa: N812  its usual name
 
-from sparkbroker.airflow_provider.operators import sql as sql_module
 from sparkbroker.airflow_provider.operators.sql import plain
 from sparkbroker.airflow_provider.request import InvalidArgument
+from sparkbroker.airflow_provider.sql_arguments import read_most
 from sparkbroker.airflow_provider.sql_statements import split_statements
 
 SPLITS = {
@@ -95,7 +95,7 @@ def test_a_value_that_json_can_not_hold_names_its_column(value, kind):
 @pytest.mark.parametrize("value", [0, 1.9, "many", 2**31 - 1, None])
 def test_a_bound_that_is_none(value):
     with pytest.raises(InvalidArgument, match="max_rows"):
-        sql_module._most(value)
+        read_most(value)
 
 
 DAG_OF_ALL = """

@@ -165,6 +165,25 @@ async def test_what_no_retry_mends_is_told_as_that(small_broker, given, reason, 
     assert (payload["permanent"], payload["reason"]) == (True, reason)
 
 
+@pytest.mark.skipif(not START_FROM_TRIGGER, reason="no templates in this version's triggers")
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("{{ nope }}", "UndefinedError: 'nope'"),
+        ("{{ ds.x.y }}", "UndefinedError"),
+    ],
+)
+async def test_what_fails_while_it_renders_is_told_with_the_argument(airflow_home, template, said):
+    trigger = LeaseTrigger(conn_id=CONN, cores="{{ 2 }}", labels={"x": [template]})
+    trigger.template_fields = ("cores", "labels")
+    trigger.render_template_fields({"ds": "2024-01-01"})
+    payload = await event_of(trigger)
+    assert payload["error"].startswith("labels: its template can't be rendered")
+    assert said in payload["error"]
+    assert payload["permanent"]
+
+
 async def test_a_connection_that_is_not_there_is_told_and_may_come(airflow_home):
     payload = await event_of(LeaseTrigger(conn_id="missing", ask=ask("t-missing")))
     assert payload["error"].startswith("connection 'missing': ")

@@ -307,6 +307,7 @@ async def test_local_leases_need_no_driver(broker):
     generation = (await broker.attach(lease_id)).attachment.generation
     connection = await broker.connection(lease_id, generation)
     assert connection.local.master == "local[3]"
+    assert connection.local.conf["spark.ui.enabled"] == "false"
     assert broker.core.authority.ledger.pool_used("local")["cpu"] == 3000
     await broker.crash()
     await broker.start()

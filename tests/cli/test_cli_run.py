@@ -48,7 +48,9 @@ def test_the_command_finds_its_session_in_the_environment(shell, broker):
     code = """
 import importlib.util, json, os, helper
 assert importlib.util.find_spec("beside") is None
-print(json.dumps(dict(os.environ) | {"answer": helper.answer}))
+file = os.environ["PYSPARK_SUBMIT_ARGS"].split()[-2]
+assert os.stat(file).st_mode & 0o777 == 0o600
+print(json.dumps(dict(os.environ) | {"answer": helper.answer, "file": open(file).read().splitlines()}))
 """
     options = ("--conf", "spark.sql.session.timeZone=Europe/Tallinn", "--py-files", str(module))
     result = shell(*LOCAL, *options, "--", "python", "-c", code, **inherited)
@@ -58,7 +60,9 @@ print(json.dumps(dict(os.environ) | {"answer": helper.answer}))
     assert "SPARK_REMOTE" not in found
     assert "SPARK_CONNECT_AUTHENTICATE_TOKEN" not in found
     assert found["MASTER"] == "local[1]"
-    assert "spark.sql.session.timeZone=Europe/Tallinn" in found["PYSPARK_SUBMIT_ARGS"]
+    assert "spark.sql.session.timeZone=Europe/Tallinn" in found["file"]
+    (files,) = (line for line in found["file"] if line.startswith("spark.submit.pyFiles="))
+    assert files.endswith("/modules/helper.py")
     assert found["PYSPARK_SUBMIT_ARGS"].endswith("pyspark-shell")
     assert found["PYTHONPATH"].endswith(":/mine")
     assert re.fullmatch("leases/[0-9a-z-]+", found["SPARKBROKER_LEASE"])

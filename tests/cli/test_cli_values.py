@@ -1,19 +1,22 @@
 """The pure parts of the command line."""
 
 import io
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from sparkbroker.broker.cli import python_files
 from sparkbroker.broker.cli.exit_codes import EXIT_CODES, Exit
 from sparkbroker.broker.cli.following import _show
 from sparkbroker.broker.cli.output import lease_details
 from sparkbroker.broker.cli.progress import sentence
 from sparkbroker.broker.cli.properties import lift, parse_assignments, parse_properties
 from sparkbroker.broker.cli.run_options import make_ask
-from sparkbroker.broker.cli.spark_environment import connect_environment, local_environment
+from sparkbroker.broker.cli.spark_environment import command_environment
 from sparkbroker.client import Progress
 from sparkbroker.v1 import broker_pb2 as pb
 
@@ -94,31 +97,19 @@ def test_a_wrong_assignment_is_shown():
         parse_assignments(["spark.x"])
 
 
-def test_what_another_session_left_in_the_environment_is_removed():
-    base = {
-        "SPARK_CONNECT_AUTHENTICATE_TOKEN": "t",
-        "PYSPARK_REMOTE_INIT_CONF_0": "{}",
-        "SPARK_API_MODE": "classic",
-        "KEPT": "1",
-    }
-    environment = connect_environment(base, remote="sc://x", broker_url="unix:///s", lease="leases/a")
+def test_the_command_gets_what_it_had_and_what_makes_its_session():
+    base = {"SPARK_CONNECT_AUTHENTICATE_TOKEN": "t", "PYTHONPATH": "/mine", "KEPT": "1"}
+    variables = {"SPARK_REMOTE": "sc://x"}
+    environment = command_environment(
+        base, variables, broker_url="unix:///s", lease="leases/a", python_path=["/x.zip", "/y"]
+    )
+    assert environment.pop("PYTHONPATH").split(":")[1:] == ["/x.zip", "/y", "/mine"]
     assert environment == {
         "KEPT": "1",
         "SPARK_REMOTE": "sc://x",
         "SPARKBROKER_URL": "unix:///s",
         "SPARKBROKER_LEASE": "leases/a",
     }
-
-
-def test_workers_have_the_commands_python_unless_the_caller_says_otherwise():
-    def workers(base):
-        environment = local_environment(
-            base, master="local[1]", conf={}, broker_url="unix:///s", lease="leases/a", python="/v/bin/python"
-        )
-        return environment["PYSPARK_PYTHON"]
-
-    assert workers({}) == "/v/bin/python"
-    assert workers({"PYSPARK_PYTHON": "/other"}) == "/other"
 
 
 @pytest.mark.parametrize(
@@ -164,3 +155,40 @@ def test_a_watch_shows_a_place_only_of_what_has_one(capsys):
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "  2 of 5: the queue is full"
     assert shown[1].startswith("  the driver is being created: ")
+
+
+FOLDER = "a%20b #?é;:"
+
+
+def test_py_files_are_paths_whatever_they_look_like(tmp_path):
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    module, archive = folder / "m.py", folder / "x y.zip"
+    module.write_text("")
+    archive.write_text("")
+    url = f"file://{quote(str(module))}"
+    assert python_files.check([str(module), str(archive), url], connect=False) == (module, archive, module)
+    with pytest.raises(Exit, match=r"--py-files: 'file:.*more than a path"):
+        python_files.check([f"file://{tmp_path}/a#b/m.py"], connect=False)
+    with pytest.raises(Exit, match="is not a file on this machine"):
+        python_files.check([quote(str(module))], connect=False)
+
+
+def test_staged_files_have_names_that_lists_and_urls_can_have(tmp_path):
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    module, archive = folder / "m.py", folder / "x,y.zip"
+    module.write_text("1")
+    archive.write_text("2")
+    staged = python_files.stage([archive, module], tmp_path / "run")
+    assert staged.python_path == (f"{tmp_path}/run/modules", f"{tmp_path}/run/archives/0.zip")
+    assert staged.files == (f"{tmp_path}/run/archives/0.zip", f"{tmp_path}/run/modules/m.py")
+    assert [Path(file).read_text() for file in staged.files] == ["2", "1"]
+    assert python_files.stage([], tmp_path / "other") == python_files.Staged()
+
+
+@pytest.mark.parametrize("name", ["a%b.py", "a#.py", "a,b.py"])
+def test_a_module_by_whose_name_nothing_is_imported_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("")
+    with pytest.raises(Exit, match="by which no module is imported"):
+        python_files.check([str(tmp_path / name)], connect=False)

@@ -45,7 +45,8 @@ def end_commands(shell):
 
 
 def test_a_program_gets_a_session_with_its_modules_on_the_workers(shell):
-    module = shell.home / "triple.py"
+    module = shell.home / "a%20b # ü?" / "triple.py"
+    module.parent.mkdir()
     module.write_text("def triple(x):\n    return 3 * x\n")
     program = shell.home / "program.py"
     program.write_text(
@@ -57,12 +58,14 @@ def test_a_program_gets_a_session_with_its_modules_on_the_workers(shell):
         "    import triple\n"
         "    return triple.triple(x)\n"
         "print(spark.conf.get('spark.sql.session.timeZone'), spark.range(5).select(f('id')).toPandas().sum().item())\n"
+        "import os\n"
+        "assert os.environ['no_grpc_proxy'].startswith('elsewhere.example,127.0.0.1'), os.environ['no_grpc_proxy']\n"
     )
     properties = shell.home / "spark.properties"
     properties.write_text("# comment\nspark.sql.session.timeZone   Europe/Tallinn\nspark.driver.memory=1g\n")
-    process = shell.start(
-        "run", "--properties-file", str(properties), "--py-files", str(module), "--", "python", str(program)
-    )
+    options = ("--properties-file", str(properties), "--py-files", str(module))
+    proxies = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "elsewhere.example"}  # which refuses every connection
+    process = shell.start("run", *options, "--", "python", str(program), env=proxies)
     output, errors = process.communicate(timeout=200)
     assert (output, process.returncode) == ("Europe/Tallinn 30\n", 0), errors
     assert "starting" in errors

@@ -88,6 +88,11 @@ class Session:
         self.enough = threading.Event()
 
     spark = None
+    ended = ""
+    in_process = True
+
+    def look(self) -> None:
+        pass
 
     def explain_errors(self, explain: Any) -> None:
         pass
@@ -115,7 +120,10 @@ async def test_a_session_gets_credentials_until_it_is_closed(monkeypatch: pytest
             raise SessionFailed("for once")  # a broker that is away doesn't end it
         return connection(asked[-1])
 
-    sessions, session = LeaseSessions(tasks, lambda error: None, ask), Session()
+    sessions = LeaseSessions(
+        tasks, lease=lambda: "leases/a", check=lambda: None, explain=lambda error: None, connection=ask
+    )
+    session = Session()
     sessions.adopt(session)
     assert await asyncio.to_thread(session.enough.wait, 20)
     assert session.tokens == ["t0", "t2", "t3"]

@@ -36,6 +36,20 @@ def test_each_form_of_url() -> None:
     assert address("grpcs://broker.example:7077").tls
 
 
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "localhost.", "me.localhost"])
+def test_this_machine_has_one_number_unless_the_broker_proves_its_name(host: str) -> None:
+    assert address(f"grpc://{host}:7077", token="s3cret").target == "127.0.0.1:7077"
+    assert address(f"grpcs://{host}:7077", token="s3cret").target == f"{host.lower()}:7077"
+
+
+@pytest.mark.parametrize(
+    "host", ["ip6-localhost", "localhost6", "0x7f.1", "127.1", "0.0.0.0", "localhost.example", "[::]"]
+)
+def test_a_name_that_may_be_another_machines_gets_no_token_in_the_clear(host: str) -> None:
+    with pytest.raises(client.BadAddress, match=r"its number, such as 127\.0\.0\.1"):
+        address(f"grpc://{host}:7077", token="s3cret")
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -162,6 +176,13 @@ def test_a_request_has_what_was_asked_for() -> None:
     assert acquire_request(client.Ask(), "id").spec == pb.LeaseSpec()
 
 
+def test_conf_takes_what_people_write_as_spark_writes_it() -> None:
+    conf: Any = {"a": 8, "b": True, "c": False, "d": 0.5, "e": "x", "f": -(2**70), "g": 1e-7}
+    assert dict(acquire_request(client.Ask(conf=conf), "id").spec.conf) == {
+        "a": "8", "b": "true", "c": "false", "d": "0.5", "e": "x", "f": "-1180591620717411303424", "g": "1e-07",
+    }  # fmt: skip
+
+
 def test_a_conf_of_none_goes_without_the_profiles_default() -> None:
     spec = acquire_request(client.Ask(conf={"a": "b", "c": None}), "id").spec
     assert (dict(spec.conf), list(spec.unset_conf)) == ({"a": "b"}, ["c"])
@@ -189,7 +210,7 @@ def test_a_size_of_executors_alone_leaves_their_number_to_the_profile() -> None:
     [
         ("cores", 2**63), ("cores", 0), ("cores", -1), ("cores", True), ("cores", 1.5), ("cores", "2"), ("memory", 2), ("memory", ""),
         ("executors", (3, 1)), ("executors", (1, 2, 3)), ("executors", -1), ("mode", "CLUSTER"), ("ttl", float("nan")),
-        ("ttl", -1), ("ttl", 1e99), ("conf", {"a": 1}), ("conf", "a=b"), ("packages", "g:a:v"), ("labels", [("a", "b")]),
+        ("ttl", -1), ("ttl", 1e99), ("conf", {"a": float("nan")}), ("conf", {"a": float("-inf")}), ("conf", {"a": [1]}), ("conf", {"a": b"1"}), ("conf", "a=b"), ("packages", "g:a:v"), ("labels", [("a", "b")]),
         ("key", 5), ("on_existing", "STEAL"), ("keep_when_holder_lost", "yes"), ("coers", 2),
         ("pod", "image"), ("pod", {"a": object()}), ("conf", {1: None}), ("request_id", 5),
     ],

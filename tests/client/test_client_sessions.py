@@ -30,7 +30,13 @@ def run(script: Callable[..., Any], broker: Any) -> Callable[..., str]:
 
 CONNECT = """
 import sys, os
-from sparkbroker.client import Broker
+from sparkbroker.client import Broker, SessionEnded
+def end(spark):
+    from pyspark.sql.connect.proto import ReleaseSessionRequest
+    client = spark.client
+    request = ReleaseSessionRequest(session_id=client._session_id)
+    request.user_context.user_id = client._user_id
+    client._stub.ReleaseSession(request, metadata=client._builder.metadata())
 with Broker(sys.argv[1]) as b:
     for _ in range(2):
         with b.session(cores=1, app_name="t") as spark:
@@ -46,6 +52,21 @@ with Broker(sys.argv[1]) as b:
                 print(type(error).__name__)
         with lease.session() as again:
             assert again.range(7).count() == 7
+            from pyspark.sql import SparkSession
+            assert SparkSession.builder.master("local[9]").appName("unchanged").getOrCreate() is again
+            assert again.conf.get("spark.app.name") == "unchanged"
+        # As by the server's own timeout: the client isn't told.
+        lost = lease.open_session()
+        assert lost.range(2).count() == 2
+        end(lost)
+        try:
+            lost.range(3).count()
+        except SessionEnded as error:
+            print(type(error).__name__, "INVALID_HANDLE" in str(error))
+        unused = lease.open_session()
+        assert unused.range(4).count() == 4
+        end(unused)
+        assert lease.open_session().range(5).count() == 5
 assert "SPARK_CONNECT_MODE_ENABLED" not in os.environ
 """
 
@@ -53,9 +74,9 @@ assert "SPARK_CONNECT_MODE_ENABLED" not in os.environ
 def test_connect_sessions_are_opened_and_closed(broker: Any, spark_server: Any, run: Callable[..., str]) -> None:
     broker.connection = spark_server.connection
     out = run(CONNECT, env={"SPARK_CONNECT_AUTHENTICATE_TOKEN": "another", "http_proxy": "http://127.0.0.1:9"})
-    assert out.split() == ["4.3.0", "4.3.0", "SessionConflict"]
+    assert out.split() == ["4.3.0", "4.3.0", "SessionConflict", "SessionEnded", "True"]
     assert not broker.live()
-    assert len(broker.called("AttachLease")) == 4, "a second session needs an attachment, and a session id, of its own"
+    assert len(broker.called("AttachLease")) == 7, "a second session needs an attachment, and a session id, of its own"
 
 
 def test_python_functions_work(broker: Any, spark_server: Any, run: Callable[..., str]) -> None:
@@ -265,7 +286,8 @@ def local(broker: Any, folder: Path) -> None:
 
 LOCAL = """
 import sys, os
-from sparkbroker.client import Broker, SessionConflict
+from pyspark import SparkContext
+from sparkbroker.client import Broker, SessionConflict, SessionEnded
 api = sys.argv[2]
 with Broker(sys.argv[1]) as b:
     for _ in range(2 if api == "classic" else 1):
@@ -274,6 +296,9 @@ with Broker(sys.argv[1]) as b:
             if api == "connect":
                 from pyspark.sql.connect.session import SparkSession
                 from pyspark.sql.connect.client import DefaultChannelBuilder
+                assert spark.newSession().range(3).count() == 3
+                assert "no_grpc_proxy" not in os.environ, "it was the session's own affair"
+                os.environ["no_grpc_proxy"] = "127.0.0.1"
                 token = os.environ.pop("SPARK_CONNECT_AUTHENTICATE_TOKEN")
                 stranger = SparkSession.builder.remote("sc://127.0.0.1").create()
                 try:
@@ -282,6 +307,11 @@ with Broker(sys.argv[1]) as b:
                     print("refused" if "auth" in str(error).lower() else error)
                 stranger.client.close()
                 os.environ["SPARK_CONNECT_AUTHENTICATE_TOKEN"] = token
+            from pyspark.sql import SparkSession
+            from concurrent.futures import ThreadPoolExecutor
+            def found():
+                return SparkSession.builder.master("local[8]").getOrCreate(), SparkSession.getActiveSession()
+            assert found() == (spark, spark) == ThreadPoolExecutor(1).submit(found).result()
             if api == "classic":
                 heap = spark.sparkContext._jvm.java.lang.Runtime.getRuntime().maxMemory() >> 20
                 assert 400 < heap <= 512, heap
@@ -291,6 +321,16 @@ with Broker(sys.argv[1]) as b:
                     second.open_session()
                 except SessionConflict as error:
                     print("conflict")
+            if api == "classic":
+                spark.stop()
+                for ask in (SparkSession.builder.getOrCreate, lambda: SparkContext("local[8]", "own")):
+                    try:
+                        ask()
+                    except SessionEnded:
+                        print("ended")
+                again = lease.open_session()
+                assert again.range(9).count() == 9
+                os.kill(int(again.sparkContext._jvm.java.lang.ProcessHandle.current().pid()), 9)
     assert "SPARK_CONNECT_AUTHENTICATE_TOKEN" not in os.environ
     import subprocess
     children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "comm="], capture_output=True, text=True).stdout
@@ -304,7 +344,8 @@ def test_local_sessions_have_the_leases_size_and_their_jvm_ends_with_them(
 ) -> None:
     local(broker, state_folder)
     env = {"SPARK_REMOTE": "sc://elsewhere:1", "PYTHONWARNINGS": "ignore", "PYSPARK_PYTHON": sys.executable}
-    expected = ["conflict"] * 2 if api == "classic" else ["refused", "conflict"]
+    env |= {"http_proxy": "http://127.0.0.1:9", "SPARK_LOCAL_REMOTE": "1", "PYSPARK_GATEWAY_PORT": "9"}
+    expected = ["conflict", "ended", "ended"] * 2 if api == "classic" else ["refused", "conflict"]
     assert run(LOCAL, api, env=env).split() == expected
     assert not broker.live()
 
@@ -345,7 +386,7 @@ def test_pyspark_client_42(
     root = Path(__file__).parents[2]
     path = os.pathsep.join(str(root / folder) for folder in ("client", "protos"))
     out = run(CONNECT, python=pyspark_client, env={"PYTHONPATH": path}, timeout=250)
-    assert out.split() == ["4.3.0", "4.3.0", "SessionConflict"]
+    assert out.split() == ["4.3.0", "4.3.0", "SessionConflict", "SessionEnded", "True"]
     local(broker, state_folder)
     out = run(
         "import sys\nfrom sparkbroker.client import Broker, SparkMissing\n"

@@ -45,7 +45,7 @@ def test_fields_that_are_set_replace_the_defaults_and_the_others_stay(make_profi
         make_profile(),
         queue="adhoc", mode=LeaseMode.LOCAL, driver=SizeRequest(cores=4),
         executors=ExecutorRequest(size=SizeRequest(memory="3g"), max_count=2), priority=5,
-        conf={"spark.sql.adaptive.enabled": "true"}, labels={"a/b": ""}, packages=("g:a_2.13:1.0",),
+        conf={"spark.sql.adaptive.enabled": "true"}, labels={"a/b": ""}, packages=("g/a_2.13:1.0",),
         jars=("/j.jar", "https://h/j.jar"), ttl=60.0, max_duration=10.0, keep_when_holder_lost=True,
     )  # fmt: skip
     assert (spec.queue, spec.mode, spec.priority, spec.ttl, spec.max_duration) == ("adhoc", LeaseMode.LOCAL, 5, 60, 10)
@@ -116,6 +116,8 @@ BAD = [
     ({"conf": {"spark.sql.adaptive.x": "a\nb"}}, "spec.conf['spark.sql.adaptive.x']", "one line"),
     ({"conf": {"spark.sql.adaptive.x": "\ud800"}}, "spec.conf['spark.sql.adaptive.x']", "one line"),
     ({"packages": ("g:a",)}, "spec.packages[0]", "group:artifact:version"),
+    ({"packages": ("g:a:1:tests",)}, "spec.packages[0]", "or give that jar's URL in jars"),
+    ({"packages": ("g:a:jar:tests:1",)}, "spec.packages[0]", "or give that jar's URL in jars"),
     ({"packages": ("g:a:1", "g:a:1,h:b:2")}, "spec.packages[1]", "group:artifact:version"),
     ({"packages": ("g:a:1",) * 101}, "spec.packages", "100"),
     ({"jars": ("relative.jar",)}, "spec.jars[0]", "absolute path"),

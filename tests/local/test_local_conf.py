@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sparkbroker.broker.adapters.local_provisioner import SparkLauncher, _logfile
-from sparkbroker.broker.adapters.local_provisioner._conf import argument_file, jvm_arguments, properties
+from sparkbroker.broker.adapters.local_provisioner._conf import _as_uri, argument_file, jvm_arguments, properties
 from sparkbroker.broker.adapters.local_provisioner._launch import Place
 from sparkbroker.broker.adapters.local_provisioner._toolchain import (
     Java,
@@ -16,7 +16,7 @@ from sparkbroker.broker.adapters.local_provisioner._toolchain import (
     find_java,
     find_spark,
 )
-from sparkbroker.broker.adapters.static_provisioner import choose, parse_url
+from sparkbroker.broker.adapters.static_provisioner import as_number, choose, parse_url
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec
 from sparkbroker.broker.domain.profile import Profile, StaticEndpoint
@@ -173,6 +173,17 @@ def test_connect_urls():
     with pytest.raises(ProvisionerFailed, match="token_file") as refusal:
         parse_url("sc://a/;token=secret")
     assert "secret" not in refusal.value.message
+
+
+def test_a_jar_with_a_special_path_is_named_as_a_uri():
+    assert _as_uri("/a/b.jar") == "/a/b.jar"
+    assert _as_uri("/a%20b #/c?.jar") == "file:///a%2520b%20%23/c%3F.jar"
+
+
+def test_a_static_endpoint_at_localhost_is_called_by_its_number():
+    assert as_number("localhost:15002") == as_number("LocalHost.:15002") == "127.0.0.1:15002"
+    assert as_number("[::1]:15002") == "[::1]:15002"
+    assert as_number("localhost.example:1") == "localhost.example:1"
 
 
 def test_endpoints_are_lent_once_unless_shared(small):

@@ -1,5 +1,7 @@
 """Jars and packages are on the machine before a driver starts, or the error names what is missing."""
 
+import asyncio
+import contextlib
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -8,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sparkbroker.broker.adapters.local_provisioner._packages import resolve
+from sparkbroker.broker.adapters.local_provisioner import _errands
+from sparkbroker.broker.adapters.local_provisioner._packages import Bounds, Jars
 from sparkbroker.broker.adapters.local_provisioner._toolchain import discover
-from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
 
@@ -48,7 +50,23 @@ async def resolved(machine, packages=(), jars=(), **conf):
         conf={key.replace("_", "."): value for key, value in conf.items()},
     )
     request = machine.request("d1", spec)
-    return await resolve(request, discover(request.profile), machine.folder / "cache", SystemClock())
+    tools = discover(request.profile)
+    return await brought(Jars(machine.folder / "cache"), lambda jars, done: jars.resolve(request, tools, done))
+
+
+async def brought(bringing, ask):
+    """The answer, however long that takes."""
+    try:
+        while True:
+            done = asyncio.Event()
+            try:
+                return await ask(bringing, done.set)
+            except ProvisionerFailed as error:
+                if "is being brought" not in error.message:
+                    raise
+            await done.wait()
+    finally:
+        await bringing.close()
 
 
 @pytest.mark.spark
@@ -111,6 +129,9 @@ class Web(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), WebHandler)
         self.content = b""
+        self.leads_to = ""
+        self.reached = threading.Event()
+        self.left = threading.Event()
         self.asked: list[str] = []
 
     def url(self, name: str) -> str:
@@ -122,6 +143,14 @@ class WebHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
+        if self.path.startswith("/elsewhere") and self.server.leads_to:
+            self.send_response(302)
+            self.send_header("Location", self.server.leads_to)
+            self.end_headers()
+            return
+        if self.path.startswith("/slow"):
+            self.drag_out()
+            return
         if self.path.startswith("/gone"):
             self.send_error(404)
             return
@@ -130,6 +159,17 @@ class WebHandler(BaseHTTPRequestHandler):
         self.end_headers()
         half = len(self.server.content) // 2
         self.wfile.write(self.server.content[:half] if self.path.startswith("/short") else self.server.content)
+
+    def drag_out(self) -> None:
+        """The beginning of an answer, and no more of it until its reader has gone."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nP")
+        self.wfile.flush()
+        self.server.reached.set()
+        self.connection.settimeout(30)
+        with contextlib.suppress(OSError):
+            self.connection.recv(1)
+        self.server.left.set()
+        self.close_connection = True
 
     def log_message(self, *_: object) -> None:
         pass
@@ -167,7 +207,7 @@ async def test_a_jar_that_came_in_part_or_is_a_page_is_told_and_not_kept(machine
         await resolved(machine, jars=[web.url("short.jar")])
     assert cut.value.retryable
     whole, web.content = web.content, b"<html>Please log in</html>"
-    with pytest.raises(ProvisionerFailed, match=r"page\.jar' is not a jar") as page:
+    with pytest.raises(ProvisionerFailed, match=r"page\.jar' can't be downloaded: it is not a jar") as page:
         await resolved(machine, jars=[web.url("page.jar")])
     assert page.value.misconfigured
     assert not [path for path in (machine.folder / "cache" / "jars").rglob("*") if path.is_file()]
@@ -191,3 +231,47 @@ async def test_a_jar_that_the_web_does_not_have_is_named(machine, web):
 async def test_a_coordinate_that_is_none_is_named(machine, given):
     with pytest.raises(ProvisionerFailed, match="group:artifact:version"):
         await resolved(machine, [given])
+
+
+def files(machine, *jars):
+    spec = LeaseSpec(profile="p", queue="q", driver=ContainerSize(cores=1, memory=1 << 30), jars=jars)
+    return lambda bringing, done: bringing.files(machine.request("d1", spec), done)
+
+
+async def test_a_server_that_drags_it_out_is_given_up_at_the_deadline_and_leaves_nothing(machine, web):
+    bringing = Jars(machine.folder / "cache", Bounds(timeout=0.3))
+    with pytest.raises(ProvisionerFailed, match=r"slow\.jar' can't be downloaded: not done after 0\.3 s") as refusal:
+        await brought(bringing, files(machine, web.url("slow.jar")))
+    assert refusal.value.retryable
+    assert await asyncio.to_thread(web.left.wait, 20)
+    assert not list((machine.folder / "cache" / "jars").iterdir())
+
+
+async def test_what_is_under_way_ends_with_the_provisioner(machine, web, monkeypatch):
+    monkeypatch.setattr(_errands, "PATIENCE", 0.0)
+    bringing = Jars(machine.folder / "cache")
+    with pytest.raises(ProvisionerFailed, match="is being brought"):
+        await files(machine, web.url("slow.jar"))(bringing, lambda: None)
+    await asyncio.to_thread(web.reached.wait, 20)
+    await bringing.close()
+    # Its end of the connection is closed: the process is gone.
+    assert await asyncio.to_thread(web.left.wait, 20)
+    assert not list((machine.folder / "cache" / "jars").iterdir())
+
+
+@pytest.mark.parametrize("where", ["file:///etc/passwd", "ftp://127.0.0.1:1/a.jar"])
+@pytest.mark.spark
+async def test_a_redirect_leads_to_the_web_and_nowhere_else(machine, web, where):
+    web.leads_to = where
+    with pytest.raises(ProvisionerFailed, match="can't be downloaded") as refusal:
+        await resolved(machine, jars=[web.url("elsewhere.jar")])
+    assert refusal.value.misconfigured
+    web.leads_to = web.url("there.jar")
+    assert len(await resolved(machine, jars=[web.url("elsewhere2.jar")])) == 1
+
+
+async def test_a_jar_that_is_too_large_is_told(machine, web):
+    bringing = Jars(machine.folder / "cache", Bounds(jar_bytes=10))
+    with pytest.raises(ProvisionerFailed, match="is larger than 10 bytes") as refusal:
+        await brought(bringing, files(machine, web.url("large.jar")))
+    assert refusal.value.misconfigured

@@ -4,7 +4,9 @@
 # ruff: noqa: ASYNC220, ASYNC221, ASYNC240
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -209,7 +211,7 @@ async def test_a_server_that_answers_no_call_is_not_ready(machine, small):
 
 async def test_an_executable_that_is_missing_is_told(machine, small):
     class Nothing(SmallLauncher):
-        async def plan(self, request, place):
+        async def plan(self, request, place, done):
             return LaunchPlan(argv=("/no/such/java",), environment={})
 
     local = await machine.provisioner(Nothing())
@@ -296,3 +298,59 @@ async def test_closing_an_embedded_broker_ends_its_drivers(machine, small):
     await machine.ready(local, machine.request("d1", small(children=1)))
     await local.close()
     assert not machine.processes("d1")
+
+
+@contextlib.contextmanager
+def no_descriptor_left():
+    """This process can't open another file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("method", ["inventory", "create", "observe", "endpoint", "end_session", "logs", "forget"])
+async def test_a_process_without_descriptors_says_so(machine, method):
+    provisioner, request, other = await machine.provisioner(), machine.request("d1"), machine.request("d2")
+    await machine.ready(provisioner, request)
+    name, profile = request.driver_id, request.profile
+
+    async def logs():
+        async for _ in provisioner.logs(name, {}, offset=0, tail_lines=5, follow=False):
+            pass
+
+    calls = {
+        "inventory": provisioner.inventory,
+        "create": lambda: provisioner.create(other),
+        "observe": lambda: provisioner.observe(name, {}, profile),
+        "endpoint": lambda: provisioner.endpoint(name, {}, profile),
+        "end_session": lambda: provisioner.end_session(name, {}, profile, "s"),
+        "logs": logs,
+        "forget": lambda: provisioner.forget(name),
+    }
+    with no_descriptor_left(), pytest.raises(ProvisionerFailed, match="Too many open files") as caught:
+        await calls[method]()
+    assert caught.value.retryable
+
+
+async def test_a_driver_whose_records_cannot_be_read_holds_up_no_look_at_the_others(machine, small):
+    """Code that runs in a driver can write there: it is this user."""
+    local = await machine.provisioner()
+    await machine.ready(local, machine.request("d1", small()))
+    await machine.ready(local, machine.request("d2", small()))
+    record = machine.folder / "drivers" / "d1" / "ready.json"
+    kept = record.read_bytes()
+    record.write_bytes(b"\xff nothing")
+    dead = machine.folder / "drivers" / "d3"
+    dead.mkdir()
+    (dead / "intent.json").write_bytes(b"{}")
+    found = {seen.driver_id: seen for seen in await local.inventory()}
+    assert found["d2"].phase is Phase.READY
+    assert found["d1"].phase is Phase.STOPPING
+    assert found["d1"].resources == found["d2"].resources
+    assert "d3" not in found
+    record.write_bytes(kept)

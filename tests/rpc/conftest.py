@@ -57,10 +57,14 @@ class Metrics(NoMetrics):
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
         self.open: dict[str, int] = {}
+        self.limits: list[str] = []
 
     def rpc(self, method: str, code: str, seconds: float) -> None:
         assert seconds >= 0
         self.calls.append((method, code))
+
+    def limited(self, limit: str) -> None:
+        self.limits.append(limit)
 
     def streams(self, method: str, change: int) -> None:
         self.open[method] = self.open.get(method, 0) + change

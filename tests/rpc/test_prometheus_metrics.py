@@ -1,6 +1,8 @@
 """What a scrape shows, over HTTP."""
 
 import asyncio
+import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -8,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sparkbroker.broker.adapters import metrics_server
+from sparkbroker.broker.adapters.metrics_server import MAX_CONNECTIONS, MAX_SCRAPES
 from sparkbroker.broker.adapters.prometheus_metrics import MetricsNotServed, PrometheusMetrics
 
 
@@ -122,3 +126,40 @@ async def test_it_lives_while_the_loop_answers(metrics, monkeypatch):
         assert await probe(port, "/livez") == (503, "the event loop did not answer within 0.1 s\n")
     finally:
         stuck.close()
+
+
+async def test_silent_connections_keep_no_probe_out(metrics):
+    port = metrics.serve("127.0.0.1", 0)
+    metrics.serving = True
+    crowd = [socket.create_connection(("127.0.0.1", port)) for _ in range(3 * MAX_CONNECTIONS)]
+    try:
+        assert await probe(port, "/readyz") == (200, "ok\n")
+        assert metrics._http.connections <= MAX_CONNECTIONS + 1
+        shown = await scrape(port)
+        assert shown["sparkbroker_limited_total", ("limit", "metrics_connections")] >= 2 * MAX_CONNECTIONS
+        assert threading.active_count() < 2 * MAX_CONNECTIONS
+    finally:
+        for each in crowd:
+            each.close()
+
+
+async def test_scrapes_take_turns(metrics, monkeypatch):
+    monkeypatch.setattr(metrics_server, "SCRAPE_SECONDS", 0.05)
+    port = metrics.serve("127.0.0.1", 0)
+    under_way, go = asyncio.Semaphore(0), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def calls():
+        loop.call_soon_threadsafe(under_way.release)
+        go.wait(10)
+        return {}
+
+    metrics.observe_calls(calls)
+    async with asyncio.TaskGroup() as group:
+        slow = [group.create_task(probe(port, "/metrics")) for _ in range(MAX_SCRAPES)]
+        for _ in slow:
+            await under_way.acquire()
+        assert await probe(port, "/metrics") == (503, "too many scrapes at once\n")
+        assert (await probe(port, "/livez"))[0] == 200
+        go.set()
+    assert [each.result()[0] for each in slow] == [200] * MAX_SCRAPES

@@ -19,7 +19,7 @@ from sparkbroker.broker.adapters.static_tokens import StaticTokens
 from sparkbroker.broker.rpc.certificates import Tls
 from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.broker.rpc.listeners import ListenFailed, TcpListener, UnixListener
-from sparkbroker.client import AsyncBroker, BadAddress, resolve_address
+from sparkbroker.client import AsyncBroker, BadAddress, BrokerFault, resolve_address
 from sparkbroker.client._tls import distrusted
 from sparkbroker.v1 import broker_pb2 as pb
 from sparkbroker.v1 import broker_pb2_grpc
@@ -208,6 +208,39 @@ async def test_it_listens_everywhere_or_nowhere(serve, tcp, state_folder):
 async def test_off_loopback_needs_tls(serve, tcp, host):
     with pytest.raises(ListenFailed, match="has no TLS"):
         await serve(listeners=[TcpListener(host, 0, tcp.authenticator)])
+
+
+class Stranger(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not at run time
+    """Somebody else's server: it keeps the tokens that arrive."""
+
+    def __init__(self):
+        self.tokens = []
+
+    def service(self, details):
+        self.tokens += [value for name, value in details.invocation_metadata or () if name == "authorization"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_token_for_localhost_does_not_reach_who_listens_at_its_other_address(serve, tcp, token_file, host):
+    stranger, server = Stranger(), grpc.aio.server()
+    server.add_generic_rpc_handlers((stranger,))
+    try:
+        port = server.add_insecure_port("[::1]:0")
+    except RuntimeError:
+        pytest.skip("this machine has no ::1")
+    await server.start()
+    try:
+        served = await serve(listeners=[TcpListener(host, port, tcp.authenticator)])
+        assert served.server.addresses == (f"127.0.0.1:{port}",)
+        async with AsyncBroker(f"grpc://localhost:{port}", token=token_file[1]["ann"]) as broker:
+            assert await broker.queues()
+        assert stranger.tokens == []
+        async with AsyncBroker(f"grpc://[::1]:{port}", token=token_file[1]["ann"]) as broker:
+            with pytest.raises(BrokerFault):
+                await broker.queues()
+        assert stranger.tokens, "the one who is told of by number does get it: it does listen"
+    finally:
+        await server.stop(None)
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from sparkbroker.broker.adapters.local_provisioner import SmallLauncher
+from sparkbroker.broker.adapters.local_provisioner import Jars, SmallLauncher
 from sparkbroker.broker.bootstrap import serve
 from sparkbroker.broker.config import load_config
 
 if __name__ == "__main__":
-    asyncio.run(serve(load_config(Path(sys.argv[1]), os.environ), launcher=SmallLauncher()))
+    config = load_config(Path(sys.argv[1]), os.environ)
+    asyncio.run(serve(config, launcher=SmallLauncher(Jars(config.store.state_folder / "cache"))))

@@ -4,6 +4,8 @@ Written for 3; what 2.11 lacks is made up for here. Names are imported from wher
 neither warns.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
@@ -22,6 +24,7 @@ if AIRFLOW_3 or TYPE_CHECKING:
         BaseOperator,
         BaseOperatorLink,
         XComArg,
+        get_current_context,
         setup,
         task,
         teardown,
@@ -58,6 +61,7 @@ else:
     from airflow.models import DAG, BaseOperator, XCom
     from airflow.models.baseoperatorlink import BaseOperatorLink
     from airflow.models.xcom_arg import XComArg
+    from airflow.operators.python import get_current_context
     from airflow.utils.context import context_merge
     from airflow.utils.log.secrets_masker import mask_secret
     from airflow.utils.operator_helpers import determine_kwargs
@@ -89,8 +93,10 @@ __all__ = [
     "XCom",
     "XComArg",
     "aget_connection",
+    "code_folders",
     "conf",
     "context_merge",
+    "current_context",
     "default_deferrable",
     "determine_kwargs",
     "link_from_xcom",
@@ -121,6 +127,27 @@ async def aget_connection(conn_id: str) -> Any:
 def default_deferrable() -> bool:
     """Whether operators are to defer where the DAG doesn't say."""
     return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+
+
+def code_folders(file: str, ti: Any) -> Sequence[str]:
+    """The folders from which the DAG of this file may import modules of its own; ``ti`` may be None."""
+    archive, mark, _ = file.partition(".zip/")
+    bundle = getattr(getattr(ti, "bundle_instance", None), "path", None)
+    found = (
+        archive + mark.removesuffix("/") if mark else Path(file).parent,
+        bundle,
+        conf.get("core", "dags_folder", fallback=None),
+        conf.get("core", "plugins_folder", fallback=None),
+    )
+    return [str(folder) for folder in dict.fromkeys(found) if folder]
+
+
+def current_context() -> Any:
+    """The context of the task that this process runs; None: it runs none."""
+    try:
+        return get_current_context()  # noqa: AIR301  in 3 it is the SDK's
+    except (AirflowException, RuntimeError):
+        return None
 
 
 def note_assets(operator: Any, value: Any, context: Any) -> Any:

@@ -4,6 +4,7 @@ import re
 from typing import Any, Final
 
 from sparkbroker.airflow_provider._compat import AirflowException, AirflowFailException, AirflowNotFoundException
+from sparkbroker.airflow_provider.injection import InvalidFunction
 from sparkbroker.airflow_provider.request import InvalidArgument
 from sparkbroker.client import (  # none of these brings gRPC
     BadAddress,
@@ -25,6 +26,7 @@ _PERMANENT: Final = (
     AirflowFailException,
     BadAddress,
     InvalidArgument,
+    InvalidFunction,
     InvalidRequest,
     NeverFits,
     NotAllowed,

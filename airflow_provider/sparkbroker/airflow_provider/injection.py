@@ -72,6 +72,24 @@ def check_given(function: Callable[..., Any], names: typing.Iterable[str]) -> No
         )
 
 
+def check_names(function: Callable[..., Any], names: typing.Iterable[str]) -> None:
+    """Likewise as ``check_given``; also for one by a name that the function doesn't have, which Airflow would drop."""
+    given = list(names)
+    check_given(function, given)
+    original = original_of(function)
+    parameters = _signature(original, _name(original)).parameters.values()
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [
+        parameter.name for parameter in parameters if parameter.kind not in (*_PLACES[:1], Parameter.VAR_POSITIONAL)
+    ]
+    for name in given:
+        if name not in known:
+            raise InvalidFunction(
+                f"op_kwargs: {_name(original)} has no argument `{name}`; it has {', '.join(sorted({*known} - {*INJECTED})) or 'none'}"
+            )
+
+
 def call(
     function: Callable[..., Any],
     args: Sequence[Any],

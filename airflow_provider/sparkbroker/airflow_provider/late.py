@@ -1,35 +1,21 @@
 """What of an argument is known only when its task runs: templates and XComs. Pure."""
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-_TAKES_IN: Final = re.compile(r"\{%[-+]?\s*(?:include|import|from|extends)\b")
+_BEGINS: Final = ("{{", "{%", "{#")
 
 
 def has_template(value: object) -> bool:
     """Whether text in it, at any depth, is a template of Jinja's. Keys of mappings are rendered nowhere."""
     match value:
         case str():
-            return "{{" in value or "{%" in value
+            return any(mark in value for mark in _BEGINS)
         case Mapping():
             return any(has_template(item) for item in value.values())
         case list() | tuple():
             return any(has_template(item) for item in value)
-        case _:
-            return False
-
-
-def needs_files(value: object) -> bool:
-    """Whether a template in it, at any depth, takes others in: files, which are beside the DAG."""
-    match value:
-        case str():
-            return _TAKES_IN.search(value) is not None
-        case Mapping():
-            return any(needs_files(item) for item in value.values())
-        case list() | tuple():
-            return any(needs_files(item) for item in value)
         case _:
             return False
 

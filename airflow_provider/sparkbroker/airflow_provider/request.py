@@ -100,25 +100,8 @@ def ask(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def options(arguments: Mapping[str, Any]) -> Options:
     """The rest of them. Raise InvalidArgument."""
     _check_names(arguments)
-    level = (_text(arguments.get("driver_log_level"), "driver_log_level") or "").upper()
-    if level == "WARNING":
-        level = "WARN"
-    if level and level not in _LEVELS:
-        raise InvalidArgument(
-            "driver_log_level", f"{level!r} is no level", f"give one of {', '.join(_LEVELS)}, or None"
-        )
-    on_retry = (_text(arguments.get("on_retry"), "on_retry") or "replace").lower()
-    if on_retry not in ("replace", "reattach"):
-        raise InvalidArgument("on_retry", f"{on_retry!r} is unknown", "give 'replace' or 'reattach'")
-    return Options(
-        py_files=tuple(_texts(arguments.get("py_files"), "py_files")),
-        files=tuple(_texts(arguments.get("files"), "files")),
-        archives=tuple(_texts(arguments.get("archives"), "archives")),
-        lease_key=_name(arguments.get("lease_key"), "lease_key") or "",
-        app_name=_name(arguments.get("app_name"), "app_name") or "",
-        driver_log_level=level,
-        on_retry="reattach" if on_retry == "reattach" else "replace",
-    )
+    read = {name: reader(arguments.get(name), name) for name, reader in _OF_THE_TASK.items()}
+    return Options(**read)
 
 
 def client_ask(ask: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +122,7 @@ def _text(value: object, name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise InvalidArgument(name, f"{_shown(value)} is no text", "give a str")
+        raise InvalidArgument(name, f"{shown(value)} is no text", "give a str")
     return value.strip()
 
 
@@ -172,7 +155,7 @@ def whole(value: object, name: str, lowest: int = 1) -> int | None:
     if said_as_text or (isinstance(value, float) and value.is_integer()):
         number = int(value)  # type: ignore[call-overload]
     if isinstance(number, bool) or not isinstance(number, int) or not lowest <= number <= _MOST:
-        raise InvalidArgument(name, f"{_shown(value)} is not a count", f"give a whole number, at least {lowest}")
+        raise InvalidArgument(name, f"{shown(value)} is not a count", f"give a whole number, at least {lowest}")
     return number
 
 
@@ -181,7 +164,7 @@ def _priority(value: object, name: str) -> int | None:
         return whole(value, name, lowest=-_MOST)
     except InvalidArgument as error:
         expected = "give a whole number: among the waiting, a greater one comes first"
-        raise InvalidArgument(name, f"{_shown(value)} is no priority", expected) from error
+        raise InvalidArgument(name, f"{shown(value)} is no priority", expected) from error
 
 
 def _executors(value: object, name: str) -> int | list[int] | None:
@@ -195,7 +178,7 @@ def _executors(value: object, name: str) -> int | list[int] | None:
         fewest, most = (whole(item, name, lowest=0) for item in given)
     except ValueError as error:  # one of them, or not two of them
         expected = "give a number, or the fewest and the most: 4, [1, 4] or '1,4'"
-        raise InvalidArgument(name, f"{_shown(value)} is neither a number nor a pair", expected) from error
+        raise InvalidArgument(name, f"{shown(value)} is neither a number nor a pair", expected) from error
     if fewest is None or most is None or fewest > most:
         raise InvalidArgument(name, f"the fewest is {fewest} and the most {most}", "give the fewest first")
     return [fewest, most]
@@ -208,9 +191,9 @@ def _seconds(value: object, name: str) -> float | None:
     try:
         seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
-        raise InvalidArgument(name, f"{_shown(value)} is no duration", "give seconds or a timedelta") from error
+        raise InvalidArgument(name, f"{shown(value)} is no duration", "give seconds or a timedelta") from error
     if isinstance(value, bool) or not math.isfinite(seconds) or seconds <= 0:
-        raise InvalidArgument(name, f"{_shown(value)} is out of range", "give more than 0 seconds")
+        raise InvalidArgument(name, f"{shown(value)} is out of range", "give more than 0 seconds")
     return seconds
 
 
@@ -222,33 +205,58 @@ def _texts(value: object, name: str) -> list[str]:
     if isinstance(value, str):
         items = _json(value, name) if value.strip().startswith("[") else value.split(",")
     if not isinstance(items, Sequence) or isinstance(items, str | bytes) or not all(isinstance(i, str) for i in items):
-        raise InvalidArgument(name, f"{_shown(value)} is no list of texts", "give a list of str")
+        raise InvalidArgument(name, f"{shown(value)} is no list of texts", "give a list of str")
     return [item.strip() for item in items if item.strip()]
 
 
-def _mapping(value: object, name: str) -> dict[str, Any]:
+def mapping(value: object, name: str) -> dict[str, Any]:
+    """A mapping of names, also as JSON; None and empty text are an empty one. Raise InvalidArgument."""
     if value is None or value == "":
         return {}
-    mapping = _json(value, name) if isinstance(value, str) else value
-    if not isinstance(mapping, Mapping) or not all(isinstance(key, str) for key in mapping):
-        raise InvalidArgument(name, f"{_shown(value)} is no mapping", "give a dict with keys that are text")
-    return dict(mapping)
+    found = _json(value, name) if isinstance(value, str) else value
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        raise InvalidArgument(name, f"{shown(value)} is no mapping", "give a dict with keys that are text")
+    return dict(found)
+
+
+def _level(value: object, name: str) -> str:
+    level = (_text(value, name) or "").upper()
+    if level == "WARNING":
+        level = "WARN"
+    if level and level not in _LEVELS:
+        raise InvalidArgument(name, f"{level!r} is no level", f"give one of {', '.join(_LEVELS)}, or None")
+    return level
+
+
+def _on_retry(value: object, name: str) -> str:
+    on_retry = (_text(value, name) or "replace").lower()
+    if on_retry not in ("replace", "reattach"):
+        raise InvalidArgument(name, f"{on_retry!r} is unknown", "give 'replace' or 'reattach'")
+    return on_retry
+
+
+def _file_names(value: object, name: str) -> tuple[str, ...]:
+    return tuple(_texts(value, name))
+
+
+def _own_name(value: object, name: str) -> str:
+    return _name(value, name) or ""
 
 
 def _conf(value: object, name: str) -> dict[str, str | None]:
     return {
-        key: None if item is None else _scalar(item, f"{name}[{key!r}]") for key, item in _mapping(value, name).items()
+        key: None if item is None else _scalar(item, f"{name}[{key!r}]") for key, item in mapping(value, name).items()
     }
 
 
 def _labels(value: object, name: str) -> dict[str, str]:
-    return {key: _scalar(item, f"{name}[{key!r}]") for key, item in _mapping(value, name).items()}
+    return {key: _scalar(item, f"{name}[{key!r}]") for key, item in mapping(value, name).items()}
 
 
 def _pod(value: object, name: str) -> dict[str, Any]:
-    mapping = _mapping(value, name)
+    settings = mapping(value, name)
     try:
-        found: dict[str, Any] = json.loads(json.dumps(mapping, allow_nan=False))
+        found: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InvalidArgument(
             name, f"holds what JSON can't ({error})", "give plain dictionaries, lists and texts"
@@ -264,20 +272,19 @@ def _scalar(value: object, name: str) -> str:
         case str() | int() | float():
             return str(value)
         case _:
-            raise InvalidArgument(
-                name, f"{_shown(value)} is neither text nor a number", "give text, a number or a bool"
-            )
+            raise InvalidArgument(name, f"{shown(value)} is neither text nor a number", "give text, a number or a bool")
 
 
 def _json(text: str, name: str) -> object:
     try:
         return json.loads(text)
     except ValueError as error:
-        problem = f"{_shown(text)} is neither what is meant nor JSON of it ({error})"
+        problem = f"{shown(text)} is neither what is meant nor JSON of it ({error})"
         raise InvalidArgument(name, problem, "give a list or a dict, or a template that renders to JSON") from error
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in a message: not more than its beginning."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
@@ -303,6 +310,18 @@ _OF_THE_BROKER: Final[dict[str, Callable[[Any, str], Any]]] = {
     "max_duration": _seconds,
     "unattended_ttl": _seconds,
 }
+
+_OF_THE_TASK: Final[dict[str, Callable[[Any, str], Any]]] = {
+    "py_files": _file_names,
+    "files": _file_names,
+    "archives": _file_names,
+    "lease_key": _own_name,
+    "app_name": _own_name,
+    "driver_log_level": _level,
+    "on_retry": _on_retry,
+}
+READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {**_OF_THE_BROKER, **_OF_THE_TASK}
+"""How each of LEASE_ARGUMENTS is read: the value, and the name to call it by. They raise InvalidArgument."""
 
 BROKER_ARGUMENTS: Final = tuple(_OF_THE_BROKER)
 """Those that describe the lease itself: of one that is there already they change nothing."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from sparkbroker.broker.adapters.kubernetes_provisioner import KubernetesProvisioner
-from sparkbroker.broker.adapters.local_provisioner import Launcher, LocalProvisioner, SparkLauncher
+from sparkbroker.broker.adapters.local_provisioner import Bounds, Jars, Launcher, LocalProvisioner, SparkLauncher
 from sparkbroker.broker.adapters.local_user import LocalUser
 from sparkbroker.broker.adapters.memory_store import MemoryDatabase, MemoryStore
 from sparkbroker.broker.adapters.open_files import connections_for, raise_open_files
@@ -41,6 +41,7 @@ from sparkbroker.broker.core import Core
 from sparkbroker.broker.domain.errors import BrokerError, Unavailable
 from sparkbroker.broker.domain.units import Principal, Seconds
 from sparkbroker.broker.log_setup import set_up
+from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import Provisioner
 from sparkbroker.broker.ports.store import Store
 from sparkbroker.broker.rpc.certificates import Tls
@@ -107,7 +108,7 @@ class _Broker:
                 key=folder.key,
                 embedded=embedded,
                 clock=clock,
-                launcher=launcher or SparkLauncher(cache, clock, archives=config.store.class_archives),
+                launcher=launcher or self._spark(cache, clock),
             ),
             "static": StaticProvisioner(folder=folder.path / "endpoints", profiles=profiles.values(), clock=clock),
             "kubernetes": kubernetes,
@@ -139,6 +140,12 @@ class _Broker:
             broker_key=folder.key,
             limits=_limits(config, raise_open_files()),
         )
+
+    def _spark(self, cache: Path, clock: Clock) -> SparkLauncher:
+        local = self._config.local
+        bounds = Bounds(downloads=local.max_downloads, timeout=local.download_timeout, jar_bytes=local.max_jar_bytes)
+        jars = Jars(cache, bounds, self._metrics.limited)
+        return SparkLauncher(cache, clock, archives=self._config.store.class_archives, jars=jars)
 
     async def run(self, parent_fd: int | None) -> None:
         stop = asyncio.Event()
@@ -266,6 +273,7 @@ def _limits(config: Config, files: int) -> Limits:
         connections_per_principal=server.max_connections_per_principal,
         unauthenticated_connections=min(server.max_unauthenticated_connections, connections),
         unauthenticated_seconds=server.unauthenticated_timeout,
+        cancelled_per_connection=server.max_cancelled_per_connection,
         request_seconds=server.request_timeout,
         answer_seconds=server.answer_timeout,
         page_bytes=server.max_page_bytes,

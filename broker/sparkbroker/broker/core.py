@@ -6,6 +6,9 @@ Promises: after ``recover`` every lease and driver that is not terminal is looke
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from typing import Final
+
+import structlog
 
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.allowance import Allowance
@@ -28,6 +31,11 @@ from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.ports.provisioner import Provisioner
 from sparkbroker.broker.ports.store import Store
+
+log = structlog.get_logger()
+
+CLOSE_LIMIT: Final = 20.0
+"""Seconds for a provisioner to let go: an embedded broker's ends its drivers in that time."""
 
 
 class Core:
@@ -156,7 +164,11 @@ class Core:
         self._stopping.set()
 
     async def close(self) -> None:
-        """Let go of provisioners and store."""
-        for provisioner in self._provisioners.values():
-            await provisioner.close()
+        """Let go of provisioners and store. What doesn't let go in time is left to the end of the process."""
+        for name, provisioner in self._provisioners.items():
+            try:
+                async with asyncio.timeout(CLOSE_LIMIT):
+                    await provisioner.close()
+            except TimeoutError:
+                log.warning("provisioner.not_closed", provisioner=name, seconds=CLOSE_LIMIT)
         await self._store.close()

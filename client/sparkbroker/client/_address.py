@@ -1,7 +1,9 @@
 """Where the broker is and how to prove who we are: argument, else environment, else configuration file, else default.
 
 A URL is ``unix:///path/to/socket``, ``grpc://host:port`` (plaintext) or ``grpcs://host:port`` (TLS). A credential in
-the configuration file belongs to the URL beside it and is sent nowhere else.
+the configuration file belongs to the URL beside it and is sent nowhere else. Without TLS it is sent to a number only:
+``localhost`` is 127.0.0.1, and no other name counts as this machine. A name may resolve to several addresses, and at the same
+port of another one somebody else may listen.
 """
 
 import os
@@ -12,11 +14,15 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from sparkbroker.client._errors import BadAddress
+from sparkbroker.client._loopback import ADDRESS, is_loopback, is_loopback_name
 
 _FORMS: Final = "unix:///path/to/socket, grpc://host:port or grpcs://host:port"
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _LONGEST_SOCKET_PATH: Final = 107
 _FILE_KEYS: Final = frozenset({"url", "token", "token_file", "ca_file"})
+
+
+class NoDefaultAddress(BadAddress):
+    """Nobody has named a broker, and for want of a home there is no default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,17 +67,24 @@ def resolve_address(
     """
     env = os.environ if environ is None else environ
     settings: dict[str, str] = {}
+    found = ""
     if url:
         found, source = url, "the url argument"
     elif env.get("SPARKBROKER_URL"):
         found, source = env["SPARKBROKER_URL"], "SPARKBROKER_URL"
     else:
-        file = _home(env, "XDG_CONFIG_HOME", ".config") / "sparkbroker" / "client.toml"
-        settings = _read_settings(file)
-        found, source = settings.get("url", ""), str(file)
+        configuration, state = _home(env, "XDG_CONFIG_HOME", ".config"), _home(env, "XDG_STATE_HOME", ".local/state")
+        if configuration is not None:
+            file = configuration / "sparkbroker" / "client.toml"
+            settings = _read_settings(file)
+            found, source = settings.get("url", ""), str(file)
         if not found:
-            socket = _home(env, "XDG_STATE_HOME", ".local/state") / "sparkbroker" / "run" / "broker.sock"
-            found, source = f"unix://{socket}", "the default"
+            if state is None:
+                raise NoDefaultAddress(
+                    "no broker is named, and the default one's socket is below the home of this user, who has none; "
+                    "set SPARKBROKER_URL or HOME"
+                )
+            found, source = f"unix://{state}/sparkbroker/run/broker.sock", "the default"
     address = _parse(found, source)
     return _with_credentials(address, env, settings, token, token_file, ca_file, allow_plaintext)
 
@@ -96,7 +109,7 @@ def _with_credentials(
             raise BadAddress(f"{origin} gives both a token and a token file; give one of them")
         if own_token or own_file:
             text = _token_text(own_token, origin) if own_token else ""
-            path = Path(own_file).expanduser() if own_file else None
+            path = _user_path(own_file, origin) if own_file else None
             break
     ca, origin = _ca_file(env, settings, ca_file)
     if ca and not address.tls:
@@ -106,8 +119,8 @@ def _with_credentials(
         )
     if (text or path) and not (address.tls or address.loopback or allow_plaintext):
         raise BadAddress(
-            f"{address.source}: a token would be sent unencrypted to {address.url!r}; use grpcs://, "
-            "or allow_plaintext=True if the network encrypts by itself"
+            f"{address.source}: a token would be sent unencrypted to {address.url!r}; use grpcs://, or for a broker on "
+            f"this machine its number, such as {ADDRESS}, or allow_plaintext=True if the network encrypts by itself"
         )
     return Address(
         url=address.url,
@@ -117,7 +130,7 @@ def _with_credentials(
         source=address.source,
         token=text,
         token_file=path,
-        ca_file=Path(ca).expanduser() if ca else None,
+        ca_file=_user_path(ca, origin) if ca else None,
     )
 
 
@@ -152,8 +165,11 @@ def _parse(url: str, source: str) -> Address:
     if parts.scheme in ("grpc", "grpcs"):
         if not host or port is None or parts.path not in ("", "/"):
             raise BadAddress(f"{source}: {url!r} must name host and port, as {parts.scheme}://host:port")
-        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return Address(url=url, target=target, tls=parts.scheme == "grpcs", loopback=host in _LOOPBACK, source=source)
+        tls = parts.scheme == "grpcs"
+        # With TLS the broker proves its name, which has to stay for that.
+        to = ADDRESS if not tls and is_loopback_name(host) else host
+        target = f"[{to}]:{port}" if ":" in to else f"{to}:{port}"
+        return Address(url=url, target=target, tls=tls, loopback=is_loopback(host), source=source)
     raise BadAddress(f"{source}: {_shown(url)!r} has an unknown form; use {_FORMS}")
 
 
@@ -164,12 +180,25 @@ def _shown(url: str) -> str:
     return scheme + mark + rest.rpartition("@")[2]
 
 
-def _home(env: Mapping[str, str], variable: str, below_home: str) -> Path:
-    value = env.get(variable, "")
-    if value.startswith("/"):  # the XDG specification: a relative path is to be ignored
-        return Path(value)
-    home = env.get("HOME")
-    return (Path(home) if home else Path.home()) / below_home
+def _home(env: Mapping[str, str], variable: str, below_home: str) -> Path | None:
+    """The XDG folder. None: there is nothing to find it by, as for a container's random user."""
+    for name, below in ((variable, ""), ("HOME", below_home)):
+        value = env.get(name, "")
+        if value.startswith("/"):  # the XDG specification: a relative path is to be ignored
+            return Path(value) / below
+    try:
+        return Path.home() / below_home
+    except RuntimeError:
+        return None
+
+
+def _user_path(path: str | os.PathLike[str], origin: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise BadAddress(
+            f"{origin}: {os.fspath(path)!r} is in the home of a user who has none; write the path"
+        ) from error
 
 
 def _read_settings(file: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What a program asks for, as arguments, checked as far as the client can and made into a request."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict
@@ -22,7 +23,8 @@ class Ask(TypedDict, total=False):
     fewest and most: 0 is none, and unset the profile's number, of the size that is asked for. Durations are seconds or
     timedelta. ``key`` is the caller's own name for the lease, and ``on_existing`` what happens when it has a live one.
     ``holder_pod`` (``namespace``, ``name`` and ``uid``) is for mode CLIENT; unset: this program's own pod, as the downward
-    API tells it in SPARKBROKER_POD_NAMESPACE, _NAME and _UID. In ``conf``, None goes without a key that the profile sets by default. ``pod`` are settings of its pods.
+    API tells it in SPARKBROKER_POD_NAMESPACE, _NAME and _UID. In ``conf``, numbers and booleans are
+    written as Spark writes them, and None goes without a key that the profile sets by default. ``pod`` are settings of its pods.
     ``request_id`` (a UUID; unset: a new one) makes the same request of a program that was started anew the same lease.
     The rest is documented at LeaseSpec in broker.proto.
     """
@@ -39,7 +41,7 @@ class Ask(TypedDict, total=False):
     executor_cores: int
     executor_memory: str
     executor_memory_overhead: str
-    conf: Mapping[str, str | None]
+    conf: Mapping[str, str | int | float | bool | None]
     pod: Mapping[str, Any]
     packages: Sequence[str]
     jars: Sequence[str]
@@ -165,12 +167,30 @@ def _conf(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     """What is set, and the keys that are unset."""
     value = given.get("conf", {})
     if not isinstance(value, Mapping):
-        raise InvalidRequest("conf: give a mapping of text to text", field="conf")
-    unset = [key for key, item in value.items() if item is None]
-    for key in unset:
+        raise InvalidRequest("conf: give a mapping of text to values", field="conf")
+    for key in value:
         if not isinstance(key, str):
             raise InvalidRequest(f"conf: the key {key!r} must be text", field="conf")
-    return _texts({"conf": {key: item for key, item in value.items() if item is not None}}, "conf"), unset
+    conf = {key: _conf_value(key, item) for key, item in value.items() if item is not None}
+    return conf, [key for key, item in value.items() if item is None]
+
+
+def _conf_value(key: str, value: object) -> str:
+    """As Spark writes it: true, 8, 0.5."""
+    match value:
+        case str():
+            return str(value)
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return int.__str__(value)
+        case float() if math.isfinite(value):
+            return float.__repr__(value)
+        case _:
+            raise InvalidRequest(
+                f"conf: {key} is {value!r}; give text, a bool or a finite number, or None to go without it",
+                field="conf",
+            )
 
 
 def _pod(given: Mapping[str, Any]) -> Struct | None:

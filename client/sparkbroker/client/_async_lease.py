@@ -138,7 +138,7 @@ class AsyncLease:
     async def session_connection(self) -> Connection:
         """As ``connection``, for a session that doesn't exist yet: a session id serves once, then it is attached anew."""
         self.check()
-        self._holding.sessions.check_free(self.name)
+        await self._holding.sessions.make_room()
         if self._holding.sessions.id_used and self.attached:
             self._holding.end_renewals()
             self._holding.generation = 0

@@ -99,6 +99,7 @@ class ClientSession:
     """See OpenSession."""
 
     uses_session_id = False
+    in_process = True
 
     def __init__(self, session: LocalSession, files: PrivateFiles, expires: datetime | None) -> None:
         self._session = session
@@ -115,6 +116,13 @@ class ClientSession:
     @property
     def open(self) -> bool:
         return self._session.open
+
+    @property
+    def ended(self) -> str:
+        return self._session.ended
+
+    def look(self) -> None:
+        self._session.look()
 
     def explain_errors(self, explain: Callable[[BaseException], None]) -> None:
         self._session.explain_errors(explain)

@@ -7,25 +7,31 @@ import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, cast
-from urllib.parse import urlsplit
 
 import grpc
+from pyspark.errors import PySparkException
 from pyspark.sql.connect.client import DefaultChannelBuilder
 from pyspark.sql.connect.client.retries import DefaultPolicy
 from pyspark.sql.connect.session import SparkSession
 
 from sparkbroker.client._blocking import start_thread
-from sparkbroker.client._errors import SessionFailed
+from sparkbroker.client._errors import SessionEnded, SessionFailed
 from sparkbroker.client._fork import after_fork_in_child
+from sparkbroker.client._loopback import is_loopback
+from sparkbroker.client._pyspark_hook import opening
 from sparkbroker.client._session import CONNECT_MODE, SessionBase, describe
 from sparkbroker.client._values import ConnectConnection
+from sparkbroker.client.child_environment import endpoint_host
 
 _log = logging.getLogger("sparkbroker.client")
 PROBE_TIMEOUT: Final = 15.0
 CLOSE_TIMEOUT: Final = 5.0
 ABORT_TIMEOUT: Final = 2.0
+LOOK_TIMEOUT: Final = 5.0
 _RETRIES: Final = 9
 _LONGEST_BACKOFF_MS: Final = 5000
+_INVALID: Final = "INVALID_HANDLE"
+"""Spark's class of the errors for a session that is no more, whatever its state was."""
 
 
 class LeaseChannelBuilder(DefaultChannelBuilder):  # type: ignore[misc]
@@ -39,7 +45,7 @@ class LeaseChannelBuilder(DefaultChannelBuilder):  # type: ignore[misc]
         self._ca = connection.ca_certificate.encode() or None
         self.set(self.PARAM_USER_ID, connection.user_id)
         self.set(self.PARAM_SESSION_ID, connection.session_id)
-        if urlsplit(connection.endpoint).hostname in ("127.0.0.1", "::1", "localhost"):
+        if is_loopback(endpoint_host(connection.endpoint)):
             self.setChannelOption("grpc.enable_http_proxy", 0)
 
     @property
@@ -77,11 +83,12 @@ def open_connect(connection: ConnectConnection) -> "ConnectSession":
     _probe(builder)
     CONNECT_MODE.enter(os.environ)
     try:
-        spark = SparkSession.builder.channelBuilder(builder).create()
+        with opening():
+            spark = SparkSession.builder.channelBuilder(builder).create()
     except Exception as error:
         CONNECT_MODE.leave(os.environ)
         raise SessionFailed(f"no session could be opened at {connection.endpoint}: {describe(error)}") from error
-    _make_current(spark)
+    _leave_places(spark)
     policy = StoppablePolicy()
     spark.client.set_retry_policies([policy])
     session = ConnectSession(spark, policy)
@@ -89,14 +96,13 @@ def open_connect(connection: ConnectConnection) -> "ConnectSession":
     return session
 
 
-def _make_current(spark: Any) -> None:
-    """For code that asks for "the" session. In pyspark one that was stopped from another thread, or cut off from its
-    server, stays in that place, and keeps it from a new one."""
+def _leave_places(spark: Any) -> None:
+    """A lease's session is neither the active nor the default one of pyspark: ``_current`` says which it is, in every thread."""
     with SparkSession._lock:  # noqa: SLF001
-        if SparkSession._get_default_session() is None:  # noqa: SLF001
-            SparkSession._default_session = spark  # noqa: SLF001
-    if SparkSession.getActiveSession() is None:
-        SparkSession._active_session.session = spark  # noqa: SLF001
+        if SparkSession._default_session is spark:  # noqa: SLF001
+            SparkSession._default_session = None  # noqa: SLF001
+    if getattr(SparkSession._active_session, "session", None) is spark:  # noqa: SLF001
+        SparkSession._active_session.session = None  # noqa: SLF001
 
 
 _open_sessions: "weakref.WeakSet[ConnectSession]" = weakref.WeakSet()
@@ -137,6 +143,7 @@ class ConnectSession(SessionBase):
     """See OpenSession."""
 
     uses_session_id = True
+    in_process = False
 
     def __init__(self, spark: Any, policy: StoppablePolicy) -> None:
         super().__init__(spark)
@@ -149,12 +156,43 @@ class ConnectSession(SessionBase):
 
         def explained(error: Exception, *rest: Any) -> NoReturn:
             # Our own calls, which end the session, are to meet what the server says.
-            if not hasattr(self._ending, "here") and _may_be_the_end(error, self._open):
+            if not hasattr(self._ending, "here") and _may_be_the_end(error, self._open and not self.ended):
                 explain(error)
+                self._explain_end(error)
             handle(error, *rest)
             raise error
 
         client._handle_error = explained  # noqa: SLF001
+
+    @property
+    def ended(self) -> str:
+        """See OpenSession."""
+        if not self._ended and self._open and self._spark.client.is_closed:
+            return "the program has stopped it"
+        return self._ended
+
+    def look(self) -> None:
+        """See OpenSession."""
+        client = self._spark.client
+        request = client._config_request_with_metadata()  # noqa: SLF001
+        request.operation.get_option.keys.append("spark.app.name")
+        try:
+            client._stub.Config(request, metadata=client._builder.metadata(), timeout=LOOK_TIMEOUT)  # noqa: SLF001
+        except grpc.RpcError as error:
+            self._note_end(error)
+        except (PySparkException, ValueError):  # its client is closed: ``ended`` says so
+            return
+
+    def _note_end(self, error: Exception) -> None:
+        """The server doesn't know the session: it has timed out there, was released, or the server is another one."""
+        if isinstance(error, grpc.RpcError) and _INVALID in (error.details() or ""):
+            self._ended = self._ended or f"its server no longer has it ({_line(error.details())})"
+
+    def _explain_end(self, error: Exception) -> None:
+        self._note_end(error)
+        ended = self.ended or ("" if self._open else "it was closed with its lease")
+        if ended:
+            raise SessionEnded(f"this Spark session has ended: {ended}") from error
 
     def close(self) -> None:
         """Release the session on the server, if it answers, and disconnect.
@@ -168,6 +206,7 @@ class ConnectSession(SessionBase):
     def abort(self, reason: str) -> None:
         if not self._begin_end():
             return
+        self._ended = reason
         self._policy.stopped = True
         interrupt = start_thread(lambda: self._end_by(self._spark.interruptAll), "interrupt")
         try:
@@ -205,4 +244,8 @@ def _may_be_the_end(error: Exception, session_open: bool) -> bool:
     """Whether an error may come of a driver or session that is no more, rather than of the program's query."""
     if not session_open or not isinstance(error, grpc.RpcError):
         return not session_open
-    return error.code() is not grpc.StatusCode.INTERNAL or "INVALID_HANDLE" in (error.details() or "")
+    return error.code() is not grpc.StatusCode.INTERNAL or _INVALID in (error.details() or "")
+
+
+def _line(details: str | None) -> str:
+    return (details or "").strip().partition("\n")[0]

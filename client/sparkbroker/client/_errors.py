@@ -152,6 +152,13 @@ class SessionConflict(SparkbrokerError):
     """This process has a Spark session or a JVM that the one asked for can't live beside."""
 
 
+class SessionEnded(SparkbrokerError):
+    """A lease's Spark session has ended: by ``spark.stop()``, by its server, or with its lease. It is never replaced by itself.
+
+    While the lease goes on, ``open_session`` opens another.
+    """
+
+
 class SessionFailed(SparkbrokerError):
     """The lease is granted, and the Spark session could not be opened."""
 

@@ -27,7 +27,13 @@ class Holding:
     def __init__(self, context: LeaseContext, info: pb.Lease, handle: Any) -> None:
         self.context: Final = context
         self.pid: Final = os.getpid()
-        self.sessions: Final = LeaseSessions(context.tasks, self.explain, handle.connection)
+        self.sessions: Final = LeaseSessions(
+            context.tasks,
+            lease=lambda: self.name,
+            check=self.check,
+            explain=self.explain,
+            connection=handle.connection,
+        )
         self.info = info
         self.generation = 0
         self.suspect = ""

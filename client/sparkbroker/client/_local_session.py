@@ -11,20 +11,21 @@ from typing import Any, Final, Literal
 
 from pyspark.find_spark_home import _find_spark_home
 
+from sparkbroker.client import child_environment
 from sparkbroker.client._blocking import start_thread
 from sparkbroker.client._errors import SessionConflict, SessionFailed, SparkMissing
 from sparkbroker.client._jvm import Jvm, packaged_java, start_jvm
+from sparkbroker.client._pyspark_hook import opening
 from sparkbroker.client._session import CONNECT_MODE, SessionBase, describe
 from sparkbroker.client._values import LocalConnection
+from sparkbroker.client.child_environment import TOKEN
+from sparkbroker.client.local_settings import is_local, loopback_variables
 
 _log = logging.getLogger("sparkbroker.client")
 STOP_TIMEOUT: Final = 15.0
-_TOKEN: Final = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105  a name
-_HIDDEN: Final = (
-    "SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_API_MODE", "MASTER", "PYSPARK_SUBMIT_ARGS",
-    "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET",
-)  # fmt: skip
-"""Variables that would make pyspark open something else than what was leased."""
+LOOK_TIMEOUT: Final = 5.0
+_SERVER: Final = "localhost"
+"""Where pyspark looks for the Connect server that it has started itself."""
 
 
 def open_local(
@@ -41,13 +42,19 @@ def open_local(
     SessionConflict, SessionFailed, SparkMissing.
     """
     _check_process()
+    if is_local(connection.master):
+        variables = {**loopback_variables(os.environ), **variables}
     with _environment(variables):
         token = _connect_token() if api == "connect" else None
         jvm = start_jvm(_find_spark_home(), _settings(connection, app_name), os.environ)
         os.environ.update(jvm.environment)
         try:
             # Not create(): it doesn't start the server that a local Connect session needs. There is none to "get".
-            spark = _builder(connection, api, app_name).getOrCreate()
+            with opening():
+                spark = _builder(connection, api, app_name).getOrCreate()
+            if api == "connect":
+                # For the channels of its newSession() and cloneSession(), which come when the environment is as before.
+                spark.client._builder.setChannelOption("grpc.enable_http_proxy", 0)  # noqa: SLF001
         except BaseException as error:
             _forget_session()
             jvm.end()
@@ -64,10 +71,10 @@ def open_local(
 def _connect_token() -> str | None:
     """Give the JVM, which is about to start, the token that pyspark will use. Without one its Connect server would
     serve whoever reaches its port. None: the program has set one."""
-    if _TOKEN in os.environ:
+    if TOKEN in os.environ:
         return None
-    os.environ[_TOKEN] = secrets.token_urlsafe(32)
-    return os.environ[_TOKEN]
+    os.environ[TOKEN] = secrets.token_urlsafe(32)
+    return os.environ[TOKEN]
 
 
 def _settings(connection: LocalConnection, app_name: str) -> dict[str, str]:
@@ -113,10 +120,13 @@ def _check_process() -> None:
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Without what would mislead pyspark, and with a Java and a Python, while the session is opened."""
-    hidden = {name: os.environ.pop(name) for name in (*_HIDDEN, *variables) if name in os.environ}
-    java = packaged_java()
-    added = {"JAVA_HOME": java} if java else {}
+    # A token that the program has set is for the Connect server that a session with that API starts here.
+    misleading = [name for name in os.environ if child_environment.is_misleading(name) and name != TOKEN]
+    java = packaged_java(os.environ)
+    added = child_environment.without_proxy(os.environ, _SERVER)
+    added |= {"JAVA_HOME": java} if java else {}
     added.update(variables)
+    hidden = {name: os.environ.pop(name) for name in {*misleading, *added} if name in os.environ}
     if sys.executable and "PYSPARK_PYTHON" not in os.environ and "PYSPARK_PYTHON" not in added:
         # Ours: pyspark would take the first python3 on the PATH, which in a notebook is seldom this environment's.
         added["PYSPARK_PYTHON"] = sys.executable
@@ -134,6 +144,7 @@ class LocalSession(SessionBase):
     """See OpenSession."""
 
     uses_session_id = False
+    in_process = True
 
     def __init__(self, spark: Any, jvm: Jvm, token: str | None) -> None:
         super().__init__(spark)
@@ -142,6 +153,28 @@ class LocalSession(SessionBase):
 
     def explain_errors(self, explain: Callable[[BaseException], None]) -> None:
         """Not here: py4j has no place for it. The end of ``with`` tells, and every use of the lease."""
+
+    @property
+    def ended(self) -> str:
+        """See OpenSession."""
+        if self._ended or not self._open:
+            return self._ended
+        if self._jvm.ended:
+            return "its JVM has ended"
+        return "the program has stopped it" if _is_stopped(self._spark) else ""
+
+    def look(self) -> None:
+        """Spark itself may have stopped its context."""
+        if self.ended:
+            return
+        context = getattr(self._spark, "_sc", None)  # a local Connect session has none
+        if context is not None:
+            stopped = start_thread(context._jsc.sc().isStopped, "look")  # noqa: SLF001
+            try:
+                if stopped.result(LOOK_TIMEOUT):
+                    self._ended = "Spark has stopped it"
+            except Exception as error:  # noqa: BLE001  it is not known, then
+                _log.info("sparkbroker: the local session could not be asked: %s", describe(error))
 
     def close(self) -> None:
         if not self._begin_end():
@@ -156,12 +189,18 @@ class LocalSession(SessionBase):
 
     def abort(self, reason: str) -> None:
         _log.warning("sparkbroker: the local session is ended: %s", reason)
+        self._ended = reason
         self.close()
 
 
+def _is_stopped(spark: Any) -> bool:
+    context = getattr(spark, "_sc", None)
+    return context._jsc is None if context is not None else bool(spark.is_stopped)  # noqa: SLF001
+
+
 def _forget_token(token: str | None) -> None:
-    if token is not None and os.environ.get(_TOKEN) == token:
-        del os.environ[_TOKEN]
+    if token is not None and os.environ.get(TOKEN) == token:
+        del os.environ[TOKEN]
 
 
 def _forget_session() -> None:

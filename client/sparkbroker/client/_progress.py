@@ -78,7 +78,7 @@ def _ended(kind: type[LeaseEnded], lease: pb.Lease, what: str) -> LeaseEnded:
     tail = list(driver.log_tail)
     message = f"{what}: {state_name(outcome)}, {reason}: {lease.message or 'no message'}"
     if tail:
-        message += "\nThe driver's last log lines:\n  " + "\n  ".join(tail[-10:])
+        message += "\nThe driver's last log lines:\n  " + "\n  ".join(tail)
     return kind(
         message,
         reason=reason,

@@ -33,6 +33,19 @@ class OpenSession(Protocol):
         """Take the credential of this newer connection. It may block for a moment."""
 
     @property
+    def ended(self) -> str:
+        """How it ended otherwise than by ``close``, such as by ``spark.stop()``. Empty: it did not, as far as is known."""
+        ...
+
+    def look(self) -> None:
+        """Ask its server whether it still has it; ``ended`` then tells. Blocks for seconds at most; raises nothing."""
+
+    @property
+    def in_process(self) -> bool:
+        """Its driver is this process's own JVM."""
+        ...
+
+    @property
     def uses_session_id(self) -> bool:
         """It uses up the attachment's session id: Spark accepts it for one session only."""
         ...
@@ -60,6 +73,10 @@ class SessionBase:
         self._spark = spark
         self._lock = threading.Lock()
         self._open = True
+        self._ended = ""
+
+    def look(self) -> None:
+        """Nothing to ask: what is known is known here."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} [{'open' if self._open else 'closed'}]>"

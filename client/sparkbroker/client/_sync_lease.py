@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from sparkbroker.client import _session
 from sparkbroker.client._async_lease import RELEASE_TIMEOUT, AsyncLease
+from sparkbroker.client._current import CURRENT
 from sparkbroker.client._errors import LeaseLost, WrongProcess
 from sparkbroker.client._portal import Portal
 from sparkbroker.client._values import Connection, Progress
@@ -119,6 +120,7 @@ class Lease:
         except BaseException:
             opened.close()
             raise
+        CURRENT.here(opened)
         return opened.spark
 
     def close_session(self) -> None:

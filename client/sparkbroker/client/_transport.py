@@ -24,6 +24,8 @@ SHORTEST_TRUST: Final = 5.0
 ADMIN: Final = frozenset({"ForceRelease"})
 """Methods of AdminService; the others are BrokerService's."""
 MOST_OLD_CHANNELS: Final = 3
+CALLS_PER_CONNECTION: Final = 40
+"""A broker lets a connection have 100 calls by default; one too many would wait, and with it the heartbeat of a lease."""
 SETTLE_TIMEOUT: Final = 0.25
 """Seconds that exchanges under way get to come to their end before a fork."""
 Reply = TypeVar("Reply", bound=Message)
@@ -116,12 +118,15 @@ class ChannelTransport(ABC):
         self.inside: Final = _Count()
         """Coroutines that hold an object of gRPC's."""
         self._channels: list[Any] = []
+        self._stubs: list[Any] = []
+        """Of the newest channels, each for CALLS_PER_CONNECTION calls."""
         self._running = asyncio.Event()
         self._running.set()
         self._connect()
         _fork.join(self)
 
     def _connect(self) -> None:
+        """One more connection."""
         options = channel_options(self.address)
         if self.address.tls:
             credentials = grpc.ssl_channel_credentials(root_certificates=self.address.read_ca())
@@ -130,12 +135,13 @@ class ChannelTransport(ABC):
             channel = self._insecure(self.address.target, options=options)
         self._connected = now()
         self._channels.append(channel)
-        self._stub: Any = BrokerServiceStub(channel)
+        self._stubs.append(BrokerServiceStub(channel))
 
     def distrust(self) -> None:
         # Calls on the old channel end by their own deadlines: closing it would cancel them without a reason.
         if self._channels and now() - self._connected >= SHORTEST_TRUST:
-            del self._channels[:-MOST_OLD_CHANNELS]
+            del self._channels[: -MOST_OLD_CHANNELS * len(self._stubs)]
+            self._stubs.clear()
             self._connect()
 
     async def _method(self, name: str) -> Any:
@@ -144,13 +150,14 @@ class ChannelTransport(ABC):
             await self._running.wait()
         if self.closed:
             raise ClientClosed("the client is closed")
-        if not self._channels:
+        busy = len(self.calls) // CALLS_PER_CONNECTION
+        if busy >= len(self._stubs):
             self._connect()
         if name in ADMIN:
             from sparkbroker.v1.admin_pb2_grpc import AdminServiceStub  # noqa: PLC0415  operators only
 
             return getattr(AdminServiceStub(self._channels[-1]), name)
-        return getattr(self._stub, name)
+        return getattr(self._stubs[min(busy, len(self._stubs) - 1)], name)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         """What every call carries. Secret."""
@@ -212,7 +219,7 @@ class ChannelTransport(ABC):
         _fork.leave(self)
 
     async def _close_channels(self) -> None:
-        channels, self._channels, self._stub = self._channels, [], None
+        channels, self._channels, self._stubs = self._channels, [], []
         for channel in channels:
             await self._close_channel(channel)
 

@@ -2,9 +2,9 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from sparkbroker.airflow_provider import client_mode, pod_override
+from sparkbroker.airflow_provider import checks, client_mode, pod_override
 from sparkbroker.airflow_provider.compat.config import SparkBaseConf, SparkDriverConf, SparkExecutorConf
 from sparkbroker.airflow_provider.compat.mapping import Mapped, lease_arguments
 from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
@@ -26,6 +26,10 @@ class PySparkOnK8sOperator(SparkSessionOperator):
     """
 
     client_or_local: bool = False
+    argument_readers: ClassVar[checks.Readers] = {
+        **SparkSessionOperator.argument_readers,
+        "show_return_value_in_logs": checks.flag,
+    }
 
     def __init__(
         self,
@@ -45,12 +49,12 @@ class PySparkOnK8sOperator(SparkSessionOperator):
         mapped = _mapped(spark_base_conf, spark_driver_conf, spark_executor_conf, spark_extra_conf)
         for sentence in mapped.warnings:
             _warn_once(sentence)
+        self.show_return_value_in_logs = show_return_value_in_logs
         said = kwargs.keys() | (kwargs.get("default_args") or {}).keys()  # which Airflow passes on, merged
         meant = {name: value for name, value in mapped.arguments.items() if name not in said}
         super().__init__(python_callable=python_callable, **meant, **kwargs)
         self.client_or_local = "mode" not in said and client_mode.is_client(self.mode)
         self.executor_config = _with_worker({"mode": self.mode, "lease": self.lease}, self.executor_config, mapped)
-        self.show_return_value_in_logs = show_return_value_in_logs
 
     @classmethod
     def worker_config(cls, arguments: Mapping[str, Any]) -> Any:
@@ -83,7 +87,10 @@ def _mapped(
     base: SparkBaseConf | None, driver: SparkDriverConf | None, executors: SparkExecutorConf | None, extra: Any
 ) -> Mapped:
     return lease_arguments(
-        base or SparkBaseConf(), driver or SparkDriverConf(), executors or SparkExecutorConf(), extra or {}
+        SparkBaseConf() if base is None else base,
+        SparkDriverConf() if driver is None else driver,
+        SparkExecutorConf() if executors is None else executors,
+        extra or {},
     )
 
 

@@ -38,7 +38,7 @@ class SparkSessionDecoratedOperator(DecoratedOperator, SparkSessionOperator):
         op_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        injection.check_given(python_callable, op_kwargs or ())
+        injection.check_given(python_callable, op_kwargs if isinstance(op_kwargs, Mapping) else ())
         super().__init__(
             python_callable=python_callable,
             op_args=op_args,

@@ -1,11 +1,23 @@
 """The arguments of a task with a lease, and what they ask the broker for."""
 
+import functools
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Literal
 
-from sparkbroker.airflow_provider import artifacts, client_mode, identity, late, pod_override, request
+from jinja2 import StrictUndefined
+
+from sparkbroker.airflow_provider import (
+    artifacts,
+    checks,
+    client_mode,
+    identity,
+    late,
+    pod_override,
+    renderable,
+    request,
+)
 from sparkbroker.airflow_provider._compat import (
     START_FROM_TRIGGER,
     BaseOperator,
@@ -13,6 +25,7 @@ from sparkbroker.airflow_provider._compat import (
     default_deferrable,
 )
 from sparkbroker.airflow_provider.hooks.broker import DEFAULT_CONN_ID
+from sparkbroker.airflow_provider.operators.finding import named_lease
 from sparkbroker.airflow_provider.operators.rendering import TemplatedOperator
 from sparkbroker.airflow_provider.triggers.lease import CLASSPATH
 
@@ -45,6 +58,16 @@ class AskingOperator(TemplatedOperator):
     start_from_trigger = _Computed(lambda task: task.trigger_args() is not None, False)
     executor_config: Any
     _made: bool = False
+    argument_readers: ClassVar[checks.Readers] = {
+        "conn_id": checks.text,
+        "lease": named_lease,
+        "deferrable": checks.flag,
+        "api": checks.api,
+        **request.READERS,
+    }
+    """How each argument is checked. A subclass adds its own, and sets them before it calls ``super().__init__``."""
+    late_arguments: ClassVar[Sequence[str]] = request.FILE_ARGUMENTS
+    """Those that the triggerer can't check, so that a task that has a template in them, or an XCom, begins in a worker."""
     no_client: ClassVar[str] = ""
     """Why the worker's own pod can't be the driver (mode CLIENT); empty: it can."""
 
@@ -88,8 +111,6 @@ class AskingOperator(TemplatedOperator):
         self.lease = lease
         self.lease_given = lease is not None  # rendered, it may be None, and that is no wish for a lease of its own
         self.deferrable = default_deferrable() if deferrable is None else deferrable
-        if api not in ("classic", "connect"):
-            raise request.InvalidArgument("api", f"{api!r} is unknown", "give 'classic' or 'connect'")
         self.api: Literal["classic", "connect"] = api
         self.profile = profile
         self.lease_queue = lease_queue
@@ -117,6 +138,7 @@ class AskingOperator(TemplatedOperator):
         self.app_name = app_name
         self.driver_log_level = driver_log_level
         self.on_retry = on_retry
+        checks.check_known(self.argument_readers, self.given_arguments())
         asked = {**self.lease_arguments(), "lease": lease}
         client_mode.check(asked, api=self.api, refusal=self.no_client)
         self.executor_config = _with_worker(asked, self.executor_config)
@@ -124,9 +146,11 @@ class AskingOperator(TemplatedOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """See BaseOperator. What is mapped isn't constructed at parse, and its worker's pod is said then."""
+        """See BaseOperator. What is mapped isn't constructed at parse: it is checked here, and its worker's pod is said."""
+        checks.check_known(cls.argument_readers, kwargs)
         made = super().partial(**kwargs)
         cls.shape_worker(made.kwargs, made.kwargs.get("dag"), made.kwargs.get("task_group"))
+        made.__class__ = _checking(type(made))  # type: ignore[arg-type]
         return made
 
     @classmethod
@@ -142,6 +166,14 @@ class AskingOperator(TemplatedOperator):
     def worker_config(cls, arguments: Mapping[str, Any]) -> Any:
         """The ``executor_config`` of a task with these arguments."""
         return _with_worker(arguments, arguments.get("executor_config"))
+
+    def given_arguments(self) -> dict[str, Any]:
+        """All that ``argument_readers`` checks, as far as it is set."""
+        return {name: getattr(self, name) for name in self.argument_readers if hasattr(self, name)}
+
+    def check_rendered(self, context: Any) -> None:
+        """Raise InvalidArgument for an argument that can't be used, now that all are rendered."""
+        checks.check_all(self.argument_readers, self.given_arguments())
 
     def lease_arguments(self) -> dict[str, Any]:
         """Those of ``request.LeaseArguments`` that are given."""
@@ -192,7 +224,7 @@ class AskingOperator(TemplatedOperator):
             return None  # an XCom's value is known in the worker only
         if client_mode.is_client(self.mode) or late.has_template(self.mode):
             return None  # the pod that asks is the driver
-        if late.has_template([self.conn_id, arguments]) and self._templates_in_its_own_way([self.conn_id, arguments]):
+        if not self._renderable([self.conn_id, arguments]):
             return None
         kwargs: dict[str, Any] = {"conn_id": self.conn_id, **arguments}
         if self.sharing is not None:
@@ -205,20 +237,43 @@ class AskingOperator(TemplatedOperator):
         """Whether something of the task is to come before its wait that only a worker does."""
         if self.execution_timeout is not None:
             return True  # which for Airflow would include the time in the queue
+        if self.inlets:
+            return True  # Airflow looks up aliases of assets before the trigger is run, which the triggerer can't
+        if not self._params_are_the_dags():
+            return True
         if self._pre_execute_hook is not None or type(self).pre_execute is not BaseOperator.pre_execute:
             return True  # it may skip the task (``@task.skip_if``)
-        return not self.files_are_here()  # a worker may have them, or tells what is missing before a driver is started
+        late_ones = {name: value for name, value in self.given_arguments().items() if name in self.late_arguments}
+        if checks.waits_for_worker(late_ones) or (self._is_native() and late.has_template(late_ones)):
+            return True  # which tells what is wrong before a driver is started
+        return not self.files_are_here()  # a worker may have them, or tells what is missing, as above
 
-    def _templates_in_its_own_way(self, templates: object) -> bool:
-        """Whether they may need what the triggerer, which has no code and no files of DAGs, doesn't have."""
+    def _is_native(self) -> bool:
+        """Whether its templates become any value, and not text."""
+        own = getattr(self, "render_template_as_native_obj", None)
+        return bool(own if own is not None else getattr(self.get_dag(), "render_template_as_native_obj", False))
+
+    def _params_are_the_dags(self) -> bool:
+        """Whether the task adds no params of its own: an invalid one, which the start of a run doesn't check, would end the
+        triggerer."""
+        dag = self.get_dag()
+        known = {} if dag is None else {name: (param.value, param.schema) for name, param in dag.params.items()}
+        return all(known.get(name) == (param.value, param.schema) for name, param in self.params.items())
+
+    def _renderable(self, templates: object) -> bool:
+        """Whether the triggerer, which has no code and no files of DAGs, can render them as a worker would."""
+        if not late.has_template(templates):
+            return True
         dag = self.get_dag()
         of_dag = dag is not None and (
             dag.user_defined_macros
             or dag.user_defined_filters
             or dag.jinja_environment_kwargs
-            or dag.render_template_as_native_obj
+            or dag.template_undefined is not StrictUndefined
         )
-        return bool(of_dag or getattr(self, "render_template_as_native_obj", None) or late.needs_files(templates))
+        if of_dag or self._is_native():
+            return False
+        return renderable.is_renderable(templates, self.get_template_env())
 
     def files_are_here(self) -> bool:
         """Whether this machine, where the DAG is parsed, has the files that a worker will need, as far as they are known.
@@ -237,6 +292,20 @@ class AskingOperator(TemplatedOperator):
         given = self.lease_arguments()
         named: dict[str, Any] = {name: given[name] for name in request.FILE_ARGUMENTS if name in given}
         artifacts.find(request.options(named), folder)
+
+
+@functools.cache
+def _checking(kind: type[Any]) -> type[Any]:
+    """Airflow's object between ``partial`` and ``expand``, which checks what is mapped over."""
+
+    class Checking(kind):
+        __slots__ = ()
+
+        def _expand(self, expand_input: Any, *, strict: bool, **kwargs: Any) -> Any:
+            checks.check_mapped(self.operator_class.argument_readers, expand_input.value)
+            return super()._expand(expand_input, strict=strict, **kwargs)
+
+    return Checking
 
 
 def _with_worker(arguments: Mapping[str, Any], executor_config: Any) -> Any:

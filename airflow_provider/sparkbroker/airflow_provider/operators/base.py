@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from sparkbroker.airflow_provider import artifacts, client_mode, driver_log, failures, identity, openlineage, request
+from sparkbroker.airflow_provider import (
+    artifacts,
+    client_mode,
+    driver_log,
+    failures,
+    identity,
+    injection,
+    openlineage,
+    own_code,
+    request,
+)
 from sparkbroker.airflow_provider._compat import (
     KILL_BY_RAISING,
     START_FROM_TRIGGER,
@@ -16,7 +26,8 @@ from sparkbroker.airflow_provider._compat import (
     AirflowTaskTimeout,
 )
 from sparkbroker.airflow_provider.failures import TaskKilled
-from sparkbroker.airflow_provider.hooks.broker import Settings, SparkBrokerHook
+from sparkbroker.airflow_provider.hooks.broker import SparkBrokerHook
+from sparkbroker.airflow_provider.hooks.connection import Settings
 from sparkbroker.airflow_provider.links import LeaseLink, SparkUiLink, lease_url, spark_ui_url
 from sparkbroker.airflow_provider.operators.asking import AskingOperator
 from sparkbroker.airflow_provider.operators.finding import (
@@ -73,6 +84,10 @@ class SparkLeaseOperator(AskingOperator):
 
     def execute(self, context: Any) -> Any:
         """Acquire (deferred, or blocking) or attach; then compute."""
+        try:
+            self.check_rendered(context)
+        except (request.InvalidArgument, injection.InvalidFunction) as error:
+            raise failures.as_airflow(error, self.conn_id) from error
         if self.lease_given:
             self._warn_of_idle_arguments()
             return self._hold_named(context, self.lease)
@@ -116,7 +131,12 @@ class SparkLeaseOperator(AskingOperator):
             ):
                 afterwards.callback(self._tell_of_release, lease)
                 return self._use(context, lease)
-        except (AirflowNotFoundException, SparkbrokerError, request.InvalidArgument) as error:
+        except (
+            AirflowNotFoundException,
+            SparkbrokerError,
+            request.InvalidArgument,
+            injection.InvalidFunction,
+        ) as error:
             # A refusal is said in its one sentence: where in the client it came from helps nobody.
             raise failures.as_airflow(error, self.conn_id) from (None if failures.is_permanent(error) else error)
         finally:
@@ -167,7 +187,7 @@ class SparkLeaseOperator(AskingOperator):
 
     @contextmanager
     def session(self, context: Any, lease: "Lease") -> Iterator[Any]:
-        """A Spark session on the lease, for the body, with the task's files and OpenLineage's parent in it."""
+        """A Spark session on the lease, for the body, with the task's files, its DAG's own modules, and OpenLineage's parent."""
         options = self.lease_options()
         brought = artifacts.find(options, artifacts.dag_folder(context.get("dag")))
         name = options.app_name or identity.TaskIdentity.of(context["ti"]).lease_key()
@@ -182,7 +202,9 @@ class SparkLeaseOperator(AskingOperator):
                 for key, value in openlineage.parent_conf(context).items():
                     spark.conf.set(key, value)
                 self._push_ui_link(context, lease, artifacts.ui_of(spark, None if is_here(lease) else connection))
-                yield spark
+                dag = context.get("dag") if self.runs_python else None
+                with own_code.brought(spark, dag, context["ti"]):
+                    yield spark
             finally:
                 self._spark = None
 

@@ -53,8 +53,15 @@ def lease_name(value: Any) -> str:
         raise request.InvalidArgument("lease", problem, "run that task, then this one")
     name = value.get("lease") if isinstance(value, Mapping) else value
     if not isinstance(name, str) or not name.startswith("leases/"):
-        raise request.InvalidArgument("lease", f"{value!r} is no lease's name", "give one such as 'leases/abc'")
+        raise request.InvalidArgument(
+            "lease", f"{request.shown(value)} is not a lease's name", "give one such as 'leases/abc'"
+        )
     return name
+
+
+def named_lease(value: Any, _argument: str) -> str | None:
+    """Likewise, of an argument that may be left out."""
+    return None if value is None else lease_name(value)
 
 
 def acquire(broker: Broker, ask: Mapping[str, Any]) -> "Lease":

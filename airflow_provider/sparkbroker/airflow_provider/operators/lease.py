@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from sparkbroker.airflow_provider import failures, request
+from sparkbroker.airflow_provider import checks, failures, request
 from sparkbroker.airflow_provider._compat import AirflowNotFoundException, XComArg
 from sparkbroker.airflow_provider.hooks.broker import DEFAULT_CONN_ID, SparkBrokerHook
 from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
-from sparkbroker.airflow_provider.operators.finding import lease_name
+from sparkbroker.airflow_provider.operators.finding import lease_name, named_lease
 from sparkbroker.airflow_provider.operators.rendering import TemplatedOperator
 from sparkbroker.airflow_provider.progress import Teller
 from sparkbroker.airflow_provider.request import LeaseArguments
@@ -55,11 +55,13 @@ class ReleaseLeaseOperator(TemplatedOperator):
 
     template_fields: Sequence[str] = ("conn_id", "lease")
     ui_color = SparkLeaseOperator.ui_color
+    argument_readers: ClassVar[checks.Readers] = {"conn_id": checks.text, "lease": named_lease}
 
     def __init__(self, *, lease: str, conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
         self.lease: str | None = lease  # an XCom of a task that was skipped or has failed is None
+        checks.check_known(self.argument_readers, {"conn_id": conn_id, "lease": lease})
 
     def execute(self, context: Any) -> None:
         """Release it."""

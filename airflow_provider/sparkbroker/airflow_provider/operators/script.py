@@ -11,23 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
-from urllib.parse import urlsplit
 
-from sparkbroker.airflow_provider import artifacts, openlineage, request
+from sparkbroker.airflow_provider import artifacts, checks, openlineage, request
 from sparkbroker.airflow_provider._compat import AirflowException, mask_secret
 from sparkbroker.airflow_provider.child import run_child
 from sparkbroker.airflow_provider.late import is_late
 from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
+from sparkbroker.client import child_environment
 
 if TYPE_CHECKING:
     from sparkbroker.client import ConnectConnection, Lease, LocalConnection
 
-_MISLEADING: Final = (
-    "SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_API_MODE", "SPARK_CONNECT_AUTHENTICATE_TOKEN", "MASTER",
-    "PYSPARK_SUBMIT_ARGS", "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET",
-)  # fmt: skip
-"""Variables of the worker's that would make pyspark open something else than the lease."""
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _EXIT_TIMEOUT: Final = 30.0
 """Seconds for a Python to tell its version."""
 
@@ -38,6 +32,45 @@ class ScriptFailed(AirflowException):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+def _texts(value: Any, name: str) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise request.InvalidArgument(
+            name, f"{request.shown(value)} is no list", "give a list, one item for each argument"
+        )
+    return [_text(item, f"{name}[{place}]") for place, item in enumerate(value)]
+
+
+def _text(value: Any, name: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
+        raise request.InvalidArgument(name, f"{request.shown(value)} is neither text nor a number", "give a str")
+    text = str(os.fspath(value)) if isinstance(value, os.PathLike) else str(value)
+    if "\0" in text:
+        raise request.InvalidArgument(name, "it has a character NUL, which no program can be given", "leave it out")
+    return text
+
+
+def _environment(env: Any, argument: str = "env") -> dict[str, str]:
+    found = request.mapping(env, argument)
+    for name in found:
+        if child_environment.is_misleading(name):
+            raise request.InvalidArgument(argument, f"{name} is set from the lease", "leave it out")
+        if not name or "=" in name or "\0" in name:
+            raise request.InvalidArgument(argument, f"{name!r} is not a variable's name", "give one without =")
+    return {name: _text(value, f"{argument}[{name!r}]") for name, value in found.items()}
+
+
+def _file(value: Any, name: str) -> str:
+    if not isinstance(value, str | os.PathLike) or not str(value).strip():
+        raise request.InvalidArgument(name, f"{request.shown(value)} is not a path", "give a str")
+    return _text(value, name)
+
+
+def _optional_file(value: Any, name: str) -> str | None:
+    return None if value is None else _file(value, name)
 
 
 class SparkScriptOperator(SparkLeaseOperator):
@@ -65,6 +98,15 @@ class SparkScriptOperator(SparkLeaseOperator):
         **SparkLeaseOperator.template_fields_renderers,
         "env": "json",
     }
+    argument_readers: ClassVar[checks.Readers] = {
+        **SparkLeaseOperator.argument_readers,
+        "script": _file,
+        "arguments": _texts,
+        "env": _environment,
+        "cwd": _optional_file,
+        "python": _optional_file,
+    }
+    late_arguments = (*SparkLeaseOperator.late_arguments, "script", "arguments", "env", "cwd", "python")
 
     def __init__(
         self,
@@ -76,11 +118,11 @@ class SparkScriptOperator(SparkLeaseOperator):
         python: str | None = None,
         **kwargs: Any,
     ) -> None:
-        self.script = script
+        self.script = os.fspath(script) if isinstance(script, os.PathLike) else script
         self.arguments = arguments
         self.env = env
-        self.cwd = cwd
-        self.python = python
+        self.cwd = os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd
+        self.python = os.fspath(python) if isinstance(python, os.PathLike) else python
         super().__init__(**kwargs)  # last: see AskingOperator.files_are_here
 
     def check_files(self, folder: str) -> None:
@@ -107,9 +149,7 @@ class SparkScriptOperator(SparkLeaseOperator):
         python = _Python(command[0], where, {**os.environ, **given})
         self.log.info("Running %s", shlex.join(command))
         with self._spark_variables(context, lease, options.app_name, brought, python) as variables:
-            # Without it, a driver of its own would start the first python3 of the PATH for Python functions.
-            worker = {"PYSPARK_PYTHON": command[0], **os.environ}
-            environment = _merged(worker, given, variables, brought.py_files)
+            environment = _merged(python.environment, variables, brought.py_files)
             status = run_child(
                 command,
                 environment=environment,
@@ -139,14 +179,15 @@ class SparkScriptOperator(SparkLeaseOperator):
         conf = openlineage.parent_conf(context)
         with tempfile.TemporaryDirectory(prefix="sparkbroker-") as folder:
             if not isinstance(connection, ConnectConnection):
-                yield _local(connection, {"spark.app.name": app_name or lease.name, **conf}, brought, Path(folder))
+                more = {"spark.app.name": app_name or lease.name, **conf}
+                yield _local(lease.name, connection, more, brought, python, Path(folder))
                 return
             if connection.python_version:
                 artifacts.check_python(connection.python_version, _version(python))
             self._push_ui_link(context, lease, connection.ui_url)
             if conf or brought:
                 _prepare_session(connection, conf, brought)
-            yield _connect(connection, Path(folder))
+            yield _connect(lease.name, connection, python.environment, Path(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,40 +213,10 @@ def _version(python: _Python) -> str:
     return done.stdout.strip()
 
 
-def _texts(value: Any, name: str) -> list[str]:
-    if value is None:
-        return []
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise request.InvalidArgument(name, f"{value!r} is no list", "give a list, one item for each argument")
-    return [_text(item, f"{name}[{place}]") for place, item in enumerate(value)]
-
-
-def _text(value: Any, name: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
-        raise request.InvalidArgument(name, f"{value!r} is neither text nor a number", "give a str")
-    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-
-
-def _environment(env: Any) -> dict[str, str]:
-    if env is None:
-        return {}
-    if not isinstance(env, Mapping):
-        raise request.InvalidArgument("env", f"{env!r} is no mapping", "give a dict of names to values")
-    for name in env:
-        if name in _MISLEADING:
-            raise request.InvalidArgument("env", f"{name} is set from the lease", "leave it out")
-    return {str(name): _text(value, f"env[{name!r}]") for name, value in env.items()}
-
-
-def _merged(
-    worker: Mapping[str, str], given: Mapping[str, str], variables: Mapping[str, str], py_files: Sequence[str]
-) -> dict[str, str]:
-    """The child's environment: the worker's, then the user's, then the lease's."""
-    kept = {name: value for name, value in worker.items() if name not in _MISLEADING}
-    merged = {"PYTHONUNBUFFERED": "1", **kept, **given, **variables}
-    if py_files:
-        merged["PYTHONPATH"] = os.pathsep.join([*py_files, *filter(None, [merged.get("PYTHONPATH")])])
-    return merged
+def _merged(environ: Mapping[str, str], variables: Mapping[str, str], py_files: Sequence[str]) -> dict[str, str]:
+    """The child's environment: the worker's with the user's over it, then the lease's."""
+    merged = {"PYTHONUNBUFFERED": "1", **child_environment.without_misleading(environ), **variables}
+    return merged | {"PYTHONPATH": child_environment.python_path(merged, py_files)}
 
 
 def _check(lease: "Lease") -> None:
@@ -213,19 +224,15 @@ def _check(lease: "Lease") -> None:
         raise lease.lost
 
 
-def _connect(connection: "ConnectConnection", folder: Path) -> dict[str, str]:
-    url = connection.url()
-    for secret in (url, *connection.headers.values()):
+def _connect(lease: str, connection: "ConnectConnection", environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+    for secret in (connection.url(), *connection.headers.values()):
         mask_secret(secret)
-    variables = {"SPARK_REMOTE": url}
+    ca_file = ""
     if connection.ca_certificate:
         ca = folder / "ca.pem"
         ca.write_text(connection.ca_certificate)
-        variables["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = str(ca)
-    host = urlsplit(connection.endpoint).hostname or ""
-    if host in _LOOPBACK:
-        variables["no_grpc_proxy"] = ",".join(_LOOPBACK)
-    return variables
+        ca_file = str(ca)
+    return child_environment.connect_variables(environ, connection, lease=lease, ca_file=ca_file)
 
 
 def _prepare_session(connection: "ConnectConnection", conf: Mapping[str, str], brought: artifacts.Artifacts) -> None:
@@ -245,27 +252,33 @@ def _prepare_session(connection: "ConnectConnection", conf: Mapping[str, str], b
 
 
 def _local(
-    connection: "LocalConnection", more: Mapping[str, str], brought: artifacts.Artifacts, folder: Path
+    lease: str,
+    connection: "LocalConnection",
+    more: Mapping[str, str],
+    brought: artifacts.Artifacts,
+    python: _Python,
+    folder: Path,
 ) -> dict[str, str]:
-    """A file of properties: the command line of a JVM can be read by others."""
     from sparkbroker.client._jvm import packaged_java  # noqa: PLC0415  as above
+    from sparkbroker.client.local_settings import local_settings  # noqa: PLC0415  as above
+    from sparkbroker.client.nameless_user import java_options, with_java_options  # noqa: PLC0415  as above
 
     lists = {
         "spark.submit.pyFiles": brought.py_files,
         "spark.files": brought.files,
         "spark.archives": brought.archives,
     }
-    settings = {**more, **connection.conf, "spark.master": connection.master}
+    settings = {**more, **local_settings({**connection.conf, "spark.master": connection.master}, folder)}
     settings |= {key: ",".join(paths) for key, paths in lists.items() if paths}
+    settings = with_java_options(settings, java_options(folder, python.environment))
     file = folder / "spark.conf"
     file.touch(mode=0o600)
-    file.write_text("".join(f"{_property(key)}={_property(value)}\n" for key, value in settings.items()))
-    variables = {"PYSPARK_SUBMIT_ARGS": f"--properties-file {shlex.quote(str(file))} pyspark-shell"}
-    java = packaged_java()
-    return variables | ({"JAVA_HOME": java} if java else {})
-
-
-def _property(text: str) -> str:
-    r"""As java.util.Properties reads it: ``a\ b``, ``C\:\\x``."""
-    escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-    return "".join(f"\\{letter}" if letter in " :=#!" else letter for letter in escaped)
+    file.write_text(child_environment.spark_properties(settings.items()), encoding="utf-8")
+    return child_environment.local_variables(
+        python.environment,
+        connection,
+        lease=lease,
+        properties_file=str(file),
+        python=python.name,
+        java_home=packaged_java(python.environment),
+    )

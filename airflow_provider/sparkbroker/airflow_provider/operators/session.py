@@ -1,9 +1,9 @@
 """A Python function with a Spark session."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparkbroker.airflow_provider import injection
+from sparkbroker.airflow_provider import checks, injection
 from sparkbroker.airflow_provider._compat import context_merge, determine_kwargs
 from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
 
@@ -28,6 +28,13 @@ class SparkSessionOperator(SparkLeaseOperator):
         "op_kwargs": "py",
     }
     shallow_copy_attrs: Sequence[str] = ("python_callable", "op_kwargs")
+    argument_readers: ClassVar[checks.Readers] = {
+        **SparkLeaseOperator.argument_readers,
+        "op_args": checks.items,
+        "op_kwargs": checks.names,
+        "templates_dict": checks.names,
+        "templates_exts": checks.texts,
+    }
 
     def __init__(
         self,
@@ -39,12 +46,13 @@ class SparkSessionOperator(SparkLeaseOperator):
         templates_exts: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        injection.check_given(python_callable, op_kwargs if isinstance(op_kwargs, Mapping) else ())
+        injection.check_names(python_callable, op_kwargs if isinstance(op_kwargs, Mapping) else ())
         self.python_callable = python_callable
-        self.op_args: Sequence[Any] = op_args or ()
-        self.op_kwargs = op_kwargs or {}
+        self.op_args: Sequence[Any] = () if op_args is None else op_args
+        self.op_kwargs = {} if op_kwargs is None else op_kwargs
         self.templates_dict = templates_dict
+        self.templates_exts = templates_exts
+        super().__init__(**kwargs)  # last: it checks them
         if templates_exts:
             self.template_ext = templates_exts
 
@@ -53,15 +61,26 @@ class SparkSessionOperator(SparkLeaseOperator):
         """See BaseOperator. What is mapped isn't constructed at parse: the function is looked at here."""
         function, given = kwargs.get("python_callable"), kwargs.get("op_kwargs")
         if callable(function):
-            injection.check_given(function, given if isinstance(given, Mapping) else ())
+            injection.check_names(function, given if isinstance(given, Mapping) else ())
         return super().partial(**kwargs)
 
     def run_with_lease(self, context: Any, lease: "Lease") -> Any:
         """Call the function, with a session if it wants one."""
-        function = injection.without_injected(self.python_callable)
-        context_merge(context, self.op_kwargs, templates_dict=self.templates_dict)
-        arguments = determine_kwargs(function, self.op_args, context)
+        arguments = self._arguments(context)
         if "spark" not in injection.wanted(self.python_callable):
             return injection.call(self.python_callable, self.op_args, arguments, lease=lease)
         with self.session(context, lease) as spark:
             return injection.call(self.python_callable, self.op_args, arguments, spark=spark, lease=lease)
+
+    def check_rendered(self, context: Any) -> None:
+        """See AskingOperator; also that the function takes the arguments that it will be given."""
+        super().check_rendered(context)
+        injection.check_names(self.python_callable, self.op_kwargs)
+        injection.place(self.python_callable, self.op_args, self._arguments(context), dict.fromkeys(injection.INJECTED))
+
+    def _arguments(self, context: Any) -> Mapping[str, Any]:
+        """Those by name: the task's own, and what the function names of the context."""
+        function = injection.without_injected(self.python_callable)
+        context_merge(context, self.op_kwargs, templates_dict=self.templates_dict)
+        found: Mapping[str, Any] = determine_kwargs(function, self.op_args, context)
+        return found

@@ -3,20 +3,23 @@
 import datetime as dt
 import decimal
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
+from sparkbroker.airflow_provider import checks
 from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
-from sparkbroker.airflow_provider.request import InvalidArgument, whole
-from sparkbroker.airflow_provider.sql_statements import split_statements
+from sparkbroker.airflow_provider.request import InvalidArgument
+from sparkbroker.airflow_provider.sql_arguments import (
+    are_sure,
+    read_most,
+    read_parameters,
+    read_result,
+    read_statements,
+)
 
 if TYPE_CHECKING:
     from sparkbroker.client import Lease
 
-_RESULTS: Final = ("count", "rows", None)
-_SHOWN: Final = 200
-_MOST_ROWS: Final = 2**31 - 1
-"""More than Spark's LIMIT can ask for."""
 _UNREAD: Final = ("CalendarIntervalType", "YearMonthIntervalType")
 """Types of intervals whose values pyspark can't bring here, but as text."""
 
@@ -35,6 +38,14 @@ class SparkSqlOperator(SparkLeaseOperator):
     template_ext: Sequence[str] = (".sql",)
     file_fields = ("sql",)
     runs_python = False
+    argument_readers: ClassVar[checks.Readers] = {
+        **SparkLeaseOperator.argument_readers,
+        "sql": read_statements,
+        "parameters": read_parameters,
+        "result": read_result,
+        "max_rows": read_most,
+    }
+    late_arguments = (*SparkLeaseOperator.late_arguments, "parameters", "result", "max_rows")
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **SparkLeaseOperator.template_fields_renderers,
         "sql": "sql",
@@ -45,7 +56,7 @@ class SparkSqlOperator(SparkLeaseOperator):
         self,
         *,
         sql: str | Sequence[str],
-        parameters: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | str | None = None,
         result: Literal["count", "rows"] | None = "count",
         max_rows: int | str = 1000,
         **kwargs: Any,
@@ -62,6 +73,9 @@ class SparkSqlOperator(SparkLeaseOperator):
         names = [item for item in items if isinstance(item, str) and item.endswith(tuple(self.template_ext))]
         return super().files_are_here() and not any(self._is_missing(name) for name in names)
 
+    def _begins_in_a_worker(self) -> bool:
+        return super()._begins_in_a_worker() or not are_sure(self.sql)
+
     def _is_missing(self, name: str) -> bool:
         from jinja2 import TemplateNotFound  # noqa: PLC0415  only where there are files
 
@@ -76,12 +90,13 @@ class SparkSqlOperator(SparkLeaseOperator):
 
     def run_with_lease(self, context: Any, lease: "Lease") -> int | list[dict[str, Any]] | None:
         """Run the statements; see the class for the result."""
-        statements = _statements(self.sql)
-        output, most = _result(self.result), _most(self.max_rows)
+        statements = read_statements(self.sql)
+        output, most = read_result(self.result), read_most(self.max_rows)
+        parameters = read_parameters(self.parameters)
         with self.session(context, lease) as spark:
             for place, statement in enumerate(statements, 1):
                 self.log.info("Statement %d of %d:\n%s", place, len(statements), statement)
-                frame = spark.sql(statement, args=dict(self.parameters)) if self.parameters else spark.sql(statement)
+                frame = spark.sql(statement, args=parameters) if parameters else spark.sql(statement)
                 if place < len(statements):
                     count_rows(frame)
             if output == "rows":
@@ -185,34 +200,3 @@ def _holds_unread(kind: Any) -> bool:
 def _unheld(column: str, what: str) -> InvalidArgument:
     problem = f"the column {column!r} has {what}, which XCom can't hold"
     return InvalidArgument("result", problem, "cast it in the SQL (CAST(… AS STRING))")
-
-
-def _statements(sql: Any) -> list[str]:
-    found = [statement for text in _texts(sql) for statement in split_statements(text)]
-    if not found:
-        raise InvalidArgument("sql", "there is no statement in it", "give at least one")
-    return found
-
-
-def _texts(sql: Any) -> Iterator[str]:
-    items = [sql] if isinstance(sql, str) else sql
-    if not isinstance(items, Sequence) or isinstance(items, bytes):
-        raise InvalidArgument("sql", f"{str(sql)[:_SHOWN]!r} is no text", "give a str, or a list of them")
-    for place, text in enumerate(items):
-        if not isinstance(text, str):
-            raise InvalidArgument(f"sql[{place}]", f"{str(text)[:_SHOWN]!r} is no text", "give a str")
-        yield text
-
-
-def _result(value: Any) -> str | None:
-    output = None if value in ("", "None") else value
-    if output not in _RESULTS:
-        raise InvalidArgument("result", f"{value!r} is unknown", "give 'count', 'rows' or None")
-    return output
-
-
-def _most(value: Any) -> int:
-    most = whole(value, "max_rows")
-    if most is None or most >= _MOST_ROWS:
-        raise InvalidArgument("max_rows", f"{value!r} is out of range", f"give a number from 1 to {_MOST_ROWS - 1}")
-    return most

@@ -74,9 +74,9 @@ class LeaseTrigger(BaseTrigger):
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
         """See BaseTrigger. A name that isn't there is an error, as it is in the worker, and no empty text.
 
-        A broken template is told as the trigger's event, naming its argument: what is raised here says less in the task's log.
+        Whatever goes wrong is told as the trigger's event, naming the argument: what is raised here says less in the task's log.
         """
-        from jinja2 import StrictUndefined, TemplateError  # noqa: PLC0415  only where there are templates
+        from jinja2 import StrictUndefined  # noqa: PLC0415  only where there are templates
 
         environment = jinja_env or self.get_template_env()
         environment.undefined = StrictUndefined
@@ -86,7 +86,7 @@ class LeaseTrigger(BaseTrigger):
             self.template_fields = (name,)  # one at a time, to know which is broken
             try:
                 super().render_template_fields(context, environment)
-            except TemplateError as error:
+            except Exception as error:  # noqa: BLE001  a template may divide by zero
                 problem = f"its template can't be rendered ({type(error).__name__}: {error})"
                 self._broken = request.InvalidArgument(name, problem, "use what a task's context has, or a plain value")
                 break

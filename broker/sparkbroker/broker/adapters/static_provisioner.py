@@ -38,6 +38,7 @@ from sparkbroker.broker.ports.provisioner import (
 
 USER_ID: Final = "sparkbroker"
 DEFAULT_PORT: Final = 15002
+LOOPBACK: Final = "127.0.0.1"
 DOUBT: Final = 30.0
 """Seconds without an answer after which a server that has answered before counts as ended."""
 _PROBE_TIMEOUT: Final = 5.0
@@ -85,6 +86,13 @@ def parse_url(url: str) -> Address:
         user_id=parameters["user_id"] or USER_ID,
         use_tls=parameters["use_ssl"].lower() == "true",
     )
+
+
+def as_number(target: str) -> str:
+    """``localhost:15002`` as a number, for a token without TLS: at the same port of another address that the name
+    resolves to, somebody else may listen."""
+    host, _, port = target.rpartition(":")
+    return f"{LOOPBACK}:{port}" if host.lower().removesuffix(".") == "localhost" else target
 
 
 def choose(profile: Profile, used: Iterable[str]) -> StaticEndpoint | None:
@@ -271,11 +279,12 @@ class StaticProvisioner:
         address = parse_url(loan.url)
         token = await asyncio.to_thread(_read_secret, listed.token_file)
         ca = await asyncio.to_thread(_read_secret, listed.ca_file)
+        use_tls = address.use_tls or bool(ca)
         return spark_connect.Server(
-            target=address.target,
+            target=address.target if use_tls else as_number(address.target),
             headers={"authorization": f"Bearer {token}"} if token else {},
             user_id=address.user_id,
-            use_tls=address.use_tls or bool(ca),
+            use_tls=use_tls,
             ca=ca.encode() if ca else None,
         )
 

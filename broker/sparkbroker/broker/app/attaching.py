@@ -15,7 +15,6 @@ from sparkbroker.broker.app.records import digest
 from sparkbroker.broker.app.shares import Shares
 from sparkbroker.broker.app.views import Attached, Connection, EventType, LeaseView, LocalSession, Renewed
 from sparkbroker.broker.domain import lease as steps
-from sparkbroker.broker.domain import sizing
 from sparkbroker.broker.domain.driver import Driver, DriverState
 from sparkbroker.broker.domain.errors import (
     BrokerError,
@@ -26,8 +25,8 @@ from sparkbroker.broker.domain.errors import (
     Unavailable,
 )
 from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseMode, LeaseReason, LeaseSharing, LeaseState
+from sparkbroker.broker.domain.local_session import local_conf, local_master
 from sparkbroker.broker.domain.request import check_request_id, check_text
-from sparkbroker.broker.domain.resources import format_memory
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision, Seconds, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
@@ -187,7 +186,9 @@ class Attaching:
         await self._authority.complete()
         lease, attachment = await self._attached(caller, lease_id, generation)
         if lease.spec.mode is LeaseMode.LOCAL:
-            return Connection(local=_local_session(lease), session_id=attachment.session_id)
+            profile = self._authority.profiles[lease.profile_fingerprint]
+            session = LocalSession(master=local_master(lease.spec), conf=local_conf(lease.spec, profile))
+            return Connection(local=session, session_id=attachment.session_id)
         driver = self._driver(lease)
         try:
             async with asyncio.timeout(SESSIONS_LIMIT):
@@ -254,9 +255,3 @@ class Attaching:
         if driver is None or driver.state is not DriverState.READY:
             raise LeaseNotReady(f"lease leases/{lease.id} has no driver that is ready", retry_after=SOON)
         return driver
-
-
-def _local_session(lease: Lease) -> LocalSession:
-    size = sizing.single_process(lease.spec)
-    conf = {**lease.spec.conf, "spark.driver.memory": format_memory(size.heap)}
-    return LocalSession(master=f"local[{size.threads}]", conf=conf)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -25,7 +26,8 @@ RESYNC: Final = 60.0
 LOOK_LIMIT: Final = 600.0
 """For a look at all that there is: it grows with the number of drivers whose records are kept, and others go on in
 between. One that is given up has to begin anew, and until one is complete nothing is admitted."""
-CALL_LIMIT: Final = 60.0
+CALL_LIMIT: Final = 10.0
+"""For the removal of one driver's records."""
 FIRST_RETRY: Final = 1.0
 ENDED: Final = frozenset({Phase.ABSENT, Phase.EXITED})
 
@@ -51,17 +53,24 @@ class Inventory:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            seen = [await self._look(name) for name in self._provisioners]
-            if all(seen) and not self.complete.is_set():
+            # At the same time: none waits for another's answer before it is charged.
+            async with asyncio.TaskGroup() as group:
+                looks = [group.create_task(self._look(name), name=f"look-{name}") for name in self._provisioners]
+            seen = [look.result() for look in looks]
+            if None not in seen and not self.complete.is_set():
                 for driver in self._authority.drivers.values():
                     if driver.state is not DriverState.GONE:
                         self._reconciler.enqueue(driver.id)
                 self._admitter.inventory_complete = True
                 self.complete.set()
                 self._admitter.soon()
-            await asyncio.sleep(RESYNC if all(seen) else FIRST_RETRY)
+            begun = self._clock.monotonic()
+            await self._forget([left for each in seen for left in each or ()])
+            pause = FIRST_RETRY if None in seen else RESYNC
+            await asyncio.sleep(max(0.0, pause - (self._clock.monotonic() - begun)))
 
-    async def _look(self, name: str) -> bool:
+    async def _look(self, name: str) -> list[tuple[str, DriverId]] | None:
+        """Charge what there is; return what left only its records. None: it couldn't be looked at."""
         drivers = self._authority.drivers
         gone = {driver.id for driver in drivers.values() if driver.state is DriverState.GONE}
         try:
@@ -69,7 +78,7 @@ class Inventory:
                 observations = await self._provisioners[name].inventory()
         except (ProvisionerFailed, TimeoutError) as error:
             log.warning("inventory.failed", provisioner=name, message=str(error) or "took too long")
-            return False
+            return None
         # Everything is charged before anything is awaited.
         for seen in observations:
             driver = drivers.get(seen.driver_id)
@@ -80,13 +89,20 @@ class Inventory:
             elif driver.state is not DriverState.GONE and not seen.resources.fits(driver.charge):
                 # More only: this look took its time, and the reconciler may have seen since what isn't in it.
                 self._authority.put_driver(msgspec.structs.replace(driver, observed=seen.resources))
-        for seen in observations:
-            if seen.phase in ENDED and seen.driver_id not in drivers:
-                await self._forget(name, seen.driver_id)
-        return True
+        return [
+            (name, seen.driver_id) for seen in observations if seen.phase in ENDED and seen.driver_id not in drivers
+        ]
 
-    async def _forget(self, name: str, driver_id: DriverId) -> None:
-        """Only its records are left: those of a lease that was pruned while the broker was killed."""
+    async def _forget(self, left: list[tuple[str, DriverId]]) -> None:
+        """Only their records are left: those of leases that were pruned while the broker was killed. What isn't done in time is
+        found again by the next look."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RESYNC):
+                for name, driver_id in left:
+                    if driver_id not in self._authority.drivers:
+                        await self._forget_one(name, driver_id)
+
+    async def _forget_one(self, name: str, driver_id: DriverId) -> None:
         try:
             async with asyncio.timeout(CALL_LIMIT):
                 await self._provisioners[name].forget(driver_id)

@@ -97,9 +97,12 @@ def _config(path: Path | None, env: Mapping[str, str]) -> tuple[Config | None, F
 def _broker(url: str | None) -> Finding:
     """Whether a broker answers us. ``run`` starts its own where none is configured, so that it isn't missing then."""
     from sparkbroker.client import BadAddress, Broker, SparkbrokerError, resolve_address
+    from sparkbroker.client._address import NoDefaultAddress
 
     try:
         address = resolve_address(url)
+    except NoDefaultAddress as error:
+        return Finding("broker", Status.WARN, str(error), "sparkbroker run starts its own")
     except BadAddress as error:
         return Finding("broker", Status.MISSING, str(error), "mend the address")
     configured = address.source != "the default"

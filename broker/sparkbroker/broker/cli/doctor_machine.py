@@ -16,6 +16,7 @@ from sparkbroker.broker.adapters.local_provisioner import (
     find_spark,
     machine_capacity,
     scratch_base,
+    trial,
 )
 from sparkbroker.broker.cli.doctor_finding import Finding, Status
 from sparkbroker.broker.config import Config, to_profiles
@@ -23,6 +24,7 @@ from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import CPU, MEMORY, Resources, describe_quantity
 from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.client.nameless_user import user_name
 
 LOCAL_EXTRA: Final = "pip install 'sparkbroker[local]'"
 LEAST_STATE: Final = 512 << 20
@@ -36,24 +38,26 @@ _UNSYNCHRONISED: Final = 0x40
 T = TypeVar("T")
 
 
-def of_profiles(config: Config, shared_cache: Path) -> Iterator[Finding]:
+def of_profiles(config: Config, shared_cache: Path | None) -> Iterator[Finding]:
     """Spark, Java, Python and class archive of every local profile; profiles that share them are looked at once.
 
-    ``shared_cache`` is that of the brokers which ``run`` starts; ``serve`` has one of its own.
+    ``shared_cache`` is that of the brokers which ``run`` starts, if they have one; ``serve`` has one of its own.
     """
     own = config.store.cache_folder or config.store.state_folder / "cache"
-    caches = {"serve": own, "run": shared_cache} if config.store.class_archives else {}
+    caches = {"serve": own, "run": shared_cache}
+    used = {command: cache for command, cache in caches.items() if cache is not None and config.store.class_archives}
     seen: set[tuple[str | None, ...]] = set()
     for profile in to_profiles(config).values():
         tools = (profile.spark_home, profile.java_home, profile.python)
         if profile.provisioner != "local" or tools in seen:
             continue
         seen.add(tools)
-        yield from _toolchain(profile, caches)
+        yield from _toolchain(profile, used)
 
 
 def of_machine(config: Config) -> Iterator[Finding]:
-    """Its size, the disks that the broker and its drivers write to, its clock."""
+    """The user, the machine's size, the disks that the broker and its drivers write to, its clock."""
+    yield _user()
     yield from _size(config)
     yield _state_folder(config.store.state_folder)
     yield _disk("scratch folder", scratch_base(), LEAST_SCRATCH, "Spark spills and shuffles there: set TMPDIR")
@@ -74,8 +78,27 @@ def _toolchain(profile: Profile, caches: dict[str, Path]) -> Iterator[Finding]:
         return
     if isinstance(python, ProvisionerFailed):
         return
+    tools = Toolchain(spark=spark, java=java, python=python)
+    yield _trial(f"Java's start{suffix}", tools)
     for command, cache in caches.items():
-        yield _archive(f"class archive of {command}{suffix}", cache, Toolchain(spark=spark, java=java, python=python))
+        yield _archive(f"class archive of {command}{suffix}", cache, tools)
+
+
+def _trial(what: str, tools: Toolchain) -> Finding:
+    trouble = trial(tools, scratch_base())
+    if trouble:
+        return Finding(what, Status.MISSING, trouble, "no driver can start: mend what it says")
+    return Finding(what, Status.OK, "Java runs with Spark's jars, and the login of a driver succeeds")
+
+
+def _user() -> Finding:
+    """Drivers do without a name; other Spark programs of this user, and class archives, don't."""
+    uid = os.getuid()
+    name = user_name(uid)
+    if name is not None:
+        return Finding("user", Status.OK, f"{name} (uid {uid})")
+    found = f"uid {uid} has no name in the system's user database: drivers start slower, without class archives"
+    return Finding("user", Status.WARN, found, "add it to /etc/passwd, or preload libnss_wrapper.so")
 
 
 def _looked_for(look: Callable[[], T]) -> T | ProvisionerFailed:

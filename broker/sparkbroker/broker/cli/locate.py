@@ -4,11 +4,15 @@ from pathlib import Path
 
 from sparkbroker.broker.cli.embedded import answers
 from sparkbroker.client import Address, resolve_address
+from sparkbroker.client._address import NoDefaultAddress
 
 
 def find(url: str | None) -> Address | None:
     """The configured broker, or one that answers on the default socket; None: neither. Raise BadAddress."""
-    address = resolve_address(url)
+    try:
+        address = resolve_address(url)
+    except NoDefaultAddress:
+        return None
     if address.source != "the default" or answers(Path(address.target.removeprefix("unix:"))):
         return address
     return None

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ from sparkbroker.broker.cli.locate import find
 from sparkbroker.broker.cli.progress import ProgressDisplay
 from sparkbroker.broker.cli.run_options import CLIENT_REFUSED, RunOptions
 from sparkbroker.broker.cli.signals import Received, signals_to
-from sparkbroker.broker.cli.spark_environment import connect_environment, local_environment
+from sparkbroker.broker.cli.spark_environment import command_environment
 from sparkbroker.broker.cli.watcher import Watcher
 from sparkbroker.client import (
     AsyncBroker,
@@ -32,8 +33,13 @@ from sparkbroker.client import (
     ClientConnection,
     ConnectConnection,
     LeaseLost,
+    LocalConnection,
+    child_environment,
     resolve_address,
 )
+from sparkbroker.client._jvm import packaged_java
+from sparkbroker.client.local_settings import local_settings
+from sparkbroker.client.nameless_user import java_options, with_java_options
 
 ARTIFACTS_TIMEOUT: Final = 120.0
 """Seconds to add ``--py-files`` to a session that has just answered."""
@@ -144,33 +150,45 @@ class _Run:
     async def _environment(self, lease: AsyncLease, folder: Path) -> dict[str, str]:
         """What the command gets; the session has its files before."""
         connection = await lease.connection()
-        paths = python_files.python_path(self._files, folder / "modules")
-        url = self._broker.address.url
         if isinstance(connection, ClientConnection):
             raise Exit(REFUSED, CLIENT_REFUSED)
-        if not isinstance(connection, ConnectConnection):
-            return local_environment(
-                os.environ,
-                master=connection.master,
-                conf=connection.conf,
-                broker_url=url,
-                lease=lease.name,
-                python_path=paths,
-                python_files=[str(path) for path in self._files],
-                python=_interpreter(self._options.command[0]),
-            )
-        base = dict(os.environ)
-        if connection.ca_certificate:
-            # gRPC's own variable: Connect URLs can't name a certificate.
-            trusted = folder / "ca.pem"
-            trusted.write_text(connection.ca_certificate)
-            base["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = os.environ["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = str(trusted)
-        remote = connection.url()
+        staged = python_files.stage(self._files, folder)
+        if isinstance(connection, ConnectConnection):
+            variables = await self._connect(lease.name, connection, folder)
+        else:
+            variables = self._local(lease.name, connection, folder, staged.files)
+        return command_environment(
+            os.environ,
+            variables,
+            broker_url=self._broker.address.url,
+            lease=lease.name,
+            python_path=staged.python_path,
+        )
+
+    async def _connect(self, lease: str, connection: ConnectConnection, folder: Path) -> dict[str, str]:
         if self._files:
             self._display.say("adding --py-files to the Spark session")
             async with asyncio.timeout(ARTIFACTS_TIMEOUT):
-                await asyncio.to_thread(python_files.add_to_session, remote, self._files)
-        return connect_environment(base, remote=remote, broker_url=url, lease=lease.name, python_path=paths)
+                await asyncio.to_thread(python_files.add_to_session, connection, self._files)
+        trusted = ""
+        if connection.ca_certificate:
+            trusted = str(_private_file(folder / "ca.pem", connection.ca_certificate))
+        return child_environment.connect_variables(os.environ, connection, lease=lease, ca_file=trusted)
+
+    def _local(self, lease: str, connection: LocalConnection, folder: Path, files: Sequence[str]) -> dict[str, str]:
+        settings = local_settings({**connection.conf, "spark.master": connection.master}, folder)
+        if files:
+            settings["spark.submit.pyFiles"] = ",".join(files)
+        settings = with_java_options(settings, java_options(folder, os.environ))
+        text = child_environment.spark_properties(sorted(settings.items()))
+        return child_environment.local_variables(
+            os.environ,
+            connection,
+            lease=lease,
+            properties_file=str(_private_file(folder / "spark.conf", text)),
+            python=_interpreter(self._options.command[0]),
+            java_home=packaged_java(os.environ),
+        )
 
     async def _command(self, lease: AsyncLease, environment: dict[str, str], watcher: Watcher) -> int:
         def began(child: Child) -> None:
@@ -193,6 +211,12 @@ class _Run:
         self._told = True
         _tell(f"{lease.lost}\nending the command")
         await child.end()
+
+
+def _private_file(path: Path, text: str) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def _interpreter(command: str) -> str:

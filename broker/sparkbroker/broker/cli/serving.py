@@ -84,6 +84,8 @@ def _run(broker: Coroutine[Any, Any, None]) -> None:
 def _shared_cache(env: Mapping[str, str]) -> Path | None:
     """A cache that outlives us, so that the next embedded broker starts its drivers faster. None: can't be had."""
     folder = default_cache_folder(env)
+    if folder is None:
+        return None
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:

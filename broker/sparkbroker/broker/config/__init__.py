@@ -20,7 +20,7 @@ from sparkbroker.broker.config.load import (
 from sparkbroker.broker.config.model import Config
 from sparkbroker.broker.config.problems import ConfigError, Problem
 from sparkbroker.broker.config.profiles import Profile
-from sparkbroker.broker.config.sections import Kubernetes, Leases, Pool, Queue, Server, Store
+from sparkbroker.broker.config.sections import Kubernetes, Leases, Local, Pool, Queue, Server, Store
 
 __all__ = [
     "DEFAULT_ALLOWED_CONF",
@@ -28,6 +28,7 @@ __all__ = [
     "ConfigError",
     "Kubernetes",
     "Leases",
+    "Local",
     "Pool",
     "Problem",
     "Profile",

@@ -164,7 +164,7 @@ def check_listen(value: str) -> str:
         path = value.removeprefix("unix:").removeprefix("//")
         if not path.startswith(("/", "~")):
             raise wrong(f"{shown(value)} has no absolute path", 'write it as "unix:/run/sparkbroker/broker.sock"')
-        path = str(Path(path).expanduser())
+        path = str(_expanded(Path(path)))
         if len(path.encode()) > MAX_SOCKET_PATH:
             raise wrong(
                 f"{shown(value)} is longer than the {MAX_SOCKET_PATH} bytes of a unix socket's path",
@@ -184,8 +184,15 @@ def check_address(value: str) -> str:
     return value
 
 
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise wrong(f"{shown(str(path))} is in the home of a user who has none", "begin it with /") from error
+
+
 def _absolute(value: Path) -> Path:
-    path = value.expanduser()
+    path = _expanded(value)
     if not path.is_absolute():
         raise wrong(f"{shown(str(value))} is not an absolute path", "begin it with / or ~")
     return path

@@ -18,6 +18,11 @@ PREFIX: Final = "SPARKBROKER__"
 DEFAULTS: Final = "built-in defaults"
 SYSTEM_FILE: Final = Path("/etc/sparkbroker/broker.toml")
 MAX_FILE: Final = 4 << 20
+_NO_HOME: Final = Problem(
+    "store.state_folder",
+    "its default is below the home of this user, who has none",
+    "set it, or HOME, or XDG_STATE_HOME",
+)
 _TOML_VALUE: Final = re.compile(r"\s*[\[{\"']")
 
 
@@ -38,8 +43,11 @@ def load_config(
         if isinstance(table, dict):
             table[key] = value
     store = raw.setdefault("store", {})
-    if isinstance(store, dict):
-        store.setdefault("state_folder", str(default_state_folder(env)))
+    if isinstance(store, dict) and "state_folder" not in store:
+        folder = default_state_folder(env)
+        if folder is None:
+            raise ConfigError(source, [_NO_HOME])
+        store["state_folder"] = str(folder)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
@@ -55,26 +63,34 @@ def find_config(env: Mapping[str, str]) -> Path | None:
     """``$SPARKBROKER_CONFIG`` (which must exist), ``$XDG_CONFIG_HOME/sparkbroker/broker.toml``, the system's, or none."""
     if named := env.get("SPARKBROKER_CONFIG"):
         return Path(named)
-    for candidate in (_base(env, "XDG_CONFIG_HOME", ".config") / "sparkbroker" / "broker.toml", SYSTEM_FILE):
-        if os.path.lexists(candidate):
+    own = _base(env, "XDG_CONFIG_HOME", ".config")
+    for candidate in (own and own / "broker.toml", SYSTEM_FILE):
+        if candidate and os.path.lexists(candidate):
             return candidate
     return None
 
 
-def default_state_folder(env: Mapping[str, str]) -> Path:
-    """``$XDG_STATE_HOME/sparkbroker``, else ``~/.local/state/sparkbroker``."""
-    return _base(env, "XDG_STATE_HOME", ".local/state") / "sparkbroker"
+def default_state_folder(env: Mapping[str, str]) -> Path | None:
+    """``$XDG_STATE_HOME/sparkbroker``, else ``~/.local/state/sparkbroker``. None: this user has no home."""
+    return _base(env, "XDG_STATE_HOME", ".local/state")
 
 
-def default_cache_folder(env: Mapping[str, str]) -> Path:
-    """``$XDG_CACHE_HOME/sparkbroker``, else ``~/.cache/sparkbroker``: what brokers without a lasting state share."""
-    return _base(env, "XDG_CACHE_HOME", ".cache") / "sparkbroker"
+def default_cache_folder(env: Mapping[str, str]) -> Path | None:
+    """``$XDG_CACHE_HOME/sparkbroker``, else ``~/.cache/sparkbroker``: what brokers without a lasting state share.
+    None: this user has no home."""
+    return _base(env, "XDG_CACHE_HOME", ".cache")
 
 
-def _base(env: Mapping[str, str], name: str, fallback: str) -> Path:
-    path = Path(env.get(name, ""))
-    # The XDG base directory specification: a relative path is invalid and is to be ignored.
-    return path if path.is_absolute() else Path(env.get("HOME") or Path.home()) / fallback
+def _base(env: Mapping[str, str], variable: str, fallback: str) -> Path | None:
+    for name, below in ((variable, ""), ("HOME", fallback)):
+        path = Path(env.get(name, ""))
+        # The XDG base directory specification: a relative path is invalid and is to be ignored.
+        if path.is_absolute():
+            return path / below / "sparkbroker"
+    try:
+        return Path.home() / fallback / "sparkbroker"
+    except RuntimeError:  # a container's random user
+        return None
 
 
 def _read(path: Path) -> dict[str, Any]:

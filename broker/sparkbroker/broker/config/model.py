@@ -7,7 +7,7 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from sparkbroker.broker.config.fields import Name
 from sparkbroker.broker.config.profiles import Profile
-from sparkbroker.broker.config.sections import Kubernetes, Leases, Pool, Queue, Section, Server, Store
+from sparkbroker.broker.config.sections import Kubernetes, Leases, Local, Pool, Queue, Section, Server, Store
 
 DEFAULT = "default"
 LOCAL_POOL = "local"
@@ -22,6 +22,7 @@ class Config(Section):
     store: Store
     leases: Leases = Leases()
     kubernetes: Kubernetes = Kubernetes()
+    local: Local = Local()
     capacity: dict[Name, Pool] = Field(default={}, max_length=1_000)
     queues: dict[Name, Queue] = Field(default={}, max_length=10_000, validate_default=True)
     """Default: one, ``default``, with everything."""

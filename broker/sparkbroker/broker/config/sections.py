@@ -59,7 +59,7 @@ class Server(Section):
     max_concurrent_rpcs: int = Field(default=20_000, ge=16, le=1_000_000)
     """On each address of ``listen``, over all its connections: who fills one doesn't shut out another. Beyond it calls
     are refused with RESOURCE_EXHAUSTED. Health and reflection have a bound of their own."""
-    max_concurrent_streams: int = Field(default=250, ge=1, le=100_000)
+    max_concurrent_streams: int = Field(default=100, ge=1, le=100_000)
     """Calls on one connection at a time, watches included. A client waits for a free one."""
     max_calls_per_principal: int = Field(default=1_000, ge=1, le=1_000_000)
     """Calls of one principal at a time, watches excluded. A call whose answer its client hasn't taken yet counts."""
@@ -77,6 +77,8 @@ class Server(Section):
     """TCP connections on which nobody has shown a token yet. Beyond it the oldest of the address with most is closed."""
     unauthenticated_timeout: Duration = 10.0
     """A TCP connection on which nobody has shown a token, or asked for the broker's health, is closed after this."""
+    max_cancelled_per_connection: int = Field(default=1_000, ge=100, le=1_000_000)
+    """A TCP connection that takes back so many calls, faster than 10 in a second, is closed."""
     request_timeout: Duration = 10.0
     """From the start of a call to the end of its request."""
     answer_timeout: Duration = 30.0
@@ -181,6 +183,17 @@ class Leases(Section):
                 "leases.wait_ttl must be at least leases.ttl",
             )
         return self
+
+
+class Local(Section):
+    """``[local]``: of all profiles with that provisioner."""
+
+    max_downloads: int = Field(default=4, ge=2, le=64)
+    """Jars that are downloaded at a time; one principal has half of them. Half as many resolutions of packages."""
+    download_timeout: Duration = 600.0
+    """A download, or a resolution of packages, fails after this. One that sends next to nothing fails within a minute."""
+    max_jar_bytes: Memory = 1 << 30
+    """The largest jar that is downloaded."""
 
 
 class Kubernetes(Section):

@@ -27,7 +27,8 @@ MAX_DEPENDENCY: Final = 1024
 _KEY: Final = re.compile(r"spark\.[A-Za-z0-9_./-]*[A-Za-z0-9_]")
 _FORBIDDEN_CHARACTER: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _PART: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
-_PACKAGE: Final = re.compile(f"{_PART}:{_PART}:{_PART}")
+_PACKAGE: Final = re.compile(f"{_PART}[:/]{_PART}[:/]{_PART}")
+_CLASSIFIED: Final = re.compile(f"{_PART}(?:[:/]{_PART}){{3,4}}")
 _JAR_URL: Final = re.compile(r"(?:https?|s3a|gs|abfss?|hdfs|viewfs|file)://[^\s,]+")
 _JAR_PATH: Final = re.compile(r"/[^\s,]+")
 
@@ -140,13 +141,25 @@ def _check_value(key: str, value: str) -> None:
 
 
 def check_packages(packages: tuple[str, ...], profile: Profile) -> tuple[str, ...]:
-    """Maven coordinates, unchanged. Raise InvalidField."""
+    """Maven coordinates, as group:artifact:version; Spark takes slashes for the colons, too. Raise InvalidField."""
     _check_allowed(packages, profile, "spec.packages")
     for index, package in enumerate(packages):
+        if len(package) <= MAX_DEPENDENCY and _CLASSIFIED.fullmatch(package):
+            problem = (
+                f"{_shown(package)} has a classifier or a packaging, which Spark's resolver of packages doesn't take"
+            )
+            raise InvalidField(
+                f"spec.packages[{index}]", problem, "write group:artifact:version, or give that jar's URL in jars"
+            )
         if len(package) > MAX_DEPENDENCY or _PACKAGE.fullmatch(package) is None:
             expected = 'write group:artifact:version, as "org.apache.spark:spark-avro_2.13:4.0.0"'
             raise InvalidField(f"spec.packages[{index}]", f"{_shown(package)} is not a Maven coordinate", expected)
-    return packages
+    return coordinates(packages)
+
+
+def coordinates(packages: tuple[str, ...]) -> tuple[str, ...]:
+    """As group:artifact:version."""
+    return tuple(package.replace("/", ":") for package in packages)
 
 
 def check_jars(jars: tuple[str, ...], profile: Profile) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import msgspec
 
 from sparkbroker.broker.domain.client_mode import check_holder_pod
 from sparkbroker.broker.domain.errors import InvalidField, NeverFits
-from sparkbroker.broker.domain.holder_conf import check_conf, check_jars, check_packages, check_unset_conf
+from sparkbroker.broker.domain.holder_conf import check_conf, check_jars, check_packages, check_unset_conf, coordinates
 from sparkbroker.broker.domain.holder_pod import check_pod
 from sparkbroker.broker.domain.lease import (
     ContainerSize,
@@ -24,6 +24,7 @@ from sparkbroker.broker.domain.lease import (
     LeaseSharing,
     LeaseSpec,
 )
+from sparkbroker.broker.domain.local_session import check_local
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.queue import MAX_PRIORITY, Queue
 from sparkbroker.broker.domain.resources import (
@@ -108,6 +109,7 @@ def resolve(request: SpecRequest, profile: Profile, *, queues: Collection[str], 
     """
     defaults = profile.defaults
     mode = _mode(request, profile)
+    check_local(request.pod, mode, profile)
     spec = LeaseSpec(
         profile=profile.name,
         queue=_queue(request, profile, queues, default_queue),
@@ -118,7 +120,7 @@ def resolve(request: SpecRequest, profile: Profile, *, queues: Collection[str], 
         conf=_conf(request, profile),
         pod={**defaults.pod, **check_pod(request.pod, profile)},
         holder_pod=check_holder_pod(request.holder_pod, request.pod, mode, profile),
-        packages=_joined(defaults.packages, check_packages(request.packages, profile)),
+        packages=_joined(coordinates(defaults.packages), check_packages(request.packages, profile)),
         jars=_joined(defaults.jars, check_jars(request.jars, profile)),
         priority=_priority(defaults.priority if request.priority is None else request.priority),
         labels=_labels({**defaults.labels, **request.labels}),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from time import perf_counter
 from typing import Final
 
 from sparkbroker.broker.ports.authenticator import Authenticator
@@ -21,8 +22,8 @@ class Calls:
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self.streams = Streams(limits, metrics)
-        self.inflight = InFlight(limits, metrics)
         self.connections = Connections(limits, metrics)
+        self.inflight = InFlight(limits, metrics, self.connections)
         self.refusals = Refusals()
 
     def __repr__(self) -> str:
@@ -38,7 +39,8 @@ class Calls:
         changes = [each.changes for each in authenticators]
         while True:
             await asyncio.sleep(PERIOD)
-            now = asyncio.get_running_loop().time()
+            now = perf_counter()
+            self.inflight.interrupt_late(now)
             for name in set(self.inflight.stalled(now)):
                 self.connections.close(name, "answer_seconds")
             self.refusals.tell(now)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv6Address
+from time import perf_counter
 from typing import Final, NamedTuple
 
 import structlog
@@ -75,6 +76,11 @@ class Connections:
         if connection.refused == self._limits.refusals_per_connection:
             self.close(connection.name, "refusals_per_connection")
 
+    def cancelled(self, connection: Connection) -> None:
+        """The peer has taken back a call on it."""
+        if connection.cancel(perf_counter()) > self._limits.cancelled_per_connection:
+            self.close(connection.name, "cancelled_per_connection")
+
     def close(self, name: str, limit: str) -> None:
         """End it soon, for this limit; ``run`` does."""
         if name.startswith("ip"):
@@ -101,7 +107,7 @@ class Connections:
         except (OSError, RuntimeError) as error:  # no descriptor is left, or no thread can be started
             log.warning("connections.not_seen", message=str(error))
             return True
-        now = asyncio.get_running_loop().time()
+        now = perf_counter()
         self._forget(sockets, now)
         for each in sockets.values():
             if each.name not in self._known:
@@ -124,7 +130,7 @@ class Connections:
                 del self._known[name]
 
     def _new(self, name: str, address: str) -> Connection:
-        now = asyncio.get_running_loop().time()
+        now = perf_counter()
         return Connection(name=name, address=address, since=now, used=now)
 
     def _told(self, connection: Connection, limit: str) -> None:

@@ -15,6 +15,8 @@ from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.rpc.limits import Limits
 
 NOBODY: Final = Principal("")
+RECOVERY: Final = 10.0
+"""Calls that a connection may cancel each second, for ever."""
 
 
 class Connection(msgspec.Struct, kw_only=True):
@@ -33,6 +35,16 @@ class Connection(msgspec.Struct, kw_only=True):
     """Under way."""
     refused: int = 0
     """Calls without a known token, so far."""
+    cancelled: float = 0.0
+    """Calls that the peer took back before they were answered, less RECOVERY for each second since ``cancelled_at``."""
+    cancelled_at: float = 0.0
+
+    def cancel(self, now: float) -> float:
+        """The peer has taken a call back; ``cancelled`` now."""
+        since = now - self.cancelled_at
+        self.cancelled = max(0.0, self.cancelled - since * RECOVERY) + 1.0
+        self.cancelled_at = now
+        return self.cancelled
 
 
 class Surplus(NamedTuple):
@@ -52,7 +64,7 @@ def surplus(connections: Iterable[Connection], limits: Limits, now: float) -> li
             closed.append(Surplus(each.name, "refusals_per_connection"))
         elif each.principal != NOBODY:
             known.append(each)
-        elif now - each.used > limits.unauthenticated_seconds:
+        elif not each.calls and now - each.used > limits.unauthenticated_seconds:
             closed.append(Surplus(each.name, "unauthenticated_seconds"))
         else:
             strangers.append(each)

@@ -132,9 +132,11 @@ class Handlers:
                 code, end = self._described(name, error, context)
                 await end
             except asyncio.CancelledError:
-                if entered is None or not entered.made_way():
+                if entered is not None and entered.refusal is None:
+                    self._calls.connections.cancelled(entered.connection)
+                if entered is None or entered.refusal is None or not entered.interrupted():
                     raise
-                code, end = self._described(name, entered.eviction(), context)
+                code, end = self._described(name, entered.refusal, context)
                 await end
             finally:
                 report(name, code, perf_counter() - started)
@@ -152,7 +154,7 @@ class Handlers:
             raise
         call = self._calls.inflight.enter(caller, connection, self._place)
         context.add_done_callback(call.end)
-        connection.used = asyncio.get_running_loop().time()
+        connection.used = perf_counter()
         if caller.principal:
             connection.principal = caller.principal
         return caller, call
@@ -174,8 +176,7 @@ class Handlers:
         if code is grpc.StatusCode.INTERNAL:
             log.error("rpc.failed", rpc=name, exc_info=error)
         elif code in _LOUD:
-            now = asyncio.get_running_loop().time()
-            self._calls.refusals.note(now, rpc=name, code=code.name, message=message, peer=context.peer())
+            self._calls.refusals.note(perf_counter(), rpc=name, code=code.name, message=message, peer=context.peer())
         else:
             log.debug("rpc.refused", rpc=name, code=code.name, message=message)
         return str(code.name), context.abort(code, message, trailing)

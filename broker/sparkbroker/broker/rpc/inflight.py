@@ -6,7 +6,9 @@ window that it keeps shut) is kept by gRPC, and counts. Streams count here until
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any, Final
 
 import grpc
@@ -16,6 +18,7 @@ from sparkbroker.broker.domain.errors import BrokerError, TooMany
 from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.rpc.connections import Connections
 from sparkbroker.broker.rpc.crowding import NOBODY, Connection
 from sparkbroker.broker.rpc.errors import DeadlineExceeded, MalformedRequest
 from sparkbroker.broker.rpc.limits import Limits
@@ -28,15 +31,18 @@ _RETRY: Final = 1.0
 class InFlight:
     """One for all listeners of a server."""
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, limits: Limits, metrics: Metrics, connections: Connections) -> None:
+        self.connections = connections
         self._limits = limits
         self._metrics = metrics
         self._accounts: dict[Principal, _Account] = {}
         self._anonymous: dict[Call, None] = {}
+        self._reading: dict[Call, float] = {}
         self._answered: dict[Call, float] = {}
 
     def __repr__(self) -> str:
-        return f"<InFlight [{len(self._accounts)} principals, {len(self._anonymous)} anonymous]>"
+        count = sum(account.calls for account in self._accounts.values())
+        return f"<InFlight [{count} calls of {len(self._accounts)} principals, {len(self._anonymous)} anonymous]>"
 
     def enter(self, caller: Caller, connection: Connection, place: "Place") -> "Call":
         """A call has begun. Raise TooMany; otherwise ``end`` it, once."""
@@ -44,7 +50,7 @@ class InFlight:
             return self._enter_anonymous(connection)
         account = self._accounts.get(caller.principal)
         if account is None:
-            account = self._accounts[caller.principal] = _Account(caller.principal, self._limits)
+            account = self._accounts[caller.principal] = _Account(caller.principal)
         if account.calls >= self._limits.calls_per_principal:
             raise self._too_many("calls_per_principal", f"{account.calls} calls of this principal are under way")
         if account.answer_bytes >= self._limits.answer_bytes_per_principal:
@@ -55,11 +61,20 @@ class InFlight:
         return Call(self, account, connection, place)
 
     def stalled(self, now: float) -> Iterator[str]:
-        """The peers (gRPC's names) that don't take an answer in time."""
+        """The peers (gRPC's names) that don't take an answer in time. Times are of ``time.perf_counter``."""
         for call, answered in self._answered.items():
             if now - answered <= self._limits.answer_seconds:
                 return
             yield call.connection.name
+
+    def interrupt_late(self, now: float) -> None:
+        """Refuse those whose request doesn't come in time. Times are of ``time.perf_counter``."""
+        seconds = self._limits.request_seconds
+        for call, began in list(self._reading.items()):
+            if now - began <= seconds:
+                return
+            self._metrics.limited("request_seconds")
+            call.interrupt(DeadlineExceeded(f"the call's request did not come within {seconds:g} s of its headers"))
 
     def _enter_anonymous(self, connection: Connection) -> "Call":
         if len(self._anonymous) >= self._limits.anonymous_calls:
@@ -68,8 +83,10 @@ class InFlight:
             for call in self._anonymous:
                 most[call.connection.name] = most.get(call.connection.name, 0) + 1
             crowd = max(most, key=lambda name: most[name])
-            next(call for call in self._anonymous if call.connection.name == crowd).evict()
-        call = Call(self, _Account(NOBODY, self._limits), connection, Place())
+            oldest = next(call for call in self._anonymous if call.connection.name == crowd)
+            oldest.leave()
+            oldest.interrupt(TooMany("too many calls without a token are under way", retry_after=_RETRY))
+        call = Call(self, _Account(NOBODY), connection, Place())
         self._anonymous[call] = None
         return call
 
@@ -95,19 +112,41 @@ class Place:
 class _Account:
     """What a principal has under way."""
 
-    __slots__ = ("answer_bytes", "calls", "principal", "readers")
+    __slots__ = ("answer_bytes", "calls", "principal", "reading", "turns")
 
-    def __init__(self, principal: Principal, limits: Limits) -> None:
+    def __init__(self, principal: Principal) -> None:
         self.principal = principal
         self.calls = 0
         self.answer_bytes = 0
-        self.readers = asyncio.Semaphore(limits.requests_read_per_principal)
+        self.reading = 0
+        self.turns: deque[asyncio.Future[None]] | None = None
+        """Of calls that wait to read their request."""
+
+    async def turn(self) -> None:
+        """Wait until another call has read its request."""
+        if self.turns is None:
+            self.turns = deque()
+        turn = asyncio.get_running_loop().create_future()
+        self.turns.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.next()  # It was given, and isn't used.
+            raise
+
+    def next(self) -> None:
+        while self.turns:
+            turn = self.turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
 
 class Call:
-    """One call. Its methods are called in its own task, but for ``evict`` and ``end``."""
+    """One call. Its methods are called in its own task, but for ``interrupt`` and ``end``."""
 
-    __slots__ = ("_account", "_inflight", "_place", "_size", "_task", "connection", "evicted", "left")
+    __slots__ = ("_account", "_inflight", "_left", "_place", "_size", "_task", "connection", "refusal")
 
     def __init__(self, inflight: InFlight, account: _Account, connection: Connection, place: Place) -> None:
         self._inflight = inflight
@@ -115,25 +154,32 @@ class Call:
         self._account = account
         self._size = 0
         self._task = asyncio.current_task()
+        self._left = False
         self.connection = connection
         connection.calls += 1
         place.calls += 1
-        self.evicted = False
-        self.left = False
+        self.refusal: BrokerError | None = None
+        """What it was interrupted with."""
 
     async def read(self, name: str, context: Any) -> Any:
-        """The first message, or what its bytes were refused with. Raise DeadlineExceeded."""
-        seconds = self._inflight._limits.request_seconds  # noqa: SLF001 - one thing in two classes
-        timeout = asyncio.timeout(seconds)
+        """The first message, or what its bytes were refused with. It is interrupted if that takes too long."""
+        account, reading = self._account, self._inflight._reading  # noqa: SLF001 - one thing in two classes
+        reading[self] = perf_counter()
         try:
-            async with timeout, self._account.readers:
+            while account.reading >= self._inflight._limits.requests_read_per_principal:  # noqa: SLF001 - as above
+                await account.turn()
+            account.reading += 1
+            try:
                 request = await context.read()
-        except TimeoutError as error:
-            if not timeout.expired():
-                raise
-            self._inflight._metrics.limited("request_seconds")  # noqa: SLF001 - as above
-            raise DeadlineExceeded(f"the call's request did not come within {seconds:g} s of its headers") from error
+            finally:
+                account.reading -= 1
+                if account.turns:
+                    account.next()
+        finally:
+            del reading[self]
         if request is END:
+            # So it also looks when the peer takes the call back at once.
+            self._inflight.connections.cancelled(self.connection)
             raise MalformedRequest(f"the call of {name} carries no request; send one message")
         return request
 
@@ -145,29 +191,24 @@ class Call:
             raise inflight._unread(account)  # noqa: SLF001 - as above
         account.answer_bytes += len(data)
         self._size = len(data)
-        inflight._answered[self] = asyncio.get_running_loop().time()  # noqa: SLF001 - as above
+        inflight._answered[self] = perf_counter()  # noqa: SLF001 - as above
         return data
 
-    def evict(self) -> None:
-        """End it for another one: its task gets a CancelledError, and ``evicted`` tells why."""
-        self.evicted = True
-        self.leave()
-        if self._task is not None:
+    def interrupt(self, refusal: BrokerError) -> None:
+        """Refuse it after all. Its task gets a CancelledError, and sees by ``interrupted`` what it is."""
+        if self.refusal is None and self._task is not None:
+            self.refusal = refusal
             self._task.cancel()
 
-    def made_way(self) -> bool:
-        """In its task, after a CancelledError: whether it was evicted, and nothing else. Then the task goes on."""
-        return self.evicted and self._task is not None and not self._task.uncancel()
-
-    def eviction(self) -> BrokerError:
-        """What an evicted call is refused with."""
-        return TooMany("too many calls without a token are under way, and this was the oldest", retry_after=_RETRY)
+    def interrupted(self) -> bool:
+        """In its task, after a CancelledError: whether that was ``interrupt``, and nothing else. Then the task goes on."""
+        return self.refusal is not None and self._task is not None and not self._task.uncancel()
 
     def leave(self) -> None:
         """It counts no more."""
-        if self.left:
+        if self._left:
             return
-        self.left = True
+        self._left = True
         inflight, account = self._inflight, self._account
         inflight._answered.pop(self, None)  # noqa: SLF001 - as above
         account.answer_bytes -= self._size

@@ -28,7 +28,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """From an answer to its being taken by the peer; a connection that takes longer is closed."""
     page_bytes: int = 1024 * 1024
     """Of the items of one page; the next page has the rest. A page has at least one item."""
-    streams_per_connection: int = 250
+    streams_per_connection: int = 100
     """Calls at once on one HTTP/2 connection; a client waits, or opens another one."""
     streams_per_principal: int = 1_000
     """Watches, keepalives and logs at once; more are TOO_MANY."""
@@ -39,9 +39,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     unauthenticated_connections: int = 200
     """Of TCP, that haven't made a call with a token yet. One more closes the oldest one of the address that has most."""
     unauthenticated_seconds: float = 10.0
-    """A TCP connection that has made no call with a token, and none without one that needs none, is closed after this."""
+    """A TCP connection that has made no call with a token, and has no call under way that needs none, is closed after this
+    (since its last one)."""
     refusals_per_connection: int = 10
     """A TCP connection that has made so many calls without a known token is closed."""
+    cancelled_per_connection: int = 1_000
+    """A TCP connection that takes so many calls back is closed, unless it does so slowly (``crowding.RECOVERY``)."""
     unary_seconds: float = 60.0
     """Of a call that brings no deadline, or a longer one; and of one message of a stream that is answered."""
     stream_seconds: float = 1_800.0

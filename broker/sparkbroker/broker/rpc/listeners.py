@@ -16,6 +16,7 @@ from sparkbroker.broker.rpc.certificates import ServedCertificate, Tls, TlsUnusa
 
 MAX_SOCKET_PATH: Final = 107
 """Bytes, of sockaddr_un.sun_path less its end."""
+LOOPBACK: Final = "127.0.0.1"
 _PROBE_SECONDS: Final = 2.0
 
 
@@ -36,7 +37,8 @@ class UnixListener(msgspec.Struct, frozen=True):
 
 
 class TcpListener(msgspec.Struct, frozen=True):
-    """A TCP port (0: any free one). ``host`` is an address, or ``localhost``; off loopback it needs ``tls``."""
+    """A TCP port (0: any free one). ``host`` is an address, or ``localhost``, which is 127.0.0.1; off loopback it needs
+    ``tls``."""
 
     host: str
     port: int
@@ -108,6 +110,9 @@ def _prepare_socket(path: Path) -> None:
 
 
 def _bind_tcp(server: Any, listener: TcpListener) -> str:
+    if listener.host == "localhost":
+        # As for clients. gRPC would listen on what the name resolves to, or in silence on those of it that are free.
+        listener = msgspec.structs.replace(listener, host=LOOPBACK)
     if listener.tls is None and not _is_loopback(listener.host):
         raise ListenFailed(
             f"{listener} can be reached by other machines and has no TLS; name a certificate and its key, or listen on "
@@ -150,4 +155,4 @@ def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return False

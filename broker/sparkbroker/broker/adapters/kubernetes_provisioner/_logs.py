@@ -17,6 +17,7 @@ import structlog
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.domain.log_tail import log_tail
 from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
 
 log = structlog.get_logger()
@@ -33,8 +34,6 @@ QUIET: Final = 3.0
 """Seconds without a byte after which a node that is followed has told what there was."""
 RECENT: Final = 256 << 10
 """Bytes of a log that are looked through for what it says now."""
-TAIL_LINES: Final = 20
-TAIL_WIDTH: Final = 500
 _HEADER: Final = b"%019d\n"
 _HEADER_SIZE: Final = 20
 
@@ -177,10 +176,9 @@ def _saved(path: Path) -> tuple[int, bytes]:
 
 
 def last_lines(path: Path) -> tuple[str, ...]:
-    """The last lines that were saved, for a driver's exit."""
+    """The last lines that were saved and the cause that they lead back to, for a driver's exit."""
     _, data = _saved(path)
-    text = data[-CHUNK:].decode(errors="replace")
-    return tuple(line[:TAIL_WIDTH] for line in text.splitlines()[-TAIL_LINES:])
+    return log_tail(data[-CHUNK:].decode(errors="replace"))
 
 
 async def read_saved(path: Path, offset: int, tail_lines: int) -> AsyncIterator[tuple[bytes, int]]:

@@ -10,9 +10,10 @@ Not promised: protection from code that runs in a driver: it runs as this user. 
 """
 
 from sparkbroker.broker.adapters.local_provisioner._archive import Archives
-from sparkbroker.broker.adapters.local_provisioner._examine import ArchiveState, ClassArchive, class_archive
+from sparkbroker.broker.adapters.local_provisioner._examine import ArchiveState, ClassArchive, class_archive, trial
 from sparkbroker.broker.adapters.local_provisioner._launch import Launcher, LaunchPlan, Place, Versions
 from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
+from sparkbroker.broker.adapters.local_provisioner._packages import Bounds, Jars
 from sparkbroker.broker.adapters.local_provisioner._provisioner import LocalProvisioner
 from sparkbroker.broker.adapters.local_provisioner._scratch import scratch_base
 from sparkbroker.broker.adapters.local_provisioner._small import SmallLauncher
@@ -28,7 +29,9 @@ from sparkbroker.broker.adapters.local_provisioner._toolchain import (
 __all__ = [
     "ArchiveState",
     "Archives",
+    "Bounds",
     "ClassArchive",
+    "Jars",
     "LaunchPlan",
     "Launcher",
     "LocalProvisioner",
@@ -44,4 +47,5 @@ __all__ = [
     "find_spark",
     "machine_capacity",
     "scratch_base",
+    "trial",
 ]

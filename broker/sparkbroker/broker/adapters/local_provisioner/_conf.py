@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
 from sparkbroker.broker.domain.errors import ProvisionerFailed
@@ -53,6 +53,7 @@ _DEFAULTS: Final = {
 _QUIET: Final = Path(__file__).with_name("log4j2-quiet.properties").absolute()
 _JAVA_OPTIONS: Final = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
 """What Spark's launcher makes of these isn't done by ``java``; the last one wins there."""
+_EXECUTOR_OPTIONS: Final = "spark.executor.defaultJavaOptions"
 CLASS_PATH: Final = "spark.driver.extraClassPath"
 LIBRARY_PATH: Final = "spark.driver.extraLibraryPath"
 
@@ -88,8 +89,13 @@ def properties(request: DriverRequest, scratch: Path, jars: tuple[str, ...]) -> 
         **_placement(request),
     }
     if jars:
-        result["spark.jars"] = ",".join(jars)
+        result["spark.jars"] = ",".join(map(_as_uri, jars))
     return result
+
+
+def _as_uri(jar: str) -> str:
+    """Spark takes a path with a % or a # in it for a URI."""
+    return jar if jar.startswith("file:") or quote(jar) == jar else Path(jar).as_uri()
 
 
 def _placement(request: DriverRequest) -> dict[str, str]:
@@ -136,10 +142,20 @@ def _is_loopback(host: str) -> bool:
 
 
 def jvm_arguments(
-    request: DriverRequest, tools: Toolchain, scratch: Path, jars: tuple[str, ...], archive: tuple[str, ...]
+    request: DriverRequest,
+    tools: Toolchain,
+    scratch: Path,
+    jars: tuple[str, ...],
+    archive: tuple[str, ...],
+    user: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """All of java's arguments. What isn't Spark's own stands at the end of the class path: the archive stays valid."""
+    """All of java's arguments. What isn't Spark's own stands at the end of the class path: the archive stays valid.
+
+    ``user``: those that a JVM needs on this machine for a user without a name.
+    """
     conf = properties(request, scratch, jars)
+    if user and request.profile.master.startswith("local-cluster"):
+        conf[_EXECUTOR_OPTIONS] = " ".join(filter(None, [shlex.join(user), conf.get(_EXECUTOR_OPTIONS, "")]))
     class_path = [*tools.spark.jars, *(path.removeprefix("file:") for path in jars)]
     class_path += [path for path in conf.get(CLASS_PATH, "").split(":") if path]
     return (
@@ -147,6 +163,7 @@ def jvm_arguments(
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         *archive,
+        *user,
         *JVM_OPTIONS,
         f"-Djava.io.tmpdir={scratch}",
         *_logging(conf),

@@ -24,6 +24,7 @@ from sparkbroker.broker.adapters.local_provisioner._folder import (
 )
 from sparkbroker.broker.adapters.local_provisioner._ports import PortFinder
 from sparkbroker.broker.adapters.local_provisioner._verdict import Evidence, is_current, observation
+from sparkbroker.broker.domain.log_tail import log_tail
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
@@ -33,8 +34,8 @@ USER_ID: Final = "sparkbroker"
 PROBE_TIMEOUT: Final = 5.0
 LEFTOVER_GRACE: Final = 2.0
 """What a dead driver leaves behind is its shim's to end, and after this ours."""
-TAIL_LINES: Final = 20
-TAIL_WIDTH: Final = 500
+_TAIL_LOOK: Final = 1000
+"""Lines at the end of its log among which the cause is looked for."""
 _TAIL_BYTES: Final = 64 * 1024
 _KILL_ROUNDS: Final = 5
 
@@ -120,9 +121,8 @@ class LocalDriver:
     def _marked(self) -> Resources:
         """What an orphan says that it was charged for."""
         for stat in self.members(None):
-            text = _procfs.environment(stat.pid).get(_procfs.CHARGE_MARK, "")
-            if text:
-                return Resources({name: int(amount) for name, _, amount in (p.partition("=") for p in text.split(","))})
+            if found := _procfs.charge(_procfs.environment(stat.pid)):
+                return Resources(found)
         return Resources()
 
     @property
@@ -155,12 +155,12 @@ class LocalDriver:
         return None
 
     def log_tail(self) -> tuple[str, ...]:
-        """Its last lines, without its token."""
+        """Its last lines and the cause that they lead back to, without its token."""
         path = str(self.folder.log)
-        begin = _logfile.tail_offset(path, TAIL_LINES, _TAIL_BYTES)
+        begin = _logfile.tail_offset(path, _TAIL_LOOK, _TAIL_BYTES)
         data, _ = _logfile.read(path, begin, _TAIL_BYTES)
         text = data.decode(errors="replace").replace(self.token, "*" * len(self.token)).replace("\0", "")
-        return tuple(line[:TAIL_WIDTH] for line in text.splitlines()[-TAIL_LINES:])
+        return log_tail(text)
 
     def server(self, port: int) -> spark_connect.Server:
         """How its Connect server is called."""

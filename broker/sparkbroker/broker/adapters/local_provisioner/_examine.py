@@ -1,12 +1,24 @@
 """What a machine has for drivers, for whoever asks without starting one. Looks, and changes nothing."""
 
+import subprocess
+import tempfile
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from sparkbroker.broker.adapters.local_provisioner._archive import archive_files
+from sparkbroker.broker.adapters.local_provisioner._conf import JVM_OPTIONS, LOOPBACK, SMALLEST_HEAP
+from sparkbroker.broker.adapters.local_provisioner._launch import Place
+from sparkbroker.broker.adapters.local_provisioner._spark import environment, options_for_user
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
+from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.log_tail import cause
+
+TRIAL_TIMEOUT: Final = 60.0
+_LOGIN: Final = "org.apache.hadoop.security.UserGroupInformation"
+"""Its program tells who the user is: what Spark asks first, of which most that keeps a driver from starting is in the way."""
 
 
 class ArchiveState(StrEnum):
@@ -41,6 +53,30 @@ def class_archive(cache: Path, tools: Toolchain) -> ClassArchive:
         why = files.failed.read_text(errors="replace").strip().partition("\n")[0]
         return ClassArchive(path=files.archive, state=ArchiveState.FAILED, why=why[:300], log=log)
     return ClassArchive(path=files.archive, state=ArchiveState.MISSING, log=log)
+
+
+def trial(tools: Toolchain, base: Path) -> str:
+    """Do what a driver does first: start Java as a driver is started, with Spark's jars, and log in. It takes a second or two,
+    and what it writes below ``base`` is removed. What went wrong; empty: nothing."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="sparkbroker-trial-", dir=base) as folder:
+            scratch = Path(folder)
+            user = options_for_user(Place(arguments=scratch / "arguments", scratch=scratch))
+            done = subprocess.run(
+                [tools.java.executable, f"-Xmx{SMALLEST_HEAP >> 20}m", "-XX:-UsePerfData", *user, *JVM_OPTIONS,
+                 f"-Djava.io.tmpdir={scratch}", "-cp", f"{tools.spark.home}/jars/*", _LOGIN],
+                env=environment(tools, scratch, LOOPBACK), cwd=scratch, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TRIAL_TIMEOUT, check=False,
+            )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"no answer within {TRIAL_TIMEOUT:g} s"
+    except (OSError, ProvisionerFailed) as error:
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    lines = done.stdout.decode(errors="replace").splitlines()
+    said = [lines[index].strip() for index in cause(lines)] or [line.strip() for line in lines[-1:]]
+    return f"it ended with status {done.returncode}: {' / '.join(said)[:500] or 'it said nothing'}"
 
 
 def _is_locked(path: Path) -> bool:

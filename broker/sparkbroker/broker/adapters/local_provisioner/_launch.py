@@ -1,5 +1,6 @@
 """What a driver is started as. The seam between the process control, which is the same for all, and Spark."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -49,8 +50,9 @@ class Launcher(Protocol):
         """For the connection's details; of a usable profile."""
         ...
 
-    async def plan(self, request: DriverRequest, place: Place) -> LaunchPlan:
-        """What to start, with everything that it needs already on this machine."""
+    async def plan(self, request: DriverRequest, place: Place, done: Callable[[], None]) -> LaunchPlan:
+        """What to start, with everything that it needs already on this machine. While that is being brought it is refused as
+        retryable, soon, and ``done`` is called when asking again may help."""
         ...
 
     def driver_ready(self) -> None:

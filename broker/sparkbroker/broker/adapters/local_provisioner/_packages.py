@@ -7,237 +7,203 @@ Conf keys that are read here, and nowhere else: ``spark.jars``, ``spark.jars.pac
 
 import asyncio
 import hashlib
-import http.client
 import os
 import re
+import sys
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 from urllib.parse import unquote, urlsplit
-from xml.sax.saxutils import quoteattr
 
 import msgspec
 
+from sparkbroker.broker.adapters.local_provisioner import _ivy
+from sparkbroker.broker.adapters.local_provisioner._errands import Errands
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
-RESOLVE_TIMEOUT: Final = 600.0
-DOWNLOAD_TIMEOUT: Final = 600.0
-LARGEST_JAR: Final = 1 << 30
-_BLOCK: Final = 1 << 20
-_LASTING: Final = frozenset({400, 401, 403, 404, 410})
-"""Answers of a server that won't differ the next time."""
-_COORDINATE: Final = re.compile(r"(?P<group>[\w.-]+):(?P<artifact>[\w.-]+):(?P<version>[\w.+-]+)")
-_EXCLUDE: Final = re.compile(r"(?P<group>[\w.*-]+):(?P<artifact>[\w.*-]+)")
-_SPARK_JAR: Final = re.compile(r"(?P<artifact>spark-[a-z-]+_[0-9.]+)-[0-9].*\.jar")
-_NOT_FOUND: Final = re.compile(
-    r"(?:unresolved dependency|module not found): *(?P<group>[^#\s]+)#(?P<artifact>[^;\s]+);(?P<version>[^:\s]+)"
-)
-_NETWORK_TROUBLE: Final = re.compile(
-    r"UnknownHost|Connection (?:refused|reset)|timed out|Host .* not found|SERVER ERROR"
-)
+_FETCH: Final = str(Path(__file__).with_name("_fetch.py"))
+_LONGEST_ANSWER: Final = 4096
 
 
-async def resolve(request: DriverRequest, tools: Toolchain, cache: Path, clock: Clock) -> tuple[str, ...]:
-    """Absolute paths of all jars, in order. Raise ProvisionerFailed naming the coordinate, path or URL."""
-    conf = {**request.spec.conf, **request.profile.conf}
-    named = [*request.spec.jars, *_listed(conf, "spark.jars")]
-    coordinates = [*request.spec.packages, *_listed(conf, "spark.jars.packages")]
-    jars = [await asyncio.to_thread(_fetch, jar, cache, clock) for jar in named]
-    if coordinates:
-        jars += await _resolve_packages(tuple(dict.fromkeys(coordinates)), conf, tools, cache)
-    return tuple(dict.fromkeys(jars))
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """``downloads`` at a time, and half of them of one principal; each in ``timeout`` seconds and of ``jar_bytes`` at most.
+    Half as many resolutions of packages, likewise: each is a JVM."""
+
+    downloads: int = 4
+    timeout: float = 600.0
+    jar_bytes: int = 1 << 30
 
 
-def _listed(conf: dict[str, str], key: str) -> list[str]:
-    return [part.strip() for part in conf.get(key, "").split(",") if part.strip()]
+def _nobody(limit: str) -> None:
+    pass
 
 
-def _fetch(jar: str, cache: Path, clock: Clock) -> str:
-    """The local path of a jar, which is one."""
-    parts = urlsplit(jar)
-    if parts.scheme in ("http", "https"):
-        path = _download(jar, cache, clock)
-    elif parts.scheme in ("", "file", "local"):
-        path = Path(unquote(parts.path) if parts.scheme else jar)
-    else:
-        raise _wrong(f"jars: {jar!r} is neither a path nor a file:, http: or https: URL")
+class Jars:
+    """Brings them. ``cache`` keeps what came; ``limited`` is told the name of a bound that a principal has come up to."""
+
+    def __init__(self, cache: Path, bounds: Bounds | None = None, limited: Callable[[str], None] = _nobody) -> None:
+        self._cache = cache
+        self._bounds = bounds = bounds or Bounds()
+        share = max(1, bounds.downloads // 2)
+        self._downloads: Errands[Path] = Errands(bounds.downloads, share, lambda: limited("downloads_per_principal"))
+        self._resolutions: Errands[list[str]] = Errands(
+            share, max(1, share // 2), lambda: limited("downloads_per_principal")
+        )
+
+    def __repr__(self) -> str:
+        return f"<Jars {self._downloads!r} {self._resolutions!r}>"
+
+    async def resolve(self, request: DriverRequest, tools: Toolchain, done: Callable[[], None]) -> tuple[str, ...]:
+        """Absolute paths of all jars, in order. Raise ProvisionerFailed naming the coordinate, path or URL; retryable while
+        they are being brought: ``done`` is called when some of that is done."""
+        conf = _conf(request)
+        jars = await self.files(request, done)
+        coordinates = tuple(dict.fromkeys([*request.spec.packages, *_ivy.listed(conf, "spark.jars.packages")]))
+        if coordinates:
+            jars += await self._packages(coordinates, conf, tools, request.principal, done)
+        return tuple(dict.fromkeys(jars))
+
+    async def files(self, request: DriverRequest, done: Callable[[], None]) -> list[str]:
+        """Of those, the ones that are named by a path or a URL."""
+        jars = []
+        for jar in (*request.spec.jars, *_ivy.listed(_conf(request), "spark.jars")):
+            path = await self._path(jar, request.principal, done)
+            jars.append(await asyncio.to_thread(_checked, jar, path))
+        return jars
+
+    async def _path(self, jar: str, principal: Principal, done: Callable[[], None]) -> Path:
+        try:
+            parts = urlsplit(jar)
+        except ValueError as error:
+            raise _ivy.wrong(f"jars: {jar!r} is not a URL: {error}") from error
+        if parts.scheme in ("http", "https"):
+            path = _kept(jar, self._cache)
+            if not path.exists():
+                await self._downloads.run(principal, f"jars: {jar!r}", lambda: self._download(jar, path), done)
+            return path
+        if parts.scheme in ("", "file", "local"):
+            return Path(unquote(parts.path) if parts.scheme else jar)
+        raise _ivy.wrong(f"jars: {jar!r} is neither a path nor a file:, http: or https: URL")
+
+    async def _download(self, url: str, path: Path) -> Path:
+        try:
+            if (new := _begin(path)) is not None:
+                try:
+                    await self._fetch(url, new)
+                    _keep(new, path)
+                finally:
+                    _clean_up(new)
+        except OSError as error:
+            raise ProvisionerFailed(f"jars: {url!r} can't be kept: {error}", retryable=True) from error
+        return path
+
+    async def _fetch(self, url: str, path: Path) -> None:
+        """Into this file, by a process that can be ended at the deadline whatever it waits for."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", _FETCH,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            if process.stdin is None or process.stdout is None:
+                raise RuntimeError("a process that was started with pipes has none")
+            plan = {"url": url, "path": str(path), "largest": self._bounds.jar_bytes}
+            async with asyncio.timeout(self._bounds.timeout):
+                process.stdin.write(msgspec.json.encode(plan) + b"\n")
+                said = await process.stdout.read(_LONGEST_ANSWER)
+                status = await process.wait()
+        except TimeoutError as error:
+            problem = f"not done after {self._bounds.timeout:g} s"
+            raise ProvisionerFailed(f"jars: {url!r} can't be downloaded: {problem}", retryable=True) from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await asyncio.shield(process.wait())
+        if status:
+            raise _not_fetched(url, said)
+
+    async def _packages(
+        self,
+        coordinates: tuple[str, ...],
+        conf: dict[str, str],
+        tools: Toolchain,
+        principal: Principal,
+        done: Callable[[], None],
+    ) -> list[str]:
+        wanted = await asyncio.to_thread(_ivy.wanted, coordinates, conf, tools, self._cache)
+        if (known := _ivy.known(wanted.record)) is not None:
+            return known
+        name = f"packages: {', '.join(coordinates)} ({wanted.record.stem})"
+        return await self._resolutions.run(
+            principal, name, lambda: _ivy.resolve_packages(wanted, coordinates, tools, self._bounds.timeout), done
+        )
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._downloads.close()
+        await self._resolutions.close()
+
+
+def _conf(request: DriverRequest) -> dict[str, str]:
+    return {**request.spec.conf, **request.profile.conf}
+
+
+def _begin(path: Path) -> Path | None:
+    """A new file beside this one. None: it is there already."""
+    if path.exists():
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, new = tempfile.mkstemp(dir=path.parent)
+    os.close(descriptor)
+    return Path(new)
+
+
+def _keep(new: Path, path: Path) -> None:
+    new.replace(path)
+
+
+def _clean_up(new: Path) -> None:
+    new.unlink(missing_ok=True)
+    with suppress(OSError):
+        new.parent.rmdir()  # empty, if nothing came
+
+
+def _not_fetched(url: str, said: bytes) -> ProvisionerFailed:
+    try:
+        told = msgspec.json.decode(said, type=_Told)
+    except msgspec.DecodeError:
+        told = _Told(message="its process was ended", lasting=False)
+    return ProvisionerFailed(
+        f"jars: {url!r} can't be downloaded: {told.message}", retryable=not told.lasting, misconfigured=told.lasting
+    )
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What a download's process says of its failure."""
+
+    message: str
+    lasting: bool
+
+
+def _checked(jar: str, path: Path) -> str:
+    """The path of a jar, which is one."""
     if not path.is_absolute():
-        raise _wrong(f"jars: {jar!r} is not absolute; write the whole path on the broker's machine")
+        raise _ivy.wrong(f"jars: {jar!r} is not absolute; write the whole path on the broker's machine")
     if not path.is_file():
-        raise _wrong(f"jars: there is no file {str(path)!r} on the broker's machine")
+        raise _ivy.wrong(f"jars: there is no file {str(path)!r} on the broker's machine")
     if ":" in str(path) or "," in str(path):
-        raise _wrong(f"jars: {str(path)!r} holds a colon or comma, which class paths can't; rename it")
+        raise _ivy.wrong(f"jars: {str(path)!r} holds a colon or comma, which class paths can't; rename it")
     if not zipfile.is_zipfile(path):
-        raise _wrong(f"jars: {jar!r} is not a jar: it isn't in the zip format")
+        raise _ivy.wrong(f"jars: {jar!r} is not a jar: it isn't in the zip format")
     return str(path)
 
 
-def _download(url: str, cache: Path, clock: Clock) -> Path:
-    folder = cache / "jars" / hashlib.sha256(url.encode()).hexdigest()[:24]
+def _kept(url: str, cache: Path) -> Path:
+    """Where the jar of a URL is kept."""
     name = re.sub(r"[^\w.+-]", "_", Path(urlsplit(url).path).name) or "download.jar"
-    path = folder / name
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, new = tempfile.mkstemp(dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            _copy(url, file, clock.monotonic() + DOWNLOAD_TIMEOUT, clock)
-        if not zipfile.is_zipfile(new):  # an error page, which must not stay in the cache
-            raise _wrong(f"jars: {url!r} is not a jar: it isn't in the zip format")
-        Path(new).replace(path)
-    except urllib.error.HTTPError as error:
-        with error:
-            lasting = error.code in _LASTING
-        raise ProvisionerFailed(
-            f"jars: {url!r} can't be downloaded: {error}", retryable=not lasting, misconfigured=lasting
-        ) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise ProvisionerFailed(f"jars: {url!r} can't be downloaded: {error}", retryable=True) from error
-    finally:
-        Path(new).unlink(missing_ok=True)
-    return path
-
-
-def _copy(url: str, file: BinaryIO, deadline: float, clock: Clock) -> None:
-    """All of it: a connection that ends early is an error, which ``read`` with a size doesn't tell."""
-    with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 (http or https)
-        expected = response.headers.get("Content-Length")
-        while block := response.read(_BLOCK):
-            file.write(block)
-            if file.tell() > LARGEST_JAR:
-                raise _wrong(f"jars: {url!r} is larger than 1 GiB")
-            if clock.monotonic() > deadline:
-                raise TimeoutError(f"not done after {DOWNLOAD_TIMEOUT:g} s")
-    if expected is not None and file.tell() != int(expected):
-        raise OSError(f"it ended after {file.tell()} of {expected} bytes")
-
-
-async def _resolve_packages(
-    coordinates: tuple[str, ...], conf: dict[str, str], tools: Toolchain, cache: Path
-) -> list[str]:
-    module = _module(coordinates, _listed(conf, "spark.jars.excludes"), tools)
-    given = conf.get("spark.jars.ivySettings")
-    settings = _given_settings(given) if given else _settings(_listed(conf, "spark.jars.repositories"), cache)
-    key = hashlib.sha256(f"{module}\0{settings}".encode()).hexdigest()[:24]
-    record = cache / "packages" / f"{key}.json"
-    known = _known(record)
-    if known is not None:
-        return known
-    record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=record.parent) as folder:
-        jars = await _run_ivy(Path(folder), module, settings, given, tools, coordinates)
-        new = Path(folder) / "record"
-        new.write_bytes(msgspec.json.encode(jars))
-        new.replace(record)
-    return jars
-
-
-def _given_settings(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError as error:
-        raise _wrong(f"conf spark.jars.ivySettings: the file {path!r} can't be read on the broker's machine") from error
-
-
-def _known(record: Path) -> list[str] | None:
-    """What an earlier resolution found, if all of it is still there."""
-    try:
-        jars = msgspec.json.decode(record.read_bytes(), type=list[str])
-    except (OSError, msgspec.DecodeError):
-        return None
-    return jars if all(Path(jar).exists() for jar in jars) else None
-
-
-def _module(coordinates: tuple[str, ...], excludes: list[str], tools: Toolchain) -> str:
-    """An ivy.xml that depends on the packages, less what Spark itself brings."""
-    lines = []
-    for coordinate in coordinates:
-        match = _COORDINATE.fullmatch(coordinate)
-        if match is None:
-            raise _wrong(f"packages: {coordinate!r} is not a Maven coordinate; write group:artifact:version")
-        org, name, rev = (quoteattr(match[part]) for part in ("group", "artifact", "version"))
-        lines.append(f'<dependency org={org} name={name} rev={rev} force="true" conf="default->default(runtime)"/>')
-    brought = (match["artifact"] for jar in tools.spark.jars if (match := _SPARK_JAR.fullmatch(Path(jar).name)))
-    left_out = [("org.scala-lang", "*"), *(("org.apache.spark", artifact) for artifact in brought)]
-    for exclude in excludes:
-        match = _EXCLUDE.fullmatch(exclude)
-        if match is None:
-            raise _wrong(f"conf spark.jars.excludes: {exclude!r} is wrong; write group:artifact")
-        left_out.append((match["group"], match["artifact"]))
-    lines += [f"<exclude org={quoteattr(org)} module={quoteattr(name)}/>" for org, name in left_out]
-    return (
-        '<ivy-module version="2.0"><info organisation="sparkbroker" module="driver"/>'
-        '<configurations><conf name="default"/></configurations>'
-        f"<dependencies>{''.join(lines)}</dependencies></ivy-module>"
-    )
-
-
-def _settings(repositories: list[str], cache: Path) -> str:
-    """An ivysettings.xml: the given repositories, this user's Maven folder, and Ivy's default, Maven Central."""
-    local = Path("~/.m2/repository").expanduser()
-    roots = [*repositories, *([local.as_uri()] if local.is_dir() else [])]
-    resolvers = [
-        f'<ibiblio name="given-{number}" m2compatible="true" root={quoteattr(root.rstrip("/") + "/")}/>'
-        for number, root in enumerate(roots)
-    ]
-    return (
-        '<ivysettings><settings defaultResolver="all"/>'
-        f'<caches defaultCacheDir={quoteattr(str(cache / "ivy"))} lockStrategy="artifact-lock-nio"/>'
-        f'<resolvers><chain name="all" returnFirst="true">{"".join(resolvers)}'
-        '<ibiblio name="central" m2compatible="true"/></chain></resolvers></ivysettings>'
-    )
-
-
-async def _run_ivy(
-    folder: Path, module: str, settings: str, given: str | None, tools: Toolchain, coordinates: tuple[str, ...]
-) -> list[str]:
-    ivy = next((jar for jar in tools.spark.jars if Path(jar).name.startswith("ivy-")), None)
-    if ivy is None:
-        raise _wrong(f"packages: the Spark at {tools.spark.home} has no ivy jar, so they can't be resolved")
-    (folder / "ivy.xml").write_text(module)
-    (folder / "settings.xml").write_text(settings)
-    process = await asyncio.create_subprocess_exec(
-        tools.java.executable, "-Xmx512m", "-Djava.net.useSystemProxies=true", "-cp", ivy, "org.apache.ivy.Main",
-        "-settings", given or str(folder / "settings.xml"), "-ivy", str(folder / "ivy.xml"), "-confs", "default",
-        "-types", "jar", "bundle", "test-jar", "eclipse-plugin", "-cachepath", str(folder / "found"),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(RESOLVE_TIMEOUT):
-            output, _ = await process.communicate()
-    except TimeoutError as error:
-        named = ", ".join(coordinates)
-        raise ProvisionerFailed(f"packages: {named} not resolved in {RESOLVE_TIMEOUT:g} s", retryable=True) from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await asyncio.shield(process.wait())
-    text = output.decode(errors="replace")
-    if process.returncode or not (folder / "found").exists():
-        raise _unresolved(text, coordinates)
-    return [path for path in (folder / "found").read_text().strip().split(os.pathsep) if path]
-
-
-def _unresolved(text: str, coordinates: tuple[str, ...]) -> ProvisionerFailed:
-    """What Ivy's output says, shortly."""
-    missing = dict.fromkeys(":".join(match.groups()) for match in _NOT_FOUND.finditer(text))
-    trouble = _NETWORK_TROUBLE.search(text)
-    named = ", ".join(missing or coordinates)
-    if trouble is not None:
-        line = next(line.strip() for line in text.splitlines() if trouble.group() in line)
-        return ProvisionerFailed(f"packages: {named} can't be resolved: {line[:300]}", retryable=True)
-    if missing:
-        return _wrong(f"packages: {named} was not found in any repository")
-    tail = " | ".join(line.strip() for line in text.splitlines()[-3:])
-    return _wrong(f"packages: {named} can't be resolved: {tail[:500]}")
-
-
-def _wrong(message: str) -> ProvisionerFailed:
-    return ProvisionerFailed(message, retryable=False, misconfigured=True)
+    return cache / "jars" / hashlib.sha256(url.encode()).hexdigest()[:24] / name[-100:]

@@ -14,6 +14,10 @@ import os
 import signal
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 DRIVER_MARK = "SPARKBROKER_DRIVER_ID"
 OWNER_MARK = "SPARKBROKER_OWNER"
 CHARGE_MARK = "SPARKBROKER_CHARGE"
@@ -71,6 +75,15 @@ def environment(pid: int) -> dict[str, str]:
         return {}
     pairs = (entry.partition(b"=") for entry in entries if b"=" in entry)
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
+def charge(variables: "Mapping[str, str]") -> dict[str, int]:
+    """What a process's own mark says that its driver takes. Empty: nothing, or nothing that can be read."""
+    pairs = (part.partition("=") for part in variables.get(CHARGE_MARK, "").split(",") if part)
+    try:
+        return {name: int(amount) for name, _, amount in pairs}
+    except ValueError:
+        return {}
 
 
 def all_processes() -> list[ProcessStat]:

@@ -1,17 +1,20 @@
 """The local provisioner: composition of the folder, the processes and the launcher behind the port."""
 
 import asyncio
+import functools
 import hashlib
 import hmac
 import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from sparkbroker.broker.adapters import spark_connect
 from sparkbroker.broker.adapters.changes import Changes
@@ -22,6 +25,7 @@ from sparkbroker.broker.adapters.local_provisioner._launch import TOKEN_VARIABLE
 from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
 from sparkbroker.broker.adapters.local_provisioner._scratch import private_folder, scratch_base
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
+from sparkbroker.broker.adapters.local_provisioner._system import refusals_told
 from sparkbroker.broker.adapters.local_provisioner._verdict import is_current
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.profile import Profile
@@ -37,6 +41,8 @@ from sparkbroker.broker.ports.provisioner import (
     Observation,
     Phase,
 )
+
+log = structlog.get_logger()
 
 POOL: Final = "local"
 STOP_GRACE: Final = 5.0
@@ -95,6 +101,8 @@ class LocalProvisioner:
         self._attending: dict[DriverId, asyncio.Task[None]] = {}
         """Owned: each ends when its driver is up or gone, and all end in ``close``."""
         self._closing = False
+        self._looks = ThreadPoolExecutor(1, thread_name_prefix="look")
+        """For the look at everything alone, which opens admission: it waits for nobody else's work."""
 
     def __repr__(self) -> str:
         starting = sum(not driver.settled for driver in self._drivers.values())
@@ -117,8 +125,9 @@ class LocalProvisioner:
     def unusable(self, profile: Profile) -> str:
         return self._launcher.unusable(profile)
 
+    @refusals_told("the drivers can't be looked for")
     async def inventory(self) -> list[Observation]:
-        marked = await asyncio.to_thread(_procfs.owned, self._owner)
+        marked = await asyncio.get_running_loop().run_in_executor(self._looks, _procfs.owned, self._owner)
         running = {DriverId(environment.get(_procfs.DRIVER_MARK, "")) for environment in marked.values()}
         found = running | {DriverId(path.name) for path in self._folder.iterdir() if path.is_dir()}
         result = []
@@ -128,7 +137,14 @@ class LocalProvisioner:
             await asyncio.sleep(0)  # records are kept for days, of many drivers: others are answered in between
             driver = self._driver(driver_id)
             # All of /proc was read once, and isn't for each that has ended.
-            seen = self._look(driver, unmarked=driver_id not in running)
+            try:
+                seen = self._look(driver, unmarked=driver_id not in running)
+            except ProvisionerFailed as error:
+                # Nothing of one driver holds up the look at the others. What it was charged for stays charged.
+                log.warning("driver.unreadable", driver=driver_id, message=error.message)
+                if driver_id in running:
+                    result.append(_unreadable(driver_id, marked.values(), error.message))
+                continue
             self._attend(driver)
             if seen.phase is Phase.ABSENT and driver.folder.read(Intent) is None:
                 driver.folder.remove()  # was being made or removed when its broker ended
@@ -136,6 +152,7 @@ class LocalProvisioner:
             result.append(seen)
         return result
 
+    @refusals_told("a driver can't be started")
     async def create(self, request: DriverRequest) -> Observation:
         driver = self._driver(request.driver_id)
         async with driver.lock:
@@ -150,7 +167,8 @@ class LocalProvisioner:
             if intent is not None and (seen.phase is not Phase.ABSENT or driver.was_stopped):
                 return seen
             scratch = self._scratch / request.driver_id
-            plan = await self._launcher.plan(request, Place(arguments=driver.folder.arguments, scratch=scratch))
+            place = Place(arguments=driver.folder.arguments, scratch=scratch)
+            plan = await self._launcher.plan(request, place, functools.partial(self._changes.note, driver.id))
             try:
                 self._launch(driver, request, plan, scratch)
             except OSError as error:
@@ -209,6 +227,7 @@ class LocalProvisioner:
             os.close(theirs)
         driver.launched(child, ours, msgspec.json.encode(message) + b"\n", keep_pipe=self._embedded)
 
+    @refusals_told("a driver can't be looked at")
     async def observe(self, driver_id: DriverId, handle: Handle, profile: Profile) -> Observation:
         driver = self._driver(driver_id)
         seen = self._look(driver)
@@ -223,6 +242,7 @@ class LocalProvisioner:
         except (OSError, ValueError, msgspec.DecodeError) as error:
             raise ProvisionerFailed(f"driver {driver.id} can't be looked at: {error}", retryable=True) from error
 
+    @refusals_told("a driver can't be ended")
     async def delete(self, driver_id: DriverId, handle: Handle, *, force: bool) -> None:
         driver = self._driver(driver_id)
         if driver.evidence().alive:
@@ -234,6 +254,7 @@ class LocalProvisioner:
     async def abandon(self, driver_id: DriverId, handle: Handle) -> str:
         raise ProvisionerFailed(self.always_confirms, retryable=False)
 
+    @refusals_told("a driver can't be forgotten")
     async def forget(self, driver_id: DriverId) -> None:
         driver = self._driver(driver_id)
         if driver.evidence(thorough=True).alive:
@@ -242,6 +263,7 @@ class LocalProvisioner:
         await asyncio.to_thread(driver.folder.remove)
         self._drivers.pop(driver_id, None)
 
+    @refusals_told("a driver can't be looked at")
     async def endpoint(self, driver_id: DriverId, handle: Handle, profile: Profile) -> ConnectEndpoint:
         driver = self._driver(driver_id)
         readiness = driver.folder.read(Readiness)
@@ -261,6 +283,7 @@ class LocalProvisioner:
     async def client_access(self, request: DriverRequest, handle: Handle) -> ClientAccess:
         raise ProvisionerFailed("the mode CLIENT needs a profile of the provisioner kubernetes", retryable=False)
 
+    @refusals_told("a session can't be ended")
     async def end_session(self, driver_id: DriverId, handle: Handle, profile: Profile, session_id: str) -> None:
         driver = self._driver(driver_id)
         readiness, process = driver.folder.read(Readiness), driver.folder.read(Process)
@@ -286,11 +309,14 @@ class LocalProvisioner:
     ) -> AsyncIterator[LogChunk]:
         driver = self._driver(driver_id)
         path = str(driver.folder.log)
+        unreadable = f"the log of driver {driver_id} can't be read"
         if tail_lines and not offset:
-            offset = _logfile.tail_offset(path, tail_lines, _LONGEST_TAIL)
+            async with refusals_told(unreadable):
+                offset = _logfile.tail_offset(path, tail_lines, _LONGEST_TAIL)
         while True:
-            gone = not driver.evidence().alive
-            data, next_offset = await asyncio.to_thread(driver.read_log, offset, CHUNK)
+            async with refusals_told(unreadable):
+                gone = not driver.evidence().alive
+                data, next_offset = await asyncio.to_thread(driver.read_log, offset, CHUNK)
             if data:
                 offset = next_offset
                 yield LogChunk(data, next_offset)
@@ -321,7 +347,7 @@ class LocalProvisioner:
                     driver.kill_if_due(self._clock.monotonic())
                 else:
                     await driver.advance(_ADVANCE_BUDGET)
-            except (OSError, ProvisionerFailed) as error:
+            except (OSError, ValueError, ProvisionerFailed) as error:
                 driver.trouble = str(error)
             await asyncio.sleep(0 if driver.settled else pause)
             pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
@@ -333,6 +359,7 @@ class LocalProvisioner:
 
     async def close(self) -> None:
         self._closing = True
+        self._looks.shutdown(wait=False, cancel_futures=True)
         await self._launcher.close()
         tasks = list(self._attending.values())
         for task in tasks:
@@ -371,3 +398,10 @@ class LocalProvisioner:
             )
             self._drivers[driver_id] = driver
         return driver
+
+
+def _unreadable(driver_id: DriverId, marked: Iterable[Mapping[str, str]], why: str) -> Observation:
+    """A driver that runs and whose records say nothing: as its processes' own marks tell. It can only be ended."""
+    charges = [_procfs.charge(variables) for variables in marked if variables.get(_procfs.DRIVER_MARK) == driver_id]
+    resources = Resources(next(filter(None, charges), {}))
+    return Observation(driver_id=driver_id, phase=Phase.STOPPING, resources=resources, message=why)

@@ -1,10 +1,12 @@
 """Small drivers under the real shim, for tests of everything around Spark."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from sparkbroker.broker.adapters.local_provisioner._launch import LaunchPlan, Place, Versions
+from sparkbroker.broker.adapters.local_provisioner._packages import Jars
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
@@ -13,7 +15,11 @@ PREFIX: Final = "spark.small."
 
 
 class SmallLauncher:
-    """Drivers are small stand-ins, not Spark. Conf ``spark.small.NAME`` becomes the option NAME (see _small_driver)."""
+    """Drivers are small stand-ins, not Spark. Conf ``spark.small.NAME`` becomes the option NAME (see _small_driver). With
+    ``jars`` theirs are brought, and then left alone."""
+
+    def __init__(self, jars: Jars | None = None) -> None:
+        self._jars = jars
 
     async def start(self) -> None:
         pass
@@ -24,7 +30,9 @@ class SmallLauncher:
     def versions(self, profile: Profile) -> Versions:
         return Versions(python=f"{sys.version_info.major}.{sys.version_info.minor}", spark="0.0.0")
 
-    async def plan(self, request: DriverRequest, place: Place) -> LaunchPlan:
+    async def plan(self, request: DriverRequest, place: Place, done: Callable[[], None]) -> LaunchPlan:
+        if self._jars is not None:
+            await self._jars.files(request, done)
         conf = {**request.spec.conf, **request.profile.conf}
         options = (
             f"{key.removeprefix(PREFIX)}={value}" for key, value in sorted(conf.items()) if key.startswith(PREFIX)
@@ -35,4 +43,5 @@ class SmallLauncher:
         pass
 
     async def close(self) -> None:
-        pass
+        if self._jars is not None:
+            await self._jars.close()

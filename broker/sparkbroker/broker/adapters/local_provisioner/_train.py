@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +71,7 @@ class _TrainingLauncher(SparkLauncher):
         self._tools = tools
         self._options = options
 
-    async def plan(self, request: DriverRequest, place: Place) -> LaunchPlan:
+    async def plan(self, request: DriverRequest, place: Place, done: Callable[[], None]) -> LaunchPlan:
         return self.plan_with(request, place, self._tools, (), self._options)
 
 

@@ -1,0 +1,37 @@
+"""What a LOCAL session has of this machine: the loopback interface, a folder of its own, and nothing that nobody asked for.
+
+Promised: it listens to this machine only and depends on no name of it, also in a network whose names mean nothing to Spark,
+such as ``my_host_1``; it opens no UI, draws no progress, and its scratch files end with it. What the lease's configuration
+says of any of these goes over it. Not promised: a warehouse of its own; tables are where the program runs.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+LOOPBACK: Final = "127.0.0.1"
+_OWN: Final = {
+    "spark.driver.host": LOOPBACK,
+    "spark.driver.bindAddress": LOOPBACK,
+    "spark.connect.grpc.binding.address": LOOPBACK,
+    "spark.ui.enabled": "false",
+    "spark.ui.port": "0",
+    "spark.ui.showConsoleProgress": "false",
+}
+
+
+def is_local(master: str) -> bool:
+    """Whether all of it is one process on this machine."""
+    return master.startswith("local")
+
+
+def local_settings(conf: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Spark's configuration for the JVM of ``spark.master``; ``folder`` lasts as long as that. Another master's is as it is."""
+    if not is_local(conf.get("spark.master", "")):
+        return dict(conf)
+    return {**_OWN, "spark.local.dir": str(folder / "scratch"), **conf}
+
+
+def loopback_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment's part of it: what Spark binds before it reads its configuration, the UI too."""
+    return {} if "SPARK_LOCAL_IP" in environ else {"SPARK_LOCAL_IP": LOOPBACK}
