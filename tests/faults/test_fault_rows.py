@@ -19,7 +19,7 @@ def listed(broker):
 def test_what_can_not_be_shown_is_refused_and_a_row_that_can_not_be_costs_a_page_that_row_only(make_broker, tools):
     broker = make_broker(profile='allowed_pod = ["annotations"]').start()
     for value in (1e300, 2.0**63, [[{"x": -1e300}]]):
-        spec = pb.LeaseSpec(mode=pb.LEASE_MODE_LOCAL)
+        spec = pb.LeaseSpec()
         spec.pod.update({"annotations": {"x": value}})
         refusal = tools.refused(lambda: broker.stub.AcquireLease(pb.AcquireLeaseRequest(spec=spec)))  # noqa: B023
         assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT

@@ -254,9 +254,9 @@ class Authority:
 
     def drop_requests(self, before: ServingTime, at_once: int) -> None:
         """Forget the answers that were given before a time."""
-        for (principal, request_id), result in self.requests.due(before, at_once):
+        for principal, request_id, created in self.requests.due(before, at_once):
             self.commits.next_revision()
-            self.commits.stage_request(RequestRecord(principal, request_id, result.created, None))
+            self.commits.stage_request(RequestRecord(principal, request_id, created, None))
 
     def keep_ended(self, lease: Lease) -> None:
         """A terminal lease is kept until retention drops it."""
