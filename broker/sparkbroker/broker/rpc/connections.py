@@ -25,6 +25,8 @@ PERIOD: Final = 1.0
 """Seconds between two looks."""
 URGENT: Final = 0.05
 """… when somebody seems to attack."""
+LATE: Final = 10.0
+"""Seconds for which a connection that was closed is remembered."""
 _FOLDER: Final = "/proc/self/fd"
 _INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -84,6 +86,7 @@ class Connections:
     def close(self, name: str, limit: str) -> None:
         """End it soon, for this limit; ``run`` does."""
         if name.startswith("ip"):
+            self.of(name).closing = True
             self._closing.setdefault(name, limit)
             self._urgent.set()
 
@@ -124,9 +127,11 @@ class Connections:
         return strangers * 2 > self._limits.unauthenticated_connections
 
     def _forget(self, sockets: dict[str, Socket], now: float) -> None:
-        """Those that are gone. One that isn't seen yet may have come after the look."""
+        """Those that are gone. One that isn't seen yet may have come after the look; of one that was closed there may still
+        be calls on their way."""
         for name in [name for name, each in self._known.items() if name not in sockets]:
-            if now - self._known[name].since > PERIOD and not self._known[name].calls:
+            gone = self._known[name]
+            if now - gone.since > (LATE if gone.closing else PERIOD) and not gone.calls:
                 del self._known[name]
 
     def _new(self, name: str, address: str) -> Connection:

@@ -38,6 +38,8 @@ class Connection(msgspec.Struct, kw_only=True):
     cancelled: float = 0.0
     """Calls that the peer took back before they were answered, less RECOVERY for each second since ``cancelled_at``."""
     cancelled_at: float = 0.0
+    closing: bool = False
+    """It is about to be closed: what still comes on it isn't answered."""
 
     def cancel(self, now: float) -> float:
         """The peer has taken a call back; ``cancelled`` now."""

@@ -147,6 +147,9 @@ class Handlers:
     def _enter(self, context: Context) -> tuple[Caller, Call]:
         """Who calls, and the call's place among those under way. Raise Unavailable, Unauthenticated, TooMany."""
         connection = self._calls.connections.of(context.peer())
+        if connection.closing:
+            # There may be thousands of them, and an answer costs more than all the rest. The connection's end ends them.
+            raise asyncio.CancelledError
         try:
             caller = self._authenticate(context)
         except Unauthenticated:
