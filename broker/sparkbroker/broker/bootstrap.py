@@ -245,6 +245,8 @@ def _allowance(config: Config) -> Allowance:
         spec_bytes=leases.max_spec_bytes,
         live_spec_bytes=leases.max_live_spec_bytes_per_principal,
         requests=config.store.requests_per_principal,
+        logs=config.server.max_logs_per_principal,
+        log_rate=config.server.max_log_rate_per_principal,
     )
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +19,10 @@ import structlog
 
 from sparkbroker.broker.adapters import spark_connect
 from sparkbroker.broker.adapters.changes import Changes
-from sparkbroker.broker.adapters.local_provisioner import _logfile, _procfs
+from sparkbroker.broker.adapters.local_provisioner import _procfs
 from sparkbroker.broker.adapters.local_provisioner._driver import USER_ID, LocalDriver
 from sparkbroker.broker.adapters.local_provisioner._folder import Intent, Process, Readiness
+from sparkbroker.broker.adapters.local_provisioner._following import Logs
 from sparkbroker.broker.adapters.local_provisioner._launch import TOKEN_VARIABLE, Launcher, LaunchPlan, Place
 from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
 from sparkbroker.broker.adapters.local_provisioner._scratch import private_folder, scratch_base
@@ -46,11 +48,8 @@ log = structlog.get_logger()
 POOL: Final = "local"
 STOP_GRACE: Final = 5.0
 LOG_LIMIT: Final = 64 << 20
-CHUNK: Final = 64 * 1024
-_LONGEST_TAIL: Final = 16 << 20
 _SESSION_CALL_TIMEOUT: Final = 5.0
 _ADVANCE_BUDGET: Final = 2.0
-_FOLLOW_EVERY: Final = 0.2
 _STOP_POLL: Final = 0.05
 _SHORTEST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.25
@@ -97,6 +96,7 @@ class LocalProvisioner:
         self._log_limit = log_limit
         self._drivers: dict[DriverId, LocalDriver] = {}
         self._changes = Changes()
+        self._logs = Logs()
         self._attending: dict[DriverId, asyncio.Task[None]] = {}
         """Owned: each ends when its driver is up or gone, and all end in ``close``."""
         self._closing = False
@@ -300,19 +300,10 @@ class LocalProvisioner:
         executors: Mapping[str, int] | None = None,
     ) -> AsyncIterator[LogChunk]:
         driver = self._driver(driver_id)
-        path = str(driver.folder.log)
-        if tail_lines and not offset:
-            offset = _logfile.tail_offset(path, tail_lines, _LONGEST_TAIL)
-        while True:
-            gone = not driver.evidence().alive
-            data, next_offset = await asyncio.to_thread(driver.read_log, offset, CHUNK)
-            if data:
-                offset = next_offset
-                yield LogChunk(data, next_offset)
-            elif not follow or gone:
-                return
-            else:
-                await asyncio.sleep(_FOLLOW_EVERY)
+        chunks = self._logs.read(driver, offset=offset, tail_lines=tail_lines, follow=follow)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
 
     async def wait_for_change(self) -> set[DriverId]:
         return await self._changes.wait()
@@ -350,6 +341,7 @@ class LocalProvisioner:
         self._closing = True
         self._looks.shutdown(wait=False, cancel_futures=True)
         await self._launcher.close()
+        await self._logs.close()
         tasks = list(self._attending.values())
         for task in tasks:
             task.cancel()
