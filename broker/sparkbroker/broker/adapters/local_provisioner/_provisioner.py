@@ -25,7 +25,7 @@ from sparkbroker.broker.adapters.local_provisioner._folder import Intent, Proces
 from sparkbroker.broker.adapters.local_provisioner._following import Logs
 from sparkbroker.broker.adapters.local_provisioner._launch import TOKEN_VARIABLE, Launcher, LaunchPlan, Place
 from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
-from sparkbroker.broker.adapters.local_provisioner._scratch import private_folder, scratch_base
+from sparkbroker.broker.adapters.local_provisioner._scratch import find_scratch, private_folder
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
 from sparkbroker.broker.adapters.local_provisioner._verdict import is_current
 from sparkbroker.broker.domain.errors import ProvisionerFailed
@@ -63,7 +63,7 @@ class LocalProvisioner:
     """Drivers as processes of this machine. See the package.
 
     ``folder`` holds a folder for each driver; ``cache`` what brokers may share (archives, packages); ``scratch`` what
-    Spark writes while it runs, by default in the system's temporary folder. ``key`` makes the tokens.
+    Spark writes while it runs, by default in the system's temporary folder; ``umask`` is the drivers', by default this process's. ``key`` makes the tokens.
     """
 
     name = "local"
@@ -80,6 +80,7 @@ class LocalProvisioner:
         embedded: bool,
         clock: Clock,
         scratch: Path | None = None,
+        umask: int = -1,
         launcher: Launcher | None = None,
         stop_grace: float = STOP_GRACE,
         log_limit: int = LOG_LIMIT,
@@ -89,8 +90,10 @@ class LocalProvisioner:
         self._owner = hashlib.sha256(b"owner\0" + key).hexdigest()[:16]
         self._embedded = embedded
         self._clock = clock
-        base = scratch if scratch is not None else scratch_base() / f"sparkbroker-{os.getuid()}"
-        self._scratch = base / self._owner
+        self._scratch_given = scratch
+        self._scratch = Path()
+        """Known once it is started."""
+        self._umask = umask
         self._launcher: Launcher = launcher if launcher is not None else SparkLauncher(cache, clock)
         self._stop_grace = stop_grace
         self._log_limit = log_limit
@@ -110,7 +113,9 @@ class LocalProvisioner:
     async def start(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            private_folder(self._scratch.parent)
+            if self._scratch_given is not None:
+                private_folder(self._scratch_given)
+            self._scratch = (self._scratch_given or find_scratch(self._owner)) / self._owner
             private_folder(self._scratch)
             await self._launcher.start()
         except OSError as error:
@@ -216,6 +221,7 @@ class LocalProvisioner:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
                 cwd="/",
+                umask=self._umask,
             )
         except BaseException:
             os.close(ours)
