@@ -67,7 +67,7 @@ class Server(Section):
     """Of one principal's answers that its clients haven't taken yet, together. Beyond it its calls are refused."""
     max_anonymous_calls: int = Field(default=100, ge=1, le=100_000)
     """Calls without a token (health, reflection) at a time. One more ends the oldest one."""
-    max_watches_per_principal: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_watches_per_principal: int = Field(default=2_000, ge=1, le=1_000_000)
     """Watches, keepalives and followed logs of one principal."""
     max_logs_per_principal: int = Field(default=100, ge=1, le=100_000)
     """Logs that one principal reads at a time. Those count as watches, too."""
