@@ -2,10 +2,16 @@
 
 import asyncio
 
+import pytest
+
+from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.events import Subscription
+from sparkbroker.broker.app.log_readers import LogReaders
 from sparkbroker.broker.app.waking import AT_ONCE, Wakes
 from sparkbroker.broker.app.workqueue import FIRST_BACKOFF, WorkQueue
+from sparkbroker.broker.domain.errors import TooMany
 from sparkbroker.broker.domain.units import Principal
+from sparkbroker.broker.ports.metrics import NoMetrics
 
 ANN, BOB = Principal("ann"), Principal("bob")
 
@@ -88,3 +94,32 @@ async def test_backoff_grows_and_news_shortens_it():
     assert loop.time() - begun <= FIRST_BACKOFF + 0.01
     queue.done("a")
     assert not queue._failures
+
+
+class Counted(NoMetrics):
+    def __init__(self) -> None:
+        self.limits: list[str] = []
+
+    def limited(self, limit: str) -> None:
+        self.limits.append(limit)
+
+
+async def test_one_principal_reads_so_many_logs_and_no_faster_than_its_rate(world):
+    metrics, loop = Counted(), asyncio.get_running_loop()
+    readers = LogReaders(Allowance(logs=2, log_rate=100), world.clock, metrics)
+    begun = loop.time()
+    with readers.one(ANN) as one, readers.one(ANN) as two, readers.one(BOB) as theirs:
+        with pytest.raises(TooMany, match="ann reads 2 logs"), readers.one(ANN):
+            pass
+        assert metrics.limits == ["logs_per_principal"]
+        await one.told(100)
+        assert loop.time() == begun, "a second's worth at once"
+        await two.told(300)
+        assert loop.time() == begun + 3, "they share the rate"
+        await theirs.told(100)
+        assert loop.time() == begun + 3
+        assert metrics.limits[1:] == ["log_rate_per_principal"]
+    await asyncio.sleep(10)
+    with readers.one(ANN):
+        pass
+    assert repr(readers) == "<LogReaders [0 open]>"

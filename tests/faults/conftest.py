@@ -91,6 +91,7 @@ class RealBroker:
         self.config = folder / "broker.toml"
         defaults: dict[str, object] = {"ttl": 3, "wait_ttl": 30, "start_timeout": 60, "memory": "256m", "profile": ""}
         extra = settings.pop("extra", "")
+        self.umask = int(str(settings.pop("umask", -1)))
         self.config.write_text(CONFIG.format(state=self.state, **(defaults | settings)) + str(extra))
         serve = ["-P", "-m", "sparkbroker.broker", "serve", "--config"]
         self.command = [sys.executable, *(serve if spark else [SMALL]), str(self.config)]
@@ -108,7 +109,13 @@ class RealBroker:
     def start(self, *, serving: bool = True) -> "RealBroker":
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self.command,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                umask=self.umask,
             )
         if serving:
             self.serving()

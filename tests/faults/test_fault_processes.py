@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -375,3 +376,19 @@ def test_what_is_another_brokers_is_not_touched(make_broker):
     assert one.process_record(lease) == record
     assert len(one.processes()) == 2
     assert one.get(lease.name).state == pb.LEASE_STATE_READY
+
+
+@pytest.mark.parametrize(("umask", "drivers"), [(0o000, "0022"), (0o002, "0002"), (0o027, "0027")])
+def test_nothing_that_a_broker_makes_is_for_others_whatever_its_umask(make_broker, umask, drivers):
+    broker = make_broker(umask=umask).start()
+    lease = broker.ready()
+    broker.attach(lease.name)
+    driver = broker.process_record(lease)["driver_pid"]
+    status = Path(f"/proc/{driver}/status").read_text()
+    assert f"Umask:\t{drivers}\n" in status
+    made = [broker.state, *broker.state.rglob("*")]
+    made += [path for folder in broker.folder.glob("sparkbroker-*") for path in (folder, *folder.rglob("*"))]
+    assert len(made) > 15
+    assert not [path for path in made if path.lstat().st_mode & 0o077]
+    broker.release(lease.name)
+    broker.until_nothing_is_left()

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from sparkbroker.broker.adapters import spark_connect
 from sparkbroker.broker.adapters.local_provisioner import LaunchPlan, SmallLauncher, _procfs
 from sparkbroker.broker.adapters.local_provisioner._folder import Folder, Process
+from sparkbroker.broker.adapters.local_provisioner._scratch import find_scratch
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.ports.provisioner import Phase
 
@@ -354,3 +356,18 @@ async def test_a_driver_whose_records_cannot_be_read_holds_up_no_look_at_the_oth
     assert found["d1"].resources == found["d2"].resources
     assert "d3" not in found
     record.write_bytes(kept)
+
+
+def test_a_scratch_folder_that_somebody_else_has_taken_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    wanted = tmp_path / f"sparkbroker-{os.getuid()}"
+    assert find_scratch("own") == wanted
+    wanted.rmdir()
+    wanted.symlink_to("/somebody")
+    assert find_scratch("own") == tmp_path / f"{wanted.name}-own"
+    assert find_scratch("own") == tmp_path / f"{wanted.name}-own", "a restart finds it again"
+    (tmp_path / f"{wanted.name}-own").rmdir()
+    (tmp_path / f"{wanted.name}-own").write_text("taken")
+    last = find_scratch("own")
+    assert last.parent == tmp_path
+    assert last.stat().st_mode & 0o7777 == 0o700

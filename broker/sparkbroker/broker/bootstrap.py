@@ -65,8 +65,19 @@ async def serve(
     form = config.server.log_format
     set_up(form=form if form != "auto" else "console" if sys.stderr.isatty() else "json", level=config.server.log_level)
     folder = StateFolder(config.store.state_folder, ballast_size=config.store.ballast, create_parents=True)
-    with folder:
-        await _Broker(config, folder, embedded=embedded, launcher=launcher).run(parent_fd)
+    with _private_files() as umask, folder:
+        await _Broker(config, folder, embedded=embedded, launcher=launcher, umask=umask).run(parent_fd)
+
+
+@contextmanager
+def _private_files() -> Iterator[int]:
+    """What this process makes is its user's alone, whatever umask it was started with. Yield the one for drivers, whose files
+    are their holders': as it was, unless that lets everybody write, which is taken for none at all."""
+    given = os.umask(0o077)
+    try:
+        yield given if given & 0o002 else given | 0o022
+    finally:
+        os.umask(given)
 
 
 def read_tokens(config: Config) -> StaticTokens | None:
@@ -83,7 +94,9 @@ def read_tokens(config: Config) -> StaticTokens | None:
 class _Broker:
     """All parts of one broker, for the life of ``serve``."""
 
-    def __init__(self, config: Config, folder: StateFolder, *, embedded: bool, launcher: Launcher | None) -> None:
+    def __init__(
+        self, config: Config, folder: StateFolder, *, embedded: bool, launcher: Launcher | None, umask: int
+    ) -> None:
         clock = SystemClock()
         self._config = config
         self._embedded = embedded
@@ -108,6 +121,7 @@ class _Broker:
                 key=folder.key,
                 embedded=embedded,
                 clock=clock,
+                umask=umask,
                 launcher=launcher or self._spark(cache, clock),
             ),
             "static": StaticProvisioner(folder=folder.path / "endpoints", profiles=profiles.values(), clock=clock),
@@ -247,6 +261,8 @@ def _allowance(config: Config) -> Allowance:
         spec_bytes=leases.max_spec_bytes,
         live_spec_bytes=leases.max_live_spec_bytes_per_principal,
         requests=config.store.requests_per_principal,
+        logs=config.server.max_logs_per_principal,
+        log_rate=config.server.max_log_rate_per_principal,
     )
 
 

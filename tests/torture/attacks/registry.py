@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.torture.attacks import refused_calls, unread, without_token
+from tests.torture.attacks import held_up, refused_calls, unread, without_token
 from tests.torture.attacks.victim import Victim
 
 ATTACKS: Final[Mapping[str, Callable[[Victim], Awaitable[None]]]] = {
@@ -20,6 +20,10 @@ ATTACKS: Final[Mapping[str, Callable[[Victim], Awaitable[None]]]] = {
     "silent_metrics_connections": without_token.silent_metrics_connections,
     "unread_answers": unread.unread_answers,
     "rapid_reset": unread.rapid_reset,
+    "slow_jars": held_up.slow_jars,
+    "followed_logs": held_up.followed_logs,
+    "shared_heartbeats": held_up.shared_heartbeats,
+    "watches_of_nothing": held_up.watches_of_nothing,
 }
 SETTINGS: Final[Mapping[str, Mapping[str, str]]] = {}
 """Lines of the broker's configuration that an attack needs: ``server`` and ``profile``."""

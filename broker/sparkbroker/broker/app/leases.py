@@ -5,7 +5,9 @@ is NotFound to a user; an operator sees all. Any call may be cancelled at any aw
 all the same, and a repetition with the same request_id gets its answer (promise 8).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import cast
 
 from sparkbroker.broker.app.access import Access, Answers
 from sparkbroker.broker.app.acquiring import Acquiring
@@ -18,6 +20,7 @@ from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.events import Interest
 from sparkbroker.broker.app.forcing import Forcing
 from sparkbroker.broker.app.ids import Ids
+from sparkbroker.broker.app.log_readers import LogReaders
 from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.app.views import LeasePage, LeaseView, ProfileView, QueueView, WatchUpdate
 from sparkbroker.broker.app.watching import Watching
@@ -56,6 +59,7 @@ class Leases:
         self._watching = watching
         self._provisioners = provisioners
         self._access = Access(authority, admitter)
+        self._log_readers = LogReaders(allowance, clock, metrics)
         answers = Answers(authority, clock, metrics, allowance, request_age)
         acquiring = Acquiring(
             authority=authority,
@@ -134,7 +138,8 @@ class Leases:
         attempt: int,
         executors: Mapping[str, int] | None = None,
     ) -> AsyncIterator[LogChunk]:
-        """The log of the driver of one attempt (0: the newest); ``executors`` not None: also theirs, as in the port."""
+        """The log of the driver of one attempt (0: the newest); ``executors`` not None: also theirs, as in the port.
+        Raise TooMany where the caller's principal reads as many as it may."""
         await self._authority.complete()
         lease = self._access.lease(caller, lease_id)
         drivers = [self._authority.drivers[d] for d in self._authority.drivers_of.get(lease.id, ())]
@@ -146,10 +151,14 @@ class Leases:
             return
         driver = max(drivers, key=lambda each: each.attempt)
         provisioner = self._provisioners[driver.provisioner]
-        async for chunk in provisioner.logs(
+        chunks = provisioner.logs(
             driver.id, driver.handle, offset=offset, tail_lines=tail_lines, follow=follow, executors=executors
-        ):
-            yield chunk
+        )
+        with self._log_readers.one(caller.principal) as reader:
+            async with aclosing(cast("AsyncGenerator[LogChunk, None]", chunks)):
+                async for chunk in chunks:
+                    yield chunk
+                    await reader.told(len(chunk.data))
 
     def queues(self, caller: Caller) -> Sequence[QueueView]:
         """The queues that the caller may use, by name."""

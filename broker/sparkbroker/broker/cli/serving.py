@@ -87,7 +87,9 @@ def _shared_cache(env: Mapping[str, str]) -> Path | None:
     if folder is None:
         return None
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (*reversed(folder.parents), folder):  # a parent that is missing would get the umask's mode
+            if not each.exists():
+                each.mkdir(mode=0o700, exist_ok=True)
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK | os.X_OK) else None

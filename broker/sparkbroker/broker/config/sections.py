@@ -1,7 +1,7 @@
 """The broker's own sections of the file: what each key means, its default, and how ``[server]``, ``[store]`` and
 ``[leases]`` agree within themselves."""
 
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -67,8 +67,12 @@ class Server(Section):
     """Of one principal's answers that its clients haven't taken yet, together. Beyond it its calls are refused."""
     max_anonymous_calls: int = Field(default=100, ge=1, le=100_000)
     """Calls without a token (health, reflection) at a time. One more ends the oldest one."""
-    max_watches_per_principal: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_watches_per_principal: int = Field(default=2_000, ge=1, le=1_000_000)
     """Watches, keepalives and followed logs of one principal."""
+    max_logs_per_principal: int = Field(default=100, ge=1, le=100_000)
+    """Logs that one principal reads at a time. Those count as watches, too."""
+    max_log_rate_per_principal: Annotated[Memory, Field(ge=64 << 10)] = 16 << 20
+    """Bytes of logs that one principal is sent in a second."""
     max_connections: int = Field(default=10_000, ge=16, le=1_000_000)
     """TCP connections. As many as the process may have files (``ulimit -Hn``), less some for itself, if that is less."""
     max_connections_per_principal: int = Field(default=5_000, ge=1, le=1_000_000)

@@ -37,6 +37,7 @@ LEFTOVER_GRACE: Final = 2.0
 _TAIL_LOOK: Final = 1000
 """Lines at the end of its log among which the cause is looked for."""
 _TAIL_BYTES: Final = 64 * 1024
+_LONGEST_TAIL: Final = 16 << 20
 _KILL_ROUNDS: Final = 5
 
 
@@ -221,6 +222,22 @@ class LocalDriver:
             else:
                 os.close(pipe)
         self._watch_pid(child.pid)
+
+    @property
+    def surely_alive(self) -> bool:
+        """A process of it is watched, and hasn't ended; False says nothing."""
+        return bool(self._watched)
+
+    def lives(self) -> bool:
+        """Whether anything of it does."""
+        return self.evidence().alive > 0
+
+    def log_size(self) -> int:
+        return _logfile.size(str(self.folder.log))
+
+    def tail_offset(self, lines: int) -> int:
+        """Where the last lines of its log begin, as far as they are looked for."""
+        return _logfile.tail_offset(str(self.folder.log), lines, _LONGEST_TAIL)
 
     def read_log(self, offset: int, size: int) -> tuple[bytes, int]:
         """A piece of its log, its token starred out, also where it crosses the piece's borders."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,13 @@ import structlog
 
 from sparkbroker.broker.adapters import spark_connect
 from sparkbroker.broker.adapters.changes import Changes
-from sparkbroker.broker.adapters.local_provisioner import _logfile, _procfs
+from sparkbroker.broker.adapters.local_provisioner import _procfs
 from sparkbroker.broker.adapters.local_provisioner._driver import USER_ID, LocalDriver
 from sparkbroker.broker.adapters.local_provisioner._folder import Intent, Process, Readiness
+from sparkbroker.broker.adapters.local_provisioner._following import Logs
 from sparkbroker.broker.adapters.local_provisioner._launch import TOKEN_VARIABLE, Launcher, LaunchPlan, Place
 from sparkbroker.broker.adapters.local_provisioner._machine import machine_capacity
-from sparkbroker.broker.adapters.local_provisioner._scratch import private_folder, scratch_base
+from sparkbroker.broker.adapters.local_provisioner._scratch import find_scratch, private_folder
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
 from sparkbroker.broker.adapters.local_provisioner._system import refusals_told
 from sparkbroker.broker.adapters.local_provisioner._verdict import is_current
@@ -47,11 +49,8 @@ log = structlog.get_logger()
 POOL: Final = "local"
 STOP_GRACE: Final = 5.0
 LOG_LIMIT: Final = 64 << 20
-CHUNK: Final = 64 * 1024
-_LONGEST_TAIL: Final = 16 << 20
 _SESSION_CALL_TIMEOUT: Final = 5.0
 _ADVANCE_BUDGET: Final = 2.0
-_FOLLOW_EVERY: Final = 0.2
 _STOP_POLL: Final = 0.05
 _SHORTEST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.25
@@ -65,7 +64,7 @@ class LocalProvisioner:
     """Drivers as processes of this machine. See the package.
 
     ``folder`` holds a folder for each driver; ``cache`` what brokers may share (archives, packages); ``scratch`` what
-    Spark writes while it runs, by default in the system's temporary folder. ``key`` makes the tokens.
+    Spark writes while it runs, by default in the system's temporary folder; ``umask`` is the drivers', by default this process's. ``key`` makes the tokens.
     """
 
     name = "local"
@@ -82,6 +81,7 @@ class LocalProvisioner:
         embedded: bool,
         clock: Clock,
         scratch: Path | None = None,
+        umask: int = -1,
         launcher: Launcher | None = None,
         stop_grace: float = STOP_GRACE,
         log_limit: int = LOG_LIMIT,
@@ -91,13 +91,16 @@ class LocalProvisioner:
         self._owner = hashlib.sha256(b"owner\0" + key).hexdigest()[:16]
         self._embedded = embedded
         self._clock = clock
-        base = scratch if scratch is not None else scratch_base() / f"sparkbroker-{os.getuid()}"
-        self._scratch = base / self._owner
+        self._scratch_given = scratch
+        self._scratch = Path()
+        """Known once it is started."""
+        self._umask = umask
         self._launcher: Launcher = launcher if launcher is not None else SparkLauncher(cache, clock)
         self._stop_grace = stop_grace
         self._log_limit = log_limit
         self._drivers: dict[DriverId, LocalDriver] = {}
         self._changes = Changes()
+        self._logs = Logs()
         self._attending: dict[DriverId, asyncio.Task[None]] = {}
         """Owned: each ends when its driver is up or gone, and all end in ``close``."""
         self._closing = False
@@ -111,7 +114,9 @@ class LocalProvisioner:
     async def start(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            private_folder(self._scratch.parent)
+            if self._scratch_given is not None:
+                private_folder(self._scratch_given)
+            self._scratch = (self._scratch_given or find_scratch(self._owner)) / self._owner
             private_folder(self._scratch)
             await self._launcher.start()
         except OSError as error:
@@ -219,6 +224,7 @@ class LocalProvisioner:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
                 cwd="/",
+                umask=self._umask,
             )
         except BaseException:
             os.close(ours)
@@ -308,22 +314,10 @@ class LocalProvisioner:
         executors: Mapping[str, int] | None = None,
     ) -> AsyncIterator[LogChunk]:
         driver = self._driver(driver_id)
-        path = str(driver.folder.log)
-        unreadable = f"the log of driver {driver_id} can't be read"
-        if tail_lines and not offset:
-            async with refusals_told(unreadable):
-                offset = _logfile.tail_offset(path, tail_lines, _LONGEST_TAIL)
-        while True:
-            async with refusals_told(unreadable):
-                gone = not driver.evidence().alive
-                data, next_offset = await asyncio.to_thread(driver.read_log, offset, CHUNK)
-            if data:
-                offset = next_offset
-                yield LogChunk(data, next_offset)
-            elif not follow or gone:
-                return
-            else:
-                await asyncio.sleep(_FOLLOW_EVERY)
+        chunks = self._logs.read(driver, offset=offset, tail_lines=tail_lines, follow=follow)
+        async with refusals_told(f"the log of driver {driver_id} can't be read"), aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
 
     async def wait_for_change(self) -> set[DriverId]:
         return await self._changes.wait()
@@ -361,6 +355,7 @@ class LocalProvisioner:
         self._closing = True
         self._looks.shutdown(wait=False, cancel_futures=True)
         await self._launcher.close()
+        await self._logs.close()
         tasks = list(self._attending.values())
         for task in tasks:
             task.cancel()

@@ -1,0 +1,106 @@
+"""A user who holds up what everybody waits for: downloads that never end, logs that are followed by thousands, heartbeats of a
+lease with a thousand attachments, and watches that match nothing."""
+
+import asyncio
+import contextlib
+import uuid
+from typing import Any, Final
+
+import grpc
+
+from sparkbroker.v1 import broker_pb2 as pb
+from tests.torture.attacks.victim import Victim
+
+WHO: Final = "mallory"
+LEASES: Final = 16
+FOLLOWERS: Final = 4000
+ATTACHMENTS: Final = 1000
+WATCHES: Final = 9900
+PER_CONNECTION: Final = 200
+
+
+async def slow_jars(victim: Victim) -> None:
+    """Jars of a server that sends a byte each five seconds."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while True:
+                writer.write(b"P")
+                await writer.drain()
+                await asyncio.sleep(5)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with victim.channel() as channel, server:
+        for number in range(LEASES):
+            await _acquire(victim, channel, jars=[f"http://127.0.0.1:{port}/{number}.jar"])
+        await asyncio.Event().wait()
+
+
+async def followed_logs(victim: Victim) -> None:
+    """Thousands follow the logs of two drivers, and begin again when they are refused."""
+    async with victim.channel() as channel:
+        names = [await _acquire(victim, channel) for _ in range(2)]
+
+    async def follow(stub: Any, name: str) -> None:
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                request = pb.StreamLogsRequest(name=name, follow=True)
+                async for _ in stub.StreamLogs(request, metadata=victim.headers(WHO)):
+                    pass
+            await asyncio.sleep(5)
+
+    await _many(victim, FOLLOWERS, lambda stub, number: follow(stub, names[number % 2]))
+
+
+async def shared_heartbeats(victim: Victim) -> None:
+    """A shared lease's thousand attachments, renewed over one stream without a pause."""
+    headers = victim.headers(WHO)
+    async with victim.channel() as channel:
+        name, stub = await _acquire(victim, channel, sharing=pb.LEASE_SHARING_SHARED), victim.stub(channel)
+        renewals = []
+        for _ in range(ATTACHMENTS):
+            request = pb.AttachLeaseRequest(name=name, request_id=str(uuid.uuid4()))
+            attached = await stub.AttachLease(request, metadata=headers)
+            renewals.append(pb.Renewal(name=name, generation=attached.attachment.generation))
+        call = stub.KeepAlive(metadata=headers)
+        while True:
+            await call.write(pb.KeepAliveRequest(renewals=renewals))
+            await call.read()
+
+
+async def watches_of_nothing(victim: Victim) -> None:
+    """Watches whose filters match nothing; each another one."""
+
+    async def watch(stub: Any, number: int) -> None:
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                request = pb.WatchLeasesRequest(filter=f"key=nothing{number}")
+                async for _ in stub.WatchLeases(request, metadata=victim.headers(WHO)):
+                    pass
+            await asyncio.sleep(5)
+
+    await _many(victim, WATCHES, watch)
+
+
+async def _acquire(victim: Victim, channel: grpc.aio.Channel, **spec: Any) -> str:
+    request = pb.AcquireLeaseRequest(request_id=str(uuid.uuid4()), spec=pb.LeaseSpec(**spec))
+    acquired = await victim.stub(channel).AcquireLease(request, metadata=victim.headers(WHO))
+    name: str = acquired.lease.name
+    return name
+
+
+async def _many(victim: Victim, count: int, work: Any) -> None:
+    """Tasks, some of them over each connection."""
+    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        for numbers in _batches(count):
+            stub = victim.stub(await stack.enter_async_context(victim.channel()))
+            for number in numbers:
+                group.create_task(work(stub, number))
+            await asyncio.sleep(0.05)
+
+
+def _batches(count: int) -> list[range]:
+    return [range(begin, min(count, begin + PER_CONNECTION)) for begin in range(0, count, PER_CONNECTION)]
