@@ -174,7 +174,7 @@ class _Run:
         return child_environment.connect_variables(os.environ, connection, lease=lease, ca_file=trusted)
 
     def _local(self, lease: str, connection: LocalConnection, folder: Path) -> dict[str, str]:
-        settings = local_settings({**connection.conf, "spark.master": connection.master}, folder)
+        settings = local_settings({**connection.conf, "spark.master": connection.master})
         if self._files:
             settings["spark.submit.pyFiles"] = ",".join(map(str, self._files))
         settings = with_java_options(settings, java_options(folder, os.environ))
