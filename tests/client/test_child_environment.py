@@ -23,6 +23,8 @@ from sparkbroker.client.child_environment import (
     without_misleading,
     without_proxy,
 )
+from sparkbroker.client.local_settings import local_settings
+from sparkbroker.client.local_settings import local_variables as of_machine
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", "0:0:0:0:0:0:0:1"])
@@ -172,6 +174,7 @@ def test_a_local_lease_is_given_by_a_file_of_properties():
         "MASTER": "local[2]",
         "PYSPARK_PYTHON": "/v/bin/python",
         "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_LOCAL_DIRS": "/a b/scratch",
         "no_grpc_proxy": "127.0.0.1,::1,localhost",
     }
 
@@ -194,3 +197,15 @@ def test_what_another_session_left_is_removed(name):
 
 def test_properties_are_written_as_java_reads_them():
     assert spark_properties([("a b", "c=\\:#é\t!\f")]) == "a\\ b=c\\=\\\\\\:\\#é\\t\\!\\f\n"
+
+
+def test_a_local_session_has_loopback_and_a_folder_of_its_own_unless_the_user_says_otherwise(tmp_path):
+    conf = {"spark.master": "local[2]", "spark.ui.enabled": "true"}
+    assert local_settings(conf) | conf == local_settings(conf)
+    assert local_settings(conf)["spark.driver.host"] == local_settings(conf)["spark.driver.bindAddress"] == "127.0.0.1"
+    assert local_settings({"spark.master": "local"})["spark.ui.enabled"] == "false"
+    assert local_settings({"spark.master": "k8s://x"}) == {"spark.master": "k8s://x"}
+    own = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(tmp_path / "scratch")}
+    assert of_machine({}, conf, tmp_path) == own
+    assert of_machine({"SPARK_LOCAL_IP": "10.0.0.1", "SPARK_LOCAL_DIRS": "/d"}, conf, tmp_path) == {}
+    assert "SPARK_LOCAL_DIRS" not in of_machine({}, {**conf, "spark.local.dir": "/d"}, tmp_path)

@@ -18,7 +18,7 @@ from typing import Final
 from sparkbroker.client import child_environment
 from sparkbroker.client._clock import now
 from sparkbroker.client._errors import SessionFailed
-from sparkbroker.client.local_settings import local_settings
+from sparkbroker.client.local_settings import is_local, local_settings, local_variables
 from sparkbroker.client.nameless_user import java_options, with_java_options
 
 _log = logging.getLogger("sparkbroker.client")
@@ -72,9 +72,11 @@ def _launch(
 ) -> "tuple[subprocess.Popen[bytes], Path]":
     """The process, and the file in which it will tell where it listens."""
     info = folder / "connection"
+    if is_local(conf["spark.master"]):
+        environ = {**environ, **local_variables(environ, conf, folder)}
     environment = {**environ, "SPARK_CONNECT_MODE": "0", "_PYSPARK_DRIVER_CONN_INFO_PATH": str(info)}
     try:
-        conf = with_java_options(local_settings(conf, folder), java_options(folder, environ))
+        conf = with_java_options(local_settings(conf), java_options(folder, environ))
         # Not as arguments, which others can read.
         file = folder / "spark.conf"
         file.write_text(child_environment.spark_properties(conf.items()), encoding="utf-8")

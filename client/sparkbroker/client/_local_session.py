@@ -19,7 +19,6 @@ from sparkbroker.client._pyspark_hook import opening
 from sparkbroker.client._session import CONNECT_MODE, SessionBase, describe
 from sparkbroker.client._values import LocalConnection
 from sparkbroker.client.child_environment import TOKEN
-from sparkbroker.client.local_settings import is_local, loopback_variables
 
 _log = logging.getLogger("sparkbroker.client")
 STOP_TIMEOUT: Final = 15.0
@@ -42,8 +41,6 @@ def open_local(
     SessionConflict, SessionFailed, SparkMissing.
     """
     _check_process()
-    if is_local(connection.master):
-        variables = {**loopback_variables(os.environ), **variables}
     with _environment(variables):
         token = _connect_token() if api == "connect" else None
         jvm = start_jvm(_find_spark_home(), _settings(connection, app_name), os.environ)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from sparkbroker.client import local_settings
 from sparkbroker.client._loopback import NAMES, is_loopback
 from sparkbroker.client._program_lead import VARIABLE
-from sparkbroker.client.local_settings import loopback_variables
 
 if TYPE_CHECKING:
     from sparkbroker.client._values import ConnectConnection, LocalConnection
@@ -116,7 +116,7 @@ def local_variables(
 ) -> dict[str, str]:
     """What a child with this environment needs beside it (and ``python_path``) to open a session of the lease's size.
 
-    ``properties_file`` has ``spark_properties``: the command line of a JVM can be read by others. ``python`` is the
+    ``properties_file`` has ``spark_properties``, and its folder lasts as long as the child: the command line of a JVM can be read by others. ``python`` is the
     child's interpreter, for Python functions too unless the environment names one: pyspark itself takes the first
     python3 of the PATH, which may have other packages, or be of another version. ``java_home``: see
     ``_jvm.packaged_java``. ``spark-submit`` doesn't read PYSPARK_SUBMIT_ARGS, but takes MASTER.
@@ -124,7 +124,7 @@ def local_variables(
     variables = {
         # A classic program may start a Connect server for itself, and asks for it at localhost.
         **without_proxy(environ, "localhost"),
-        **loopback_variables(environ),
+        **local_settings.local_variables(environ, connection.conf, Path(properties_file).parent),
         "PYSPARK_SUBMIT_ARGS": shlex.join([*properties_arguments(properties_file), "pyspark-shell"]),
         "MASTER": connection.master,
         **_program(lease, {"spark.master": connection.master, **_sizes(connection.conf)}),

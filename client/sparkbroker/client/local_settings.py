@@ -25,13 +25,17 @@ def is_local(master: str) -> bool:
     return master.startswith("local")
 
 
-def local_settings(conf: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Spark's configuration for the JVM of ``spark.master``; ``folder`` lasts as long as that. Another master's is as it is."""
-    if not is_local(conf.get("spark.master", "")):
-        return dict(conf)
-    return {**_OWN, "spark.local.dir": str(folder / "scratch"), **conf}
+def local_settings(conf: Mapping[str, str]) -> dict[str, str]:
+    """Spark's configuration for the JVM of ``spark.master``. Another master's is as it is."""
+    return {**(_OWN if is_local(conf.get("spark.master", "")) else {}), **conf}
 
 
-def loopback_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment's part of it: what Spark binds before it reads its configuration, the UI too."""
-    return {} if "SPARK_LOCAL_IP" in environ else {"SPARK_LOCAL_IP": LOOPBACK}
+def local_variables(environ: Mapping[str, str], conf: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The environment's part of it; ``folder`` lasts as long as the JVM.
+
+    Spark binds addresses before it reads its configuration, the UI's too; and it warns of ``spark.local.dir``.
+    """
+    own = {"SPARK_LOCAL_IP": LOOPBACK}
+    if "spark.local.dir" not in conf:
+        own["SPARK_LOCAL_DIRS"] = str(folder / "scratch")
+    return {name: value for name, value in own.items() if name not in environ}

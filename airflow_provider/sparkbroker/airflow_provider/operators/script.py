@@ -277,7 +277,7 @@ def _local(
             for archive in brought.archives
         ],
     }
-    settings = {**more, **local_settings({**connection.conf, "spark.master": connection.master}, folder)}
+    settings = {**more, **local_settings({**connection.conf, "spark.master": connection.master})}
     settings |= {key: ",".join(paths) for key, paths in lists.items() if paths}
     settings = with_java_options(settings, java_options(folder, python.environment))
     file = folder / "spark.conf"

@@ -176,7 +176,7 @@ class _Run:
         return child_environment.connect_variables(os.environ, connection, lease=lease, ca_file=trusted)
 
     def _local(self, lease: str, connection: LocalConnection, folder: Path, files: Sequence[str]) -> dict[str, str]:
-        settings = local_settings({**connection.conf, "spark.master": connection.master}, folder)
+        settings = local_settings({**connection.conf, "spark.master": connection.master})
         if files:
             settings["spark.submit.pyFiles"] = ",".join(files)
         settings = with_java_options(settings, java_options(folder, os.environ))
