@@ -1,13 +1,18 @@
 """Commands, their output for people and programs, and their exit statuses."""
 
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
 
 import pytest
 
 from sparkbroker.broker.adapters.static_tokens import load
-from sparkbroker.client import __version__
+from sparkbroker.broker.cli import output
+from sparkbroker.client import Broker, __version__
+from sparkbroker.v1 import broker_pb2 as pb
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -140,6 +145,54 @@ def test_a_lease_that_has_ended_can_be_read_and_forced_in_vain(shell, broker):
     assert forced.returncode == 0, forced.stderr
     assert forced.stdout.strip() == f"{name} RELEASED it had ended already: nothing was done"
     assert json.loads(shell("lease", "release", "--force", name, "-o", "json").stdout)["lease"]["name"] == name
+
+
+EVIL = "[red]\x1b]0;title\x07\x9b2J\u202e"
+
+
+def on_a_terminal(shell, *arguments):
+    """What it writes there."""
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        shell.command(*arguments), env=shell.env | {"TERM": "xterm"}, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    seen = b""
+    with os.fdopen(controller, "rb", buffering=0) as stream:
+        while True:
+            try:
+                piece = stream.read(4096)
+            except OSError:  # Linux's way to say that nobody has it open any more
+                break
+            if not piece:
+                break
+            seen += piece
+    process.wait(60)
+    return seen.decode()
+
+
+def test_what_others_write_is_shown_and_not_obeyed(shell, broker):
+    with Broker(f"unix://{shell.home}/.local/state/sparkbroker/run/broker.sock") as client:
+        lease = client.acquire(mode="LOCAL", cores=1)
+        name = lease.name
+        client.release(name, "[red]rot[/red] [link=http://x]y[/link]")
+    commands = [("lease", "get", name), ("lease", "list", "--all"), ("lease", "watch", name), ("lease", "get", EVIL)]
+    for arguments in commands:
+        seen = on_a_terminal(shell, *arguments)
+        assert not re.findall(r"\x1b(?!\[[0-9;]*m)|[\x07\x80-\x9f\u202e]", seen), seen  # its own colours it may have
+        piped = shell(*arguments)
+        assert not set(piped.stdout + piped.stderr) & set("\x1b\x07\x9b\u202e"), piped
+    assert "[red]rot[/red] [link=http://x]y[/link]" in shell("lease", "get", name).stdout, "text isn't markup"
+
+
+def test_the_end_of_a_log_is_shown_and_not_obeyed(capsys):
+    lease = pb.Lease(name="leases/a", key=EVIL, exit=pb.DriverExit(exit_code=1, log_tail=[EVIL, "[bold]b"]))
+    output.console().print(output.lease_details(lease))
+    output.console().print("also", EVIL)
+    shown = capsys.readouterr().out
+    assert not set(shown) & set("\x1b\x07\x9b\u202e"), shown
+    assert shown.count("[red]\\x1b]0;title\\x9b2J\\u202e") + shown.count("[red]\\x1b]0;title\\x07\\x9b2J\\u202e") == 3
+    assert "[bold]b" in shown
 
 
 def test_what_does_not_exist_is_refused(shell, broker):

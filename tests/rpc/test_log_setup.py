@@ -70,3 +70,17 @@ def test_exceptions_are_logged_in_full(lines):
     except ValueError:
         structlog.get_logger().exception("rpc.failed")
     assert "ValueError: broken" in lines.getvalue()
+
+
+def test_a_console_shows_what_others_write_and_does_not_obey_it(lines):
+    log_setup.set_up(form="console", stream=lines)
+    structlog.get_logger().warning("x\x1b[2J", message="a\nb\x9b31m", parts=["\x1b]0;x"], **{"k\x1b": "v"})
+    logging.getLogger("lib").error("said %s", "\x1b]0;x\x07")
+    try:
+        raise ValueError("broken \x1b[2J")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    text = lines.getvalue()
+    assert not set(text) & {"\x1b", "\x9b", "\x07"}, text
+    for shown in ("x\\x1b[2J", "a\\x0ab\\x9b31m", "said \\x1b]0;x\\x07", "ValueError: broken \\x1b[2J"):
+        assert shown in text

@@ -4,6 +4,7 @@ What an RPC is about (method, principal, lease, request id) is bound to everythi
 are made only when something is logged, because most calls log nothing.
 """
 
+import io
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ from typing import Any, Final, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from sparkbroker.client.visible import plain, visible
 
 _fields: ContextVar[Callable[[], Mapping[str, str]] | None] = ContextVar("sparkbroker_log_fields", default=None)
 
@@ -41,11 +44,11 @@ def set_up(*, form: Literal["console", "json"] = "console", level: str = "info",
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _hide_secrets,
     ]
-    out = stream or sys.stderr
+    out = stream or plain(sys.stderr)
     renderers: list[Processor] = (
         [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        else [_make_visible, structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=_traceback)]
     )
     structlog.configure(
         processors=[*shared, *renderers],
@@ -63,6 +66,20 @@ def set_up(*, form: Literal["console", "json"] = "console", level: str = "info",
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING) if number > logging.DEBUG else number)
+
+
+def _make_visible(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Text of others, on a console; JSON has escapes of its own. What isn't text is shown by its ``repr``, which escapes."""
+    return {
+        visible(name, lines=False): visible(value, lines=False) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
+
+def _traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    out.write(visible(text.getvalue()))
 
 
 def _add_bound(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -21,9 +21,11 @@ from sparkbroker.client._rpc import Rpc
 from sparkbroker.client._tasks import Tasks
 from sparkbroker.client._transport import Transport
 from sparkbroker.client._values import Progress
+from sparkbroker.client.visible import VisibleMessages
 from sparkbroker.v1 import broker_pb2 as pb
 
 _log = logging.getLogger("sparkbroker.client")
+_log.addFilter(VisibleMessages())  # all modules of the client log by this name
 _UNDO_TIMEOUT: Final = 5.0
 _CLOSE_TIMEOUT: Final = 10.0
 _PAGE_SIZE: Final = 1000

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from sparkbroker.client._errors import AcquireFailed, AcquireTimeout, LeaseEnded, LeaseLost
 from sparkbroker.client._values import Progress, reason_name, state_name
+from sparkbroker.client.visible import visible
 from sparkbroker.v1 import broker_pb2 as pb
 
 
@@ -76,9 +77,9 @@ def _ended(kind: type[LeaseEnded], lease: pb.Lease, what: str) -> LeaseEnded:
     outcome = lease.outcome or lease.state
     reason = reason_name(lease.reason)
     tail = list(driver.log_tail)
-    message = f"{what}: {state_name(outcome)}, {reason}: {lease.message or 'no message'}"
+    message = f"{what}: {state_name(outcome)}, {reason}: {visible(lease.message, lines=False) or 'no message'}"
     if tail:
-        message += "\nThe driver's last log lines:\n  " + "\n  ".join(tail)
+        message += "".join(["\nThe driver's last log lines:", *(f"\n  {visible(line, lines=False)}" for line in tail)])
     return kind(
         message,
         reason=reason,

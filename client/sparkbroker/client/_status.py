@@ -33,6 +33,7 @@ from sparkbroker.client._errors import (
     SparkbrokerError,
     TooManyRequests,
 )
+from sparkbroker.client.visible import visible
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _MESSAGES: Final[dict[str, list[tuple[str, int, int, str]]]] = {
@@ -163,4 +164,4 @@ def translate_status(
     if issubclass(kind, LeaseEnded):
         data["lease"] = details.metadata.get("lease", "")
         data["state"] = details.metadata.get("state", "")
-    return kind(text or code.name, **data)
+    return kind(visible(text or code.name), **data)

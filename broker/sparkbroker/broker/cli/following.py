@@ -52,7 +52,7 @@ async def all_leases(options: Globals, selection: str) -> None:
 
 
 async def logs(options: Globals, name: str, *, follow: bool, tail: int, attempt: int) -> None:
-    """``lease logs``: the bytes as they are."""
+    """``lease logs``: the bytes as they are, and on a terminal made visible (see ``main``)."""
     async with connect(options) as broker:
         pieces = broker.logs(full_name(name), tail_lines=tail, follow=follow, attempt=attempt)
         async with aclosing(pieces) as opened:  # type: ignore[type-var]

@@ -14,6 +14,7 @@ from sparkbroker.broker.cli.commands_list import profile_app, queue_app
 from sparkbroker.broker.cli.commands_run import RUN_SETTINGS, run
 from sparkbroker.broker.cli.context import Globals, OutputFormat
 from sparkbroker.broker.cli.errors import report
+from sparkbroker.client.visible import VisibleText
 
 app = typer.Typer(
     name="sparkbroker",
@@ -63,6 +64,10 @@ app.command()(version)
 
 def main() -> NoReturn:
     """The entry point. Never returns."""
+    # Once, and before anything is written: no command can forget that it shows what others have written.
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is not None:  # it may have been closed
+            setattr(sys, name, VisibleText(stream))
     try:
         app()
     except BrokenPipeError:
@@ -73,6 +78,6 @@ def main() -> NoReturn:
         code = exit_codes.SIGNAL_BASE + 2
     except Exception as error:  # noqa: BLE001 (the last place: told, and the exit status says it)
         code = report(error)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):
         sys.stdout.flush()
     sys.exit(code)

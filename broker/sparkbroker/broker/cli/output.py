@@ -1,18 +1,21 @@
 """Messages of the API as tables for people, or as the API's JSON for programs."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC
 from typing import Final
 
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook
+from rich.control import Control
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from sparkbroker.broker.domain.resources import CPU, MEMORY, describe_quantity
+from sparkbroker.client.visible import plain, visible
 from sparkbroker.v1 import broker_pb2 as pb
 
 _WIDE: Final = 1_000
@@ -26,9 +29,32 @@ _STATE_STYLE: Final = {
 }
 
 
-def console() -> Console:
-    """Stdout. What isn't a terminal gets whole lines, however long."""
-    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False, soft_wrap=False)
+class _Visible:
+    """What is about to be shown, with the text of others made visible: after it was laid out, before it is coloured."""
+
+    def __init__(self, shown: RenderableType) -> None:
+        self._shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._shown, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+class _MakeVisible(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [item if isinstance(item, Control) else _Visible(item) for item in renderables]
+
+
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Stdout, or stderr. What isn't a terminal gets whole lines, however long. No markup: text is shown as it is.
+
+    The only place that makes one: whatever it prints is visible.
+    """
+    stream = plain(sys.stderr if stderr else sys.stdout)
+    width = None if stream.isatty() or stderr else _WIDE
+    made = Console(file=stream, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False, quiet=quiet)
+    made.push_render_hook(_MakeVisible())
+    return made
 
 
 def print_json(message: Message, *, line: bool = False) -> None:

@@ -4,11 +4,12 @@ import sys
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from sparkbroker.broker.cli.output import console
 from sparkbroker.client import Progress
+from sparkbroker.client.visible import visible
 
 
 def sentence(progress: Progress) -> str:
@@ -33,7 +34,7 @@ class ProgressDisplay:
     """A context manager; ``show`` after it has begun. Prints nothing twice."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False, quiet=quiet)
+        self._console = console(stderr=True, quiet=quiet)
         self._status: Status | None = None
         self._told = ""
 
@@ -60,6 +61,6 @@ class ProgressDisplay:
             return
         self._told = text
         if self._status is not None:
-            self._status.update(Text(text))
+            self._status.update(Text(visible(text, lines=False)))
         elif not self._console.quiet:
-            print(f"sparkbroker: {text}", file=sys.stderr, flush=True)
+            print(f"sparkbroker: {visible(text, lines=False)}", file=sys.stderr, flush=True)
