@@ -30,7 +30,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     "conn_id": (None, "", 3),
     "lease": ("abc", 3, {}, {"lease": 3}),
     "deferrable": ("yes", 1),
-    "api": ("clasic", 1),
+    "api": ("connecting", 1),
     "profile": NAMES,
     "lease_queue": NAMES,
     "mode": ("KLIENT", 3),

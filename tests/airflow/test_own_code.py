@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -52,6 +53,8 @@ def dag(folder):
     """The DAG's file, loaded as Airflow does: under a name that nobody else knows."""
     name = "unusual_prefix_0123_dag_of_a_test"
     spec = importlib.util.spec_from_file_location(name, folder / "dag.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -90,7 +93,10 @@ def test_each_kind_of_import_is_read_and_nothing_is_run(folder, text, names):
 
 
 def test_what_only_type_checkers_import_is_not_needed(folder):
-    assert modules_beside.need_airflow(modules_beside.beside(str(folder / "for_checkers_of_a_test.py"), [str(folder)])) == set()
+    assert (
+        modules_beside.need_airflow(modules_beside.beside(str(folder / "for_checkers_of_a_test.py"), [str(folder)]))
+        == set()
+    )
 
 
 def test_what_is_installed_in_a_folder_of_dags_stays_there(folder, monkeypatch):
@@ -108,9 +114,8 @@ class Session:
         self.sparkContext = self
         self.sent = []
 
-    def addPyFile(self, path):
-        with open(path, "rb") as file:
-            self.sent.append((path, file.read()))
+    def addPyFile(self, path):  # noqa: N802  its name in pyspark
+        self.sent.append((path, Path(path).read_bytes()))
         sys.path.insert(1, path)
 
 
@@ -139,7 +144,12 @@ def test_functions_run_where_neither_the_dag_nor_airflow_is(dag, folder, tmp_pat
     archive = tmp_path / "sent.zip"
     archive.write_bytes(content)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", UNPICKLE, str(archive)], input=pickled, capture_output=True, check=True, cwd="/", timeout=60
+        [sys.executable, "-P", "-c", UNPICKLE, str(archive)],
+        input=pickled,
+        capture_output=True,
+        check=True,
+        cwd="/",
+        timeout=60,
     )
     assert done.stdout.decode().strip() == "[12, 14, 22, -4, 21]"
 

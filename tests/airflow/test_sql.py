@@ -253,7 +253,7 @@ with DAG("statements", schedule=None, params={"n": 3}) as dag:
             return SparkSqlOperator(task_id=task_id, sql=sql, lease=lease, **more)
 
         sql("count", "create temporary view v as select * from range({{ params.n }}); select id, id from v")
-        sql("rows", "select :x + id as y, 1.5 as z from range(2)", parameters={"x": 5}, result="rows")
+        sql("rows", "select :x + id as y, 1.5 as z from range(2)", parameters='{"x": 5}', result="rows")
         times = "select timestamp'2024-07-01 12:00:00Z' as t, timestamp_ntz'2024-07-01 12:00:00' as n"
         sql("times", times, result="rows")
         intervals = "select make_interval(0, 1) as i, interval '1' year as y, interval '2' day as d from range(2)"
@@ -269,7 +269,7 @@ with DAG("statements", schedule=None, params={"n": 3}) as dag:
         sql("query_in_the_middle", "select assert_true(id < 2) from range(5); select 1")
         sql("query_at_the_end", "select assert_true(id < 2) from range(5)")
         sql("twice", "select 1 as a, 2 as a", result="rows")
-        sql("empty", " -- nothing\\n;")
+        sql("empty", " -- nothing\\n; {{ '' }}")
         SparkSqlOperator.partial(task_id="mapped", lease=lease).expand(sql=["select 1", "select * from range(4)"])
     in_zones("classic", ("Europe/Berlin",), mode="LOCAL", memory="600m")
 """
