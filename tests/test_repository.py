@@ -58,6 +58,8 @@ def test_every_folder_of_a_package_says_what_it_is(root):
     for folder in [ROOT / root, *(ROOT / root).rglob("*/")]:
         if "migrations" in folder.parts:  # Alembic runs these as scripts.
             continue
+        if (folder / "sitecustomize.py").exists():  # An entry of PYTHONPATH, not a package.
+            continue
         if any(folder.glob("*.py")):
             init = folder / "__init__.py"
             assert init.exists(), f"{folder.relative_to(ROOT)} has no __init__.py"

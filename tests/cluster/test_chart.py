@@ -343,10 +343,16 @@ def test_what_is_switched_off_is_not_there(render):
     def kinds(enabled):
         switch = {"enabled": enabled}
         switched = ("networkPolicy", "admissionPolicy", "persistence", "drain")
-        return {key[0] for key in render({**dict.fromkeys(switched, switch), "metrics": {"serviceMonitor": switch}})}
+        return {
+            key[0]
+            for key in render(
+                {**dict.fromkeys(switched, switch), "metrics": {"serviceMonitor": switch, "prometheusRule": switch}}
+            )
+        }
 
     assert kinds(True) - kinds(False) == {
         "NetworkPolicy", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "PersistentVolumeClaim", "Job",
+        "PrometheusRule",
         "ServiceMonitor",
     }  # fmt: skip
 

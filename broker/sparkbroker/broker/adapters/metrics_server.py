@@ -40,7 +40,7 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, host: str, port: int, app: WSGIApplication, limited: Callable[[str], object]) -> None:
+    def __init__(self, host: str, port: int, app: WSGIApplication, limited: Callable[[Limit], object]) -> None:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         self.address_family = family
         self._limited = limited

@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import Metric
 
 from sparkbroker.broker.adapters.metrics_server import MetricsServer, few_at_once
 from sparkbroker.broker.domain.errors import BrokerError
+from sparkbroker.broker.ports.metrics import Limit
 
 Census = Callable[[], Mapping[tuple[str, str], int]]
 """How many leases there are by (queue, state). Called on the event loop, at each scrape."""
@@ -85,7 +86,7 @@ class PrometheusMetrics:
         self._commit_operations = _Histogram(_OPERATIONS)
         self._ended: dict[tuple[str, str], int] = {}
         self._streams: dict[str, int] = {}
-        self._limited: dict[str, int] = {}
+        self._limited: dict[Limit, int] = {}
         self._calls: Calls = dict
         self._census: Census | None = None
         self._retained: Retained = dict
@@ -114,7 +115,7 @@ class PrometheusMetrics:
     def streams(self, method: str, change: int) -> None:
         self._streams[method] = self._streams.get(method, 0) + change
 
-    def limited(self, limit: str) -> None:
+    def limited(self, limit: Limit) -> None:
         self._limited[limit] = self._limited.get(limit, 0) + 1
 
     def observe_leases(self, census: Census, loop: asyncio.AbstractEventLoop) -> None:

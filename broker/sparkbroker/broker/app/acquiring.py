@@ -17,7 +17,7 @@ from sparkbroker.broker.domain.timings import Timings
 from sparkbroker.broker.domain.units import Generation, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
-from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.ports.metrics import Limit, Metrics
 
 BUSY: Final = 5.0
 """Seconds after which a caller that met a limit may try again."""
@@ -159,7 +159,7 @@ class Acquiring:
                 "queued_leases", f"{waiting} leases wait in queue {queue.name}, the most that may: ask again later"
             )
 
-    def _too_many(self, limit: str, message: str) -> TooMany:
+    def _too_many(self, limit: Limit, message: str) -> TooMany:
         self._metrics.limited(limit)
         return TooMany(message, retry_after=BUSY)
 

@@ -3,7 +3,35 @@
 Made on the event loop's thread only, but for ``committed``, whose one caller may be another thread.
 """
 
-from typing import Protocol
+from typing import Literal, Protocol
+
+Limit = Literal[
+    "anonymous_calls",
+    "answer_bytes_per_principal",
+    "answer_seconds",
+    "calls_per_principal",
+    "cancelled_per_connection",
+    "concurrent_rpcs",
+    "connections",
+    "connections_per_principal",
+    "disk",
+    "downloads_per_principal",
+    "live_leases_per_principal",
+    "live_spec_bytes_per_principal",
+    "log_rate_per_principal",
+    "logs_per_principal",
+    "metrics_connections",
+    "queued_leases",
+    "refusals_per_connection",
+    "request_seconds",
+    "requests_per_principal",
+    "spec_bytes",
+    "streams_per_principal",
+    "unauthenticated_connections",
+    "unauthenticated_seconds",
+]
+"""The bounds on what one caller can do to others. Each has an alert (``chart/files/alerts.yaml``) and a row in
+``docs/explanation/security.md``."""
 
 
 class Metrics(Protocol):
@@ -30,7 +58,7 @@ class Metrics(Protocol):
         """A stream (a watch, a keepalive) has begun (+1) or ended (-1)."""
         ...
 
-    def limited(self, limit: str) -> None:
+    def limited(self, limit: Limit) -> None:
         """A bound on what one caller may do to others was hit: the limit's name."""
         ...
 
@@ -53,5 +81,5 @@ class NoMetrics:
     def streams(self, method: str, change: int) -> None:
         pass
 
-    def limited(self, limit: str) -> None:
+    def limited(self, limit: Limit) -> None:
         pass

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.ports.metrics import Limit, Metrics
 from sparkbroker.broker.rpc.crowding import Connection, Surplus, surplus
 from sparkbroker.broker.rpc.limits import Limits
 
@@ -56,7 +56,7 @@ class Connections:
         self._ports: frozenset[int] = frozenset()
         self._known: dict[str, Connection] = {}
         self._found = Sockets()
-        self._closing: dict[str, str] = {}
+        self._closing: dict[str, Limit] = {}
         self._urgent = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -83,7 +83,7 @@ class Connections:
         if connection.cancel(perf_counter()) > self._limits.cancelled_per_connection:
             self.close(connection.name, "cancelled_per_connection")
 
-    def close(self, name: str, limit: str) -> None:
+    def close(self, name: str, limit: Limit) -> None:
         """End it soon, for this limit; ``run`` does."""
         if name.startswith("ip"):
             self.of(name).closing = True
@@ -138,7 +138,7 @@ class Connections:
         now = perf_counter()
         return Connection(name=name, address=address, since=now, used=now)
 
-    def _told(self, connection: Connection, limit: str) -> None:
+    def _told(self, connection: Connection, limit: Limit) -> None:
         principal = str(connection.principal)
         log.debug(
             "connection.closed", peer=connection.name, principal=principal, limit=limit, refused=connection.refused

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from sparkbroker.broker.domain.units import Principal
+from sparkbroker.broker.ports.metrics import Limit
 from sparkbroker.broker.rpc.limits import Limits
 
 NOBODY: Final = Principal("")
@@ -53,7 +54,7 @@ class Surplus(NamedTuple):
     """A connection to close, and the limit that it is beyond."""
 
     name: str
-    limit: str
+    limit: Limit
 
 
 def surplus(connections: Iterable[Connection], limits: Limits, now: float) -> list[Surplus]:

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from sparkbroker.broker.domain.errors import BrokerError, TooMany
 from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller
-from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.ports.metrics import Limit, Metrics
 from sparkbroker.broker.rpc.connections import Connections
 from sparkbroker.broker.rpc.crowding import NOBODY, Connection
 from sparkbroker.broker.rpc.errors import DeadlineExceeded, MalformedRequest
@@ -94,7 +94,7 @@ class InFlight:
         what = f"{account.answer_bytes} bytes of answers wait for this principal's clients to take them"
         return self._too_many("answer_bytes_per_principal", what)
 
-    def _too_many(self, limit: str, what: str) -> TooMany:
+    def _too_many(self, limit: Limit, what: str) -> TooMany:
         self._metrics.limited(limit)
         allowed = getattr(self._limits, limit)
         return TooMany(f"{what}, and at most {allowed} may be", retry_after=_RETRY, limit=str(allowed))

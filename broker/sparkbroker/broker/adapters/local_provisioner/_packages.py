@@ -47,7 +47,7 @@ def _nobody(limit: str) -> None:
 class Jars:
     """Brings them. ``cache`` keeps what came; ``limited`` is told the name of a bound that a principal has come up to."""
 
-    def __init__(self, cache: Path, bounds: Bounds | None = None, limited: Callable[[str], None] = _nobody) -> None:
+    def __init__(self, cache: Path, bounds: Bounds | None = None, limited: Callable[[Limit], None] = _nobody) -> None:
         self._cache = cache
         self._bounds = bounds = bounds or Bounds()
         share = max(1, bounds.downloads // 2)
