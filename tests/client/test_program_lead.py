@@ -158,3 +158,11 @@ def test_what_is_scrubbed_is_all_of_it() -> None:
     scrubbed = lead.scrub(f"{CONNECT.url()} Bearer {SECRET} {SECRET}")
     assert "5ecret" not in scrubbed
     assert scrubbed.startswith("sc://127.0.0.1:1/;authorization=***;user_id=u")
+
+
+def test_a_local_lease_has_the_connect_api_where_the_program_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lead = ProgramLead({VARIABLE: json.dumps({"lease": "leases/a", "settings": {"spark.master": "local[1]"}})})
+    assert lead.options({"spark.remote": "local[8]"}) == {"spark.remote": "local[8]"}
+    assert lead.options({"spark.remote": "sc://elsewhere", "spark.a": "b"}) == {"spark.a": "b"}
+    monkeypatch.setenv("SPARK_LOCAL_REMOTE", "1")  # pyspark's own, when it has started the server
+    assert lead.options({"spark.remote": "sc://localhost"}) == {"spark.remote": "sc://localhost"}

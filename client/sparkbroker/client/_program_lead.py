@@ -61,8 +61,10 @@ class ProgramLead:
             for key in ("spark.master", "spark.api.mode"):
                 kept.pop(key, None)
             return {**kept, "spark.remote": self._remote}
-        if not str(kept.get("spark.remote", "local")).startswith("local"):
-            del kept["spark.remote"]  # ``local``: the Connect API, on the lease's own master
+        # ``local``: the Connect API, on the lease's own master. For its client pyspark then names the server that it has started.
+        started = "SPARK_LOCAL_REMOTE" in os.environ
+        if not started and not str(kept.get("spark.remote", "local")).startswith("local"):
+            del kept["spark.remote"]
         if not os.environ.get("SPARK_REMOTE", "local").startswith("local"):
             self._say("SPARK_REMOTE")
             del os.environ["SPARK_REMOTE"]
