@@ -17,6 +17,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import structlog
 
+from sparkbroker.broker.ports.metrics import Limit
+
 MAX_CONNECTIONS: Final = 32
 """That haven't asked yet; and again so many whose answer is under way."""
 MAX_SCRAPES: Final = 2

@@ -25,6 +25,7 @@ from sparkbroker.broker.adapters.local_provisioner._errands import Errands
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.units import Principal
+from sparkbroker.broker.ports.metrics import Limit
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
 _FETCH: Final = str(Path(__file__).with_name("_fetch.py"))
@@ -40,7 +41,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     jar_bytes: int = 1 << 30
 
 
-def _nobody(limit: str) -> None:
+def _nobody(limit: Limit) -> None:
     pass
 
 
