@@ -42,7 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """A TCP connection that has made no call with a token, and has no call under way that needs none, is closed after this
     (since its last one)."""
     refusals_per_connection: int = 10
-    """A TCP connection that has made so many calls without a known token is closed."""
+    """A TCP connection that has made so many calls without a known token, and none with one, is closed."""
     cancelled_per_connection: int = 1_000
     """A TCP connection that takes so many calls back is closed, unless it does so slowly (``crowding.RECOVERY``)."""
     unary_seconds: float = 60.0
