@@ -218,6 +218,6 @@ def remote_session(connection):
     """A Spark session on that endpoint, as any Connect client opens one."""
     from pyspark.sql.connect.session import SparkSession
 
-    from sparkbroker.client._connect_session import LeaseChannelBuilder
+    from sparkbroker.client.connect_channel import LeaseChannelBuilder
 
     return SparkSession.builder.channelBuilder(LeaseChannelBuilder(connection)).create()

@@ -1,7 +1,6 @@
 """What editors of other systems put into a file is taken off, or said: everywhere that a file of the user's is read."""
 
 import codecs
-import importlib
 
 import pytest
 from hypothesis import given
@@ -13,34 +12,30 @@ from sparkbroker.broker.adapters.static_tokens import new_token
 from sparkbroker.broker.cli.properties import read_properties
 from sparkbroker.broker.config.load import load_config
 from sparkbroker.broker.domain.units import Principal
-from sparkbroker.client import resolve_address
+from sparkbroker.client import file_text, resolve_address
 
-MODULES = [importlib.import_module(name) for name in ("sparkbroker.broker.file_text", "sparkbroker.client._text")]
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=50)
 
 
-@pytest.mark.parametrize("module", MODULES)
 @given(text=TEXT.filter(lambda text: not text.startswith("\ufeff")), mark=st.booleans())
-def test_a_mark_is_no_part_of_the_text(module, text, mark):
-    assert module.decode(text.encode("utf-8-sig" if mark else "utf-8")) == text
+def test_a_mark_is_no_part_of_the_text(text, mark):
+    assert file_text.decode(text.encode("utf-8-sig" if mark else "utf-8")) == text
 
 
-@pytest.mark.parametrize("module", MODULES)
 @given(text=TEXT, encoding=st.sampled_from(["UTF-16", "UTF-32"]), big=st.booleans())
-def test_another_encoding_is_named(module, text, encoding, big):
+def test_another_encoding_is_named(text, encoding, big):
     content = ("\ufeff" + text).encode(f"{encoding}-{'be' if big else 'le'}")
-    with pytest.raises(module.NotText, match=rf"^is {encoding}, by its byte order mark, and not UTF-8$"):
-        module.decode(content)
+    with pytest.raises(file_text.NotText, match=rf"^is {encoding}, by its byte order mark, and not UTF-8$"):
+        file_text.decode(content)
 
 
-@pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize(
     ("content", "why"),
     [(b"ab\xff", r"is not UTF-8 \(byte 2\)"), ("ab".encode("utf-16-le"), r"byte 1 is NUL, as in UTF-16")],
 )
-def test_what_is_no_text_says_where(module, content, why):
-    with pytest.raises(module.NotText, match=why):
-        module.decode(content)
+def test_what_is_no_text_says_where(content, why):
+    with pytest.raises(file_text.NotText, match=why):
+        file_text.decode(content)
 
 
 def _client(file):

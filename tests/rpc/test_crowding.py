@@ -46,6 +46,14 @@ def test_who_tries_tokens_is_closed():
     }
 
 
+def test_once_a_call_had_a_token_refused_calls_close_nothing():
+    proxy = connection("proxy", refused=4)
+    proxy.authenticate(Principal("ann"))
+    for _ in range(100):
+        assert proxy.refuse() == 0
+    assert closed(proxy) == {}
+
+
 def test_of_too_many_strangers_the_oldest_of_the_largest_crowd_go():
     crowd = [connection(f"crowd{n}", address="crowd", age=n) for n in range(1, 4)]
     lone = connection("lone", address="lone", age=9)
@@ -87,7 +95,7 @@ def test_what_is_left_is_within_the_limits_and_no_holder_pays_for_others(present
         own = [each for each in present if each.principal == principal]
         assert sum(each.principal == principal for each in left) <= LIMITS.connections_per_principal
         for each in own:
-            if each.calls and each.refused < LIMITS.refusals_per_connection and each.name in gone:
+            if each.calls and each.name in gone:
                 assert len(own) > LIMITS.connections_per_principal, "a holder was closed for what others did"
     idle = [each for each in left if each.principal and not each.calls]
     assert len(left) - len(strangers) <= LIMITS.connections or not idle

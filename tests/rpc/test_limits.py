@@ -300,6 +300,18 @@ async def test_who_guesses_tokens_is_cut_off(guarded):
     assert served.metrics.limits == ["refusals_per_connection"]
 
 
+async def test_behind_a_proxy_a_wrong_token_ends_nothing_of_others(guarded, bearer):
+    served = await guarded(refusals_per_connection=5)
+    stub = await served.stub()
+    lease = await acquire(stub, bearer["ann"])
+    wrong = (("authorization", "Bearer wrong"),)
+    for _ in range(20):
+        with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
+            await stub.GetLease(pb.GetLeaseRequest(name=lease.name), metadata=wrong, timeout=5)
+    assert (await stub.GetLease(pb.GetLeaseRequest(name=lease.name), metadata=bearer["ann"], timeout=5)).lease == lease
+    assert served.metrics.limits == []
+
+
 async def test_who_takes_too_many_calls_back_is_cut_off(guarded, bearer):
     served = await guarded(cancelled_per_connection=20)
     stub = await served.stub()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sparkbroker.airflow_provider.late import is_late
 from sparkbroker.airflow_provider.request import InvalidArgument, Options
-from sparkbroker.client._artifact_url import archive_url, artifact_url, classic_py_file, path_of
+from sparkbroker.client.artifact_urls import archive_url, artifact_url, classic_py_file, path_of
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:file|local):/")
 """How a URL begins. One letter is no scheme: ``c:/x`` is a path here, too."""

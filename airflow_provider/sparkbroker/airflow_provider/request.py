@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict
 
-from sparkbroker.client._text import MARK
+from sparkbroker.client.file_text import MARK
 
 Seconds = int | float | str | timedelta
 OnRetry = Literal["replace", "reattach"]

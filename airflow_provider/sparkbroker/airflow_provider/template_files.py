@@ -10,7 +10,7 @@ from jinja2 import BaseLoader
 
 from sparkbroker.airflow_provider.failures import LeaseRefused
 from sparkbroker.airflow_provider.request import InvalidArgument
-from sparkbroker.client._text import NotText, decode
+from sparkbroker.client.file_text import NotText, decode
 
 
 class TextLoader(BaseLoader):

@@ -156,9 +156,7 @@ class _Broker:
         )
 
     def _spark(self, cache: Path, clock: Clock) -> SparkLauncher:
-        local = self._config.local
-        bounds = Bounds(downloads=local.max_downloads, timeout=local.download_timeout, jar_bytes=local.max_jar_bytes)
-        jars = Jars(cache, bounds, self._metrics.limited)
+        jars = Jars(cache, _bounds(self._config), self._metrics.limited)
         return SparkLauncher(cache, clock, archives=self._config.store.class_archives, jars=jars)
 
     async def run(self, parent_fd: int | None) -> None:
@@ -252,6 +250,11 @@ def _retention(config: Config) -> Retention:
         event_bytes=store.event_bytes,
         request_age=Seconds(store.request_age),
     )
+
+
+def _bounds(config: Config) -> Bounds:
+    local = config.local
+    return Bounds(downloads=local.max_downloads, timeout=local.download_timeout, jar_bytes=local.max_jar_bytes)
 
 
 def _allowance(config: Config) -> Allowance:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 from sparkbroker.client._version import __version__
 
 if TYPE_CHECKING:
-    from sparkbroker.client._address import Address, resolve_address
+    from sparkbroker.client._address import Address, NoDefaultAddress, resolve_address
     from sparkbroker.client._ask import Ask
     from sparkbroker.client._async_broker import AsyncBroker
     from sparkbroker.client._async_lease import AsyncLease
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "Address": "_address",
     "Ask": "_ask",
+    "NoDefaultAddress": "_address",
     "resolve_address": "_address",
     "AsyncBroker": "_async_broker",
     "AsyncLease": "_async_lease",
@@ -112,6 +113,7 @@ __all__ = [
     "LeaseNotReady",
     "LocalConnection",
     "NeverFits",
+    "NoDefaultAddress",
     "NotAllowed",
     "NotAuthenticated",
     "NotFound",

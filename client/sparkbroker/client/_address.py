@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from sparkbroker.client._errors import BadAddress
 from sparkbroker.client._loopback import ADDRESS, is_loopback, is_loopback_name
-from sparkbroker.client._text import MARK, NotText, decode, without_mark
+from sparkbroker.client.file_text import MARK, NotText, decode, without_mark
 
 _FORMS: Final = "unix:///path/to/socket, grpc://host:port or grpcs://host:port"
 _LONGEST_SOCKET_PATH: Final = 107

@@ -6,22 +6,20 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 import grpc
 from pyspark.errors import PySparkException
-from pyspark.sql.connect.client import DefaultChannelBuilder
 from pyspark.sql.connect.client.retries import DefaultPolicy
 from pyspark.sql.connect.session import SparkSession
 
 from sparkbroker.client._blocking import start_thread
 from sparkbroker.client._errors import SessionEnded, SessionFailed
 from sparkbroker.client._fork import after_fork_in_child
-from sparkbroker.client._loopback import is_loopback
 from sparkbroker.client._pyspark_hook import opening
 from sparkbroker.client._session import CONNECT_MODE, SessionBase, describe
 from sparkbroker.client._values import ConnectConnection
-from sparkbroker.client.child_environment import endpoint_host
+from sparkbroker.client.connect_channel import LeaseChannelBuilder
 
 _log = logging.getLogger("sparkbroker.client")
 PROBE_TIMEOUT: Final = 15.0
@@ -32,38 +30,6 @@ _RETRIES: Final = 9
 _LONGEST_BACKOFF_MS: Final = 5000
 _INVALID: Final = "INVALID_HANDLE"
 """Spark's class of the errors for a session that is no more, whatever its state was."""
-
-
-class LeaseChannelBuilder(DefaultChannelBuilder):  # type: ignore[misc]
-    """Connects to a lease's endpoint with its headers. The credential is in no URL, and the environment's
-    SPARK_CONNECT_AUTHENTICATE_TOKEN (which would force TLS) doesn't matter."""
-
-    def __init__(self, connection: ConnectConnection) -> None:
-        super().__init__(connection.endpoint)
-        self._headers = tuple((name.lower(), value) for name, value in connection.headers.items())
-        self._tls = connection.use_tls
-        self._ca = connection.ca_certificate.encode() or None
-        self.set(self.PARAM_USER_ID, connection.user_id)
-        self.set(self.PARAM_SESSION_ID, connection.session_id)
-        if is_loopback(endpoint_host(connection.endpoint)):
-            self.setChannelOption("grpc.enable_http_proxy", 0)
-
-    @property
-    def token(self) -> None:
-        return None
-
-    @property
-    def secure(self) -> bool:
-        return self._tls
-
-    def metadata(self) -> list[tuple[str, str]]:
-        return list(self._headers)
-
-    def toChannel(self) -> grpc.Channel:  # noqa: N802  pyspark's name
-        if self._tls:
-            credentials = grpc.ssl_channel_credentials(root_certificates=self._ca)
-            return cast("grpc.Channel", self._secure_channel(self.endpoint, credentials))
-        return cast("grpc.Channel", self._insecure_channel(self.endpoint))
 
 
 class StoppablePolicy(DefaultPolicy):  # type: ignore[misc]

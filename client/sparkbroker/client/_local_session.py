@@ -14,7 +14,7 @@ from pyspark.find_spark_home import _find_spark_home
 from sparkbroker.client import child_environment
 from sparkbroker.client._blocking import start_thread
 from sparkbroker.client._errors import SessionConflict, SessionFailed, SparkMissing
-from sparkbroker.client._jvm import Jvm, packaged_java, start_jvm
+from sparkbroker.client._jvm import Jvm, start_jvm
 from sparkbroker.client._pyspark_hook import opening
 from sparkbroker.client._session import CONNECT_MODE, SessionBase, describe
 from sparkbroker.client._values import LocalConnection
@@ -119,7 +119,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Without what would mislead pyspark, and with a Java and a Python, while the session is opened."""
     # A token that the program has set is for the Connect server that a session with that API starts here.
     misleading = [name for name in os.environ if child_environment.is_misleading(name) and name != TOKEN]
-    java = packaged_java(os.environ)
+    java = child_environment.packaged_java(os.environ)
     added = child_environment.without_proxy(os.environ, _SERVER)
     added |= {"JAVA_HOME": java} if java else {}
     added.update(variables)

@@ -245,7 +245,7 @@ def _prepare_session(connection: "ConnectConnection", conf: Mapping[str, str], b
     """Give files and conf to the session that the program will have, and leave that session open."""
     from pyspark.sql.connect.session import SparkSession  # noqa: PLC0415  parsing a DAG doesn't load it
 
-    from sparkbroker.client._connect_session import LeaseChannelBuilder  # noqa: PLC0415  likewise
+    from sparkbroker.client.connect_channel import LeaseChannelBuilder  # noqa: PLC0415  likewise
 
     # A URL can't carry the certificates to trust, nor keep a proxy away from the loopback interface.
     spark = SparkSession.builder.channelBuilder(LeaseChannelBuilder(connection)).create()
@@ -265,7 +265,6 @@ def _local(
     python: _Python,
     folder: Path,
 ) -> dict[str, str]:
-    from sparkbroker.client._jvm import packaged_java  # noqa: PLC0415  as above
     from sparkbroker.client.local_settings import local_settings  # noqa: PLC0415  as above
     from sparkbroker.client.nameless_user import java_options, with_java_options  # noqa: PLC0415  as above
 
@@ -289,7 +288,7 @@ def _local(
         lease=lease,
         properties_file=str(file),
         python=python.name,
-        java_home=packaged_java(python.environment),
+        java_home=child_environment.packaged_java(python.environment),
     )
 
 

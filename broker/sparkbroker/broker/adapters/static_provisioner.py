@@ -25,7 +25,6 @@ from sparkbroker.broker.domain.profile import Profile, StaticEndpoint
 from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.sizing import ENDPOINT
 from sparkbroker.broker.domain.units import DriverId, WallTime
-from sparkbroker.broker.file_text import NotText, decode
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import (
     ClientAccess,
@@ -36,6 +35,7 @@ from sparkbroker.broker.ports.provisioner import (
     Observation,
     Phase,
 )
+from sparkbroker.client.file_text import NotText, decode
 
 USER_ID: Final = "sparkbroker"
 DEFAULT_PORT: Final = 15002

@@ -23,8 +23,8 @@ from typing import Final
 from sparkbroker.broker.domain.errors import BrokerError, Unauthenticated
 from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.file_changes import FollowedFiles
-from sparkbroker.broker.file_text import NotText, decode
 from sparkbroker.broker.ports.authenticator import Caller, Role
+from sparkbroker.client.file_text import NotText, decode
 
 TOKEN_BYTES: Final = 32
 MAX_FILE_BYTES: Final = 1 << 20

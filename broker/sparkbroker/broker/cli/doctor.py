@@ -96,8 +96,7 @@ def _config(path: Path | None, env: Mapping[str, str]) -> tuple[Config | None, F
 
 def _broker(url: str | None) -> Finding:
     """Whether a broker answers us. ``run`` starts its own where none is configured, so that it isn't missing then."""
-    from sparkbroker.client import BadAddress, Broker, SparkbrokerError, resolve_address
-    from sparkbroker.client._address import NoDefaultAddress
+    from sparkbroker.client import BadAddress, Broker, NoDefaultAddress, SparkbrokerError, resolve_address
 
     try:
         address = resolve_address(url)

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from sparkbroker.broker.cli.embedded import answers
-from sparkbroker.client import Address, resolve_address
-from sparkbroker.client._address import NoDefaultAddress
+from sparkbroker.client import Address, NoDefaultAddress, resolve_address
 
 
 def find(url: str | None) -> Address | None:

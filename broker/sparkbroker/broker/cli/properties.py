@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from sparkbroker.broker.cli.exit_codes import USAGE, Exit
-from sparkbroker.broker.file_text import NotText, decode
+from sparkbroker.client.file_text import NotText, decode
 
 MAX_FILE: Final = 4 << 20
 _LINE: Final = re.compile(r"(?P<key>(?:[^\s=:\\]|\\.)+)(?:\s*[=:]\s*|\s+)(?P<value>.*)", re.DOTALL)

@@ -14,7 +14,7 @@ from typing import Final
 
 from sparkbroker.broker.cli.exit_codes import FAILED, USAGE, Exit
 from sparkbroker.client import ConnectConnection
-from sparkbroker.client._artifact_url import artifact_url, path_of
+from sparkbroker.client.artifact_urls import artifact_url, path_of
 
 _SUFFIXES: Final = (".py", ".zip", ".egg", ".jar")
 _SPECIAL: Final = re.compile(r"[%#?*\[\]{}\\,:]")
@@ -96,7 +96,7 @@ def add_to_session(connection: ConnectConnection, files: Sequence[Path]) -> None
     from pyspark.sql.connect.client import SparkConnectClient
     from pyspark.sql.connect.client.retries import DefaultPolicy
 
-    from sparkbroker.client._connect_session import LeaseChannelBuilder
+    from sparkbroker.client.connect_channel import LeaseChannelBuilder
 
     client = SparkConnectClient(connection=LeaseChannelBuilder(connection))
     try:

@@ -37,7 +37,6 @@ from sparkbroker.client import (
     child_environment,
     resolve_address,
 )
-from sparkbroker.client._jvm import packaged_java
 from sparkbroker.client.local_settings import local_settings
 from sparkbroker.client.nameless_user import java_options, with_java_options
 
@@ -187,7 +186,7 @@ class _Run:
             lease=lease,
             properties_file=str(_private_file(folder / "spark.conf", text)),
             python=_interpreter(self._options.command[0]),
-            java_home=packaged_java(os.environ),
+            java_home=child_environment.packaged_java(os.environ),
         )
 
     async def _command(self, lease: AsyncLease, environment: dict[str, str], watcher: Watcher) -> int:

@@ -13,7 +13,7 @@ from sparkbroker.broker.config.check import cross_problems
 from sparkbroker.broker.config.model import Config
 from sparkbroker.broker.config.problems import ConfigError, Problem, explain
 from sparkbroker.broker.config.problems import Path as TomlPath
-from sparkbroker.broker.file_text import NotText, decode
+from sparkbroker.client.file_text import NotText, decode
 
 PREFIX: Final = "SPARKBROKER__"
 DEFAULTS: Final = "built-in defaults"

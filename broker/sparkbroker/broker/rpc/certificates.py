@@ -16,7 +16,7 @@ import structlog
 
 from sparkbroker.broker.domain.errors import BrokerError
 from sparkbroker.broker.file_changes import FollowedFiles
-from sparkbroker.broker.file_text import without_mark
+from sparkbroker.client.file_text import without_mark
 
 log = structlog.get_logger()
 

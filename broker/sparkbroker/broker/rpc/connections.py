@@ -74,8 +74,7 @@ class Connections:
 
     def refused(self, connection: Connection) -> None:
         """A call on it had no known token."""
-        connection.refused += 1
-        if connection.refused == self._limits.refusals_per_connection:
+        if connection.refuse() >= self._limits.refusals_per_connection:
             self.close(connection.name, "refusals_per_connection")
 
     def cancelled(self, connection: Connection) -> None:
@@ -123,7 +122,7 @@ class Connections:
             if shut(sockets[name], self._ports):
                 self._metrics.limited(limit)
                 self._told(self._known[name], limit)
-        strangers = sum(not each.principal for each in present)
+        strangers = sum(not each.known for each in present)
         return strangers * 2 > self._limits.unauthenticated_connections
 
     def _forget(self, sockets: dict[str, Socket], now: float) -> None:

@@ -1,7 +1,12 @@
 """Which connections are closed: pure. ``connections`` finds them, and closes them.
 
-Who holds a lease is never closed for what others do: first go those that nobody has authenticated on, and of these the
-oldest of the address that has most. A principal with too many loses its own: first those that have no call under way.
+A connection on which an authenticated caller has a call under way, as a holder's keepalive is, is never closed for what
+comes on other principals' connections. Connections without a caller go first: the oldest of the address that has most.
+Beyond its own limit a principal loses connections of its own, those without a call first. Beyond the limit of all
+together connections without a call go, whoever's they are: a client opens another when it needs one.
+
+Refused calls close a connection only until a call on it has had a known token. Behind a proxy one connection carries
+the calls of many, and a mistyped or withdrawn token among them ends nothing of the others.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,12 +40,28 @@ class Connection(msgspec.Struct, kw_only=True):
     calls: int = 0
     """Under way."""
     refused: int = 0
-    """Calls without a known token, so far."""
+    """Calls without a known token, before the first one with one."""
     cancelled: float = 0.0
     """Calls that the peer took back before they were answered, less RECOVERY for each second since ``cancelled_at``."""
     cancelled_at: float = 0.0
     closing: bool = False
     """It is about to be closed: what still comes on it isn't answered."""
+
+    @property
+    def known(self) -> bool:
+        """Whether an authenticated call has been made on it."""
+        return self.principal != NOBODY
+
+    def refuse(self) -> int:
+        """A call on it had no known token; ``refused`` now."""
+        if not self.known:
+            self.refused += 1
+        return self.refused
+
+    def authenticate(self, principal: Principal) -> None:
+        """A call on it had this principal's token."""
+        self.principal = principal
+        self.refused = 0
 
     def cancel(self, now: float) -> float:
         """The peer has taken a call back; ``cancelled`` now."""
@@ -63,10 +84,10 @@ def surplus(connections: Iterable[Connection], limits: Limits, now: float) -> li
     known: list[Connection] = []
     closed: list[Surplus] = []
     for each in connections:
-        if each.refused >= limits.refusals_per_connection:
-            closed.append(Surplus(each.name, "refusals_per_connection"))
-        elif each.principal != NOBODY:
+        if each.known:
             known.append(each)
+        elif each.refused >= limits.refusals_per_connection:
+            closed.append(Surplus(each.name, "refusals_per_connection"))
         elif not each.calls and now - each.used > limits.unauthenticated_seconds:
             closed.append(Surplus(each.name, "unauthenticated_seconds"))
         else:

@@ -159,7 +159,7 @@ class Handlers:
         context.add_done_callback(call.end)
         connection.used = perf_counter()
         if caller.principal:
-            connection.principal = caller.principal
+            connection.authenticate(caller.principal)
         return caller, call
 
     def _authenticate(self, context: Context) -> Caller:

@@ -30,7 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Of the items of one page; the next page has the rest. A page has at least one item."""
     streams_per_connection: int = 100
     """Calls at once on one HTTP/2 connection; a client waits, or opens another one."""
-    streams_per_principal: int = 1_000
+    streams_per_principal: int = 2_000
     """Watches, keepalives and logs at once; more are TOO_MANY."""
     connections: int = 10_000
     """Of TCP, on all listeners together. More: see ``crowding``."""
@@ -42,12 +42,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """A TCP connection that has made no call with a token, and has no call under way that needs none, is closed after this
     (since its last one)."""
     refusals_per_connection: int = 10
-    """A TCP connection that has made so many calls without a known token is closed."""
+    """A TCP connection that has made so many calls without a known token, and none with one, is closed."""
     cancelled_per_connection: int = 1_000
     """A TCP connection that takes so many calls back is closed, unless it does so slowly (``crowding.RECOVERY``)."""
     unary_seconds: float = 60.0
     """Of a call that brings no deadline, or a longer one; and of one message of a stream that is answered."""
-    stream_seconds: float = 1_800.0
+    stream_seconds: float = 3_600.0
     """Age at which a stream is ended with OK; the client resumes. It bounds what a client that vanished can hold."""
     ping_seconds: float = 5.0
     """A client that pings more often is sent away (HTTP/2 ping strikes)."""

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-DEFAULT_BALLAST: Final = 8 << 20
+DEFAULT_BALLAST: Final = 32 << 20
 STEP: Final = 2 << 20
 
 _log = structlog.get_logger(__name__)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyspark.sql.connect.client.artifact import ArtifactManager
 
-from sparkbroker.client._artifact_url import archive_url, artifact_url, path_of
+from sparkbroker.client.artifact_urls import archive_url, artifact_url, path_of
 
 NAME = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 NAME = NAME.filter(lambda name: name not in (".", "..") and len(name.encode()) < 100)

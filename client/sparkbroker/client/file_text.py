@@ -1,7 +1,4 @@
-"""The text of files that people write with editors of their own. Pure.
-
-``sparkbroker.broker.file_text`` is the same for the broker: neither of the two may need the other.
-"""
+"""The text of files that people write with editors of their own. Pure."""
 
 import codecs
 from typing import Final
