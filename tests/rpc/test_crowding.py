@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkbroker.broker.domain.units import Principal
-from sparkbroker.broker.rpc.crowding import Connection, surplus
+from sparkbroker.broker.rpc.crowding import ARRIVAL, Connection, surplus
 from sparkbroker.broker.rpc.limits import Limits
 
 NOW = 1000.0
@@ -55,10 +55,18 @@ def test_once_a_call_had_a_token_refused_calls_close_nothing():
 
 
 def test_of_too_many_strangers_the_oldest_of_the_largest_crowd_go():
-    crowd = [connection(f"crowd{n}", address="crowd", age=n) for n in range(1, 4)]
+    crowd = [connection(f"crowd{n}", address="crowd", age=n) for n in range(2, 5)]
     lone = connection("lone", address="lone", age=9)
     for order in ((lone, *crowd), (*crowd, lone)):
-        assert closed(*order) == {"crowd3": "unauthenticated_connections"}
+        assert closed(*order) == {"crowd4": "unauthenticated_connections"}
+
+
+def test_many_that_come_at_once_have_time_for_their_first_call_while_there_is_room():
+    herd = [connection(f"herd{n}", age=1.9) for n in range(4)]
+    assert closed(*herd) == {}
+    assert len(closed(*(connection(f"late{n}", age=2.0) for n in range(4)))) == 1
+    holder = connection("holder", principal="ann", calls=1)
+    assert set(closed(*herd, holder).values()) == {"unauthenticated_connections"}  # more than half of all
 
 
 def test_a_principal_with_too_many_loses_idle_ones_first_and_then_the_newest():
@@ -90,7 +98,9 @@ def test_what_is_left_is_within_the_limits_and_no_holder_pays_for_others(present
     gone = closed(*present)
     left = [each for each in present if each.name not in gone]
     strangers = [each for each in left if not each.principal]
-    assert len(strangers) <= LIMITS.unauthenticated_connections
+    if len(present) > LIMITS.connections:
+        assert len(strangers) <= LIMITS.unauthenticated_connections
+    assert sum(NOW - each.since >= ARRIVAL for each in strangers) <= LIMITS.unauthenticated_connections
     for principal in ("ann", "bob", "eve"):
         own = [each for each in present if each.principal == principal]
         assert sum(each.principal == principal for each in left) <= LIMITS.connections_per_principal

@@ -21,6 +21,9 @@ from sparkbroker.broker.ports.metrics import Limit
 from sparkbroker.broker.rpc.limits import Limits
 
 NOBODY: Final = Principal("")
+ARRIVAL: Final = 2.0
+"""Seconds that a connection has for its first call before it counts among those without a token, as long as there is room:
+all holders come at once when the broker comes back."""
 RECOVERY: Final = 10.0
 """Calls that a connection may cancel each second, for ever."""
 
@@ -92,7 +95,9 @@ def surplus(connections: Iterable[Connection], limits: Limits, now: float) -> li
             closed.append(Surplus(each.name, "unauthenticated_seconds"))
         else:
             strangers.append(each)
-    excess = _of_the_largest(strangers, len(strangers) - limits.unauthenticated_connections)
+    crowded = len(strangers) + len(known) > limits.connections // 2
+    settled = [each for each in strangers if crowded or now - each.since >= ARRIVAL]
+    excess = _of_the_largest(settled, len(settled) - limits.unauthenticated_connections)
     closed += [Surplus(each.name, "unauthenticated_connections") for each in excess]
     kept: list[Connection] = []
     for group in _grouped(known, "principal").values():
