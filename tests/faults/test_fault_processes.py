@@ -311,12 +311,14 @@ def test_a_broker_killed_while_a_driver_starts_adopts_it(broker, tools):
 
 @pytest.mark.promise(5)
 @pytest.mark.promise(6)
-def test_everything_is_killed_at_once_and_nothing_leaks(broker, hold):
+def test_everything_is_killed_at_once_and_nothing_leaks(broker, hold, tools):
     """As a power cut does it, but that the machine's boot id stays: the harder case."""
     holder = hold(broker)
     leases = [broker.ready(conf={"spark.small.children": "2"}) for _ in range(2)]
     starting = broker.acquire(conf={"spark.small.delay": "100"}).name
-    broker.until_state(starting, pb.LEASE_STATE_PROVISIONING)
+    driver = broker.until_state(starting, pb.LEASE_STATE_PROVISIONING).driver.removeprefix("drivers/")
+    record = broker.state / "drivers" / driver / "process.json"
+    tools.until("the driver to have a process, without which it would be started after the kill", record.exists)
     generations = {lease.name: broker.attach(lease.name) for lease in leases}
     before = broker.used()
     victims = [broker.pid, holder.process.pid, *broker.processes()]
