@@ -265,6 +265,7 @@ def _local(
 ) -> dict[str, str]:
     from sparkbroker.client.local_settings import local_settings  # noqa: PLC0415  as above
     from sparkbroker.client.nameless_user import java_options, with_java_options  # noqa: PLC0415  as above
+    from sparkbroker.client.packaged_java import packaged_java  # noqa: PLC0415  as above
 
     lists = {
         "spark.submit.pyFiles": [_listable(place, "py_files", folder) for place in brought.py_files],
@@ -286,7 +287,7 @@ def _local(
         lease=lease,
         properties_file=str(file),
         python=python.name,
-        java_home=child_environment.packaged_java(python.environment),
+        java_home=packaged_java(python.environment, folder),
     )
 
 
