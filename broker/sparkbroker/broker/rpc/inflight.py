@@ -52,7 +52,7 @@ class InFlight:
         if account is None:
             account = self._accounts[caller.principal] = _Account(caller.principal)
         if account.calls >= self._limits.calls_per_principal:
-            raise self._too_many("calls_per_principal", f"{account.calls} calls of this principal are under way")
+            raise self._too_many("calls_per_principal", f"{account.calls} calls of {caller.principal} are under way")
         if account.answer_bytes >= self._limits.answer_bytes_per_principal:
             raise self._unread(account)
         if place.calls >= self._limits.concurrent_rpcs:
@@ -91,7 +91,7 @@ class InFlight:
         return call
 
     def _unread(self, account: "_Account") -> TooMany:
-        what = f"{account.answer_bytes} bytes of answers wait for this principal's clients to take them"
+        what = f"{account.answer_bytes} bytes of answers wait for the clients of {account.principal} to take them"
         return self._too_many("answer_bytes_per_principal", what)
 
     def _too_many(self, limit: Limit, what: str) -> TooMany:

@@ -55,7 +55,7 @@ class Streams:
         if count >= self._limits.streams_per_principal:
             self._metrics.limited("streams_per_principal")
             raise TooMany(
-                f"{count} streams are open for this principal, and it may have {self._limits.streams_per_principal}; "
+                f"{count} streams of {stream.principal} are open, and at most {self._limits.streams_per_principal} may be; "
                 "end some, or watch all leases over one stream (WatchLeases)",
                 retry_after=5.0,
                 limit=str(self._limits.streams_per_principal),
