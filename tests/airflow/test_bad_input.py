@@ -53,7 +53,7 @@ def test_each_names_the_argument_and_the_fix(small_broker, run_dag, monkeypatch)
         "conf['spark.master']: can't be set by a holder",
         "pod['image']: is not allowed by profile `default`; allowed are: none",
         "mode: 'CLIENT' makes the worker's own pod the driver, and this worker is in no pod; run the task with Kub",
-        "driver_log_level: 'LOUD' is no level; give one of ALL",
+        "driver_log_level: 'LOUD' is not a level; give one of ALL",
         "connection 'WRONG': unknown extra 'tls'; known are allow_plaintext, ca_certificate",
         "py_files: there is no 'nowhere.py' beside the DAG",
         "connection 'NOWHERE': Unreachable: the broker at grpc://127.0.0.1:1 doesn't answer",

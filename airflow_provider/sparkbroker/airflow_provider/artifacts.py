@@ -13,7 +13,7 @@ from sparkbroker.airflow_provider.request import InvalidArgument, Options
 from sparkbroker.client.artifact_urls import archive_url, artifact_url, classic_py_file, path_of
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:file|local):/")
-"""How a URL begins. One letter is no scheme: ``c:/x`` is a path here, too."""
+"""How a URL begins. One letter is not a scheme: ``c:/x`` is a path here, too."""
 
 
 def is_connect(spark: Any) -> bool:

@@ -39,7 +39,7 @@ def _texts(value: Any, name: str) -> list[str]:
         return []
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise request.InvalidArgument(
-            name, f"{request.shown(value)} is no list", "give a list, one item for each argument"
+            name, f"{request.shown(value)} is not a list", "give a list, one item for each argument"
         )
     return [_text(item, f"{name}[{place}]") for place, item in enumerate(value)]
 
