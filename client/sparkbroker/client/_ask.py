@@ -133,7 +133,7 @@ def _whole(given: Mapping[str, Any], name: str, *, lowest: int) -> int:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidRequest(f"{name}: {value!r} is no whole number; give one from {lowest} to {_INT32}", field=name)
+        raise InvalidRequest(f"{name}: {value!r} is not a whole number; give one from {lowest} to {_INT32}", field=name)
     if not lowest <= value <= _INT32:
         raise InvalidRequest(f"{name}: {value} is out of range; give {lowest} to {_INT32}", field=name)
     return value
