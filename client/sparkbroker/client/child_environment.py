@@ -116,8 +116,8 @@ def local_variables(
 ) -> dict[str, str]:
     """What a child with this environment needs beside it (and ``python_path``) to open a session of the lease's size.
 
-    ``properties_file`` has ``spark_properties``, and its folder lasts as long as the child: the command line of a JVM can be read by others. ``python`` is the
-    child's interpreter, for Python functions too unless the environment names one: pyspark itself takes the first
+    ``properties_file`` holds ``spark_properties`` (others can read the command line of a JVM), and its folder lasts as long
+    as the child. ``python`` is the child's interpreter, for Python functions too unless the environment names one: pyspark itself takes the first
     python3 of the PATH, which may have other packages, or be of another version. ``java_home``: see
     ``sparkbroker.client.packaged_java``. ``spark-submit`` doesn't read PYSPARK_SUBMIT_ARGS, but takes MASTER.
     """

@@ -64,7 +64,8 @@ class LocalProvisioner:
     """Drivers as processes of this machine. See the package.
 
     ``folder`` holds a folder for each driver; ``cache`` what brokers may share (archives, packages); ``scratch`` what
-    Spark writes while it runs, by default in the system's temporary folder; ``umask`` is the drivers', by default this process's. ``key`` makes the tokens.
+    Spark writes while it runs, by default in the system's temporary folder; ``umask`` is the drivers', by default this
+    process's. ``key`` makes the tokens.
     """
 
     name = "local"
