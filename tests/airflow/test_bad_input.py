@@ -47,13 +47,13 @@ def test_each_names_the_argument_and_the_fix(small_broker, run_dag, monkeypatch)
     assert {run.ti(name).try_number for name in run.states} == {1}
     for said in (
         "cores: 'two' is not a count; give a whole number, at least 1",
-        "profile: there is no profile 'nope'; there are default",
-        "lease_queue: there is no queue 'nope'; you may use default",
+        "profile: there is no profile 'nope' that you may use; you may use default",
+        "lease_queue: there is no queue 'nope' that you may use; you may use default",
         "ask for less",
         "conf['spark.master']: can't be set by a holder",
         "pod['image']: is not allowed by profile `default`; allowed are: none",
         "mode: 'CLIENT' makes the worker's own pod the driver, and this worker is in no pod; run the task with Kub",
-        "driver_log_level: 'LOUD' is no level; give one of ALL",
+        "driver_log_level: 'LOUD' is not a level; give one of ALL",
         "connection 'WRONG': unknown extra 'tls'; known are allow_plaintext, ca_certificate",
         "py_files: there is no 'nowhere.py' beside the DAG",
         "connection 'NOWHERE': Unreachable: the broker at grpc://127.0.0.1:1 doesn't answer",

@@ -333,5 +333,5 @@ def test_the_operator_warns_once_and_takes_a_leases_own_arguments():
         )
     assert (first.mode, first.cores, first.executors) == ("CLIENT", 1, 1)
     assert (second.mode, second.cores, second.profile) == ("CONNECT", 4, "big")
-    with pytest.raises(TypeError, match="spark_extra_conf: 'x' is no mapping"):
+    with pytest.raises(TypeError, match="spark_extra_conf: 'x' is not a mapping"):
         operators.PySparkOnK8sOperator(task_id="c", python_callable=work, spark_extra_conf="x")  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ def test_a_token_file_is_read_at_each_call(settings, tmp_path):
     [
         ({}, "has neither a host nor the extra url; give one, such as unix:///path/to/socket"),
         ({"host": "h", "extra": {"url": "grpc://h:1"}}, "gives both host ('h') and extra url"),
-        ({"host": "grpc://h"}, "is no name or address; a URL belongs into the extra url"),
+        ({"host": "grpc://h"}, "is neither a name nor an address; a URL belongs into the extra url"),
         ({"host": "h:7077"}, "the host 'h:7077' has a port in it; give the host 'h' and the port 7077"),
         ({"host": "[::1]:7077"}, "the host '[::1]:7077' has a port in it; give the host '[::1]' and the port 7077"),
         ({"host": "h:x"}, "the host 'h:x' is neither a name nor an address"),

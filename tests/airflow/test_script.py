@@ -192,9 +192,9 @@ def test_what_would_mislead_pyspark_does_not_reach_the_program():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: script_module._texts("a b", "arguments"), "arguments: 'a b' is no list; give a list"),
+        (lambda: script_module._texts("a b", "arguments"), "arguments: 'a b' is not a list; give a list"),
         (lambda: script_module._texts([None], "arguments"), r"arguments\[0\]: None is neither text nor a number"),
-        (lambda: script_module._environment(["A=b"]), "env: .* is no mapping; give a dict"),
+        (lambda: script_module._environment(["A=b"]), "env: .* is not a mapping; give a dict"),
         (
             lambda: script_module._environment({"SPARK_REMOTE": "x"}),
             "env: SPARK_REMOTE is set from the lease; leave it out",

@@ -61,7 +61,7 @@ def profile(allowed=("*",), bounds=None, **pod) -> Profile:
             {"driver_template": {"spec": {"terminationGracePeriodSeconds": "5s"}}},
             "terminationGracePeriodSeconds: is no whole number",
         ),
-        ({"executor_template": {"spec": {"containers": {}}}}, "is no list of objects"),
+        ({"executor_template": {"spec": {"containers": {}}}}, "is not a list of objects"),
         ({"tolerations": [{}] * 300}, "at most 256 are taken"),
     ],
 )

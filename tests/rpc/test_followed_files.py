@@ -201,7 +201,7 @@ async def test_a_revoked_token_stops_working_and_a_new_one_works(listen, mounted
         ("[[token]\n", "is not valid TOML"),
         ("x = " + "[" * 100_000, "is not valid TOML"),
         ("x = 1" + "0" * 5000, "is not valid TOML"),
-        (b"\xff", "is not UTF-8"),
+        (b"\xff", "is not UTF-8 (byte 0)"),
         ('[[token]]\nprincipal = "ann"\nsha256 = "0"\n', "entry 1 (ann): sha256 must be the 64 hexadecimal digits"),
         (None, "can't be read: No such file"),
     ],

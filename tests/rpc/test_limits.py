@@ -295,9 +295,13 @@ async def test_who_guesses_tokens_is_cut_off(guarded):
     served = await guarded(refusals_per_connection=5, unauthenticated_seconds=600)
     block = frames.headers(SERVICE + "GetLease", [("authorization", "Bearer guess")])
     first = b"".join(frames.frame(frames.HEADERS, frames.END_HEADERS, n, block) for n in frames.streams(20))
-    peer = await frames.connect(victim(served), first)
-    await asyncio.wait_for(peer.lost, 20)
+    with capture_logs() as log:
+        peer = await frames.connect(victim(served), first)
+        await asyncio.wait_for(peer.lost, 20)
     assert served.metrics.limits == ["refusals_per_connection"]
+    assert [(each["limit"], each["refused"]) for each in log if each["event"] == "connection.closed"] == [
+        ("refusals_per_connection", 5)
+    ]
 
 
 async def test_behind_a_proxy_a_wrong_token_ends_nothing_of_others(guarded, bearer):
@@ -361,13 +365,15 @@ async def test_an_idle_watch_ends_when_its_token_is_taken_away(guarded, tcp, tok
 
 
 def test_the_log_tells_of_a_few_refusals_and_counts_the_rest():
-    refusals = Refusals()
+    refusals = Refusals("rpc.refused", "code")
     with capture_logs() as told:
         for number in range(5000):
             peer = f"ipv4:10.0.0.{number % 3}:{number}"
-            refusals.note(100.0, rpc="GetLease", code="UNAUTHENTICATED", message="no token", peer=peer)
+            refusals.note(100.0, "UNAUTHENTICATED", peer, rpc="GetLease", message="no token")
         refusals.tell(100.0 + PERIOD / 2)
         assert len(told) == FEW
+        refusals.note(100.0, "RESOURCE_EXHAUSTED", "ipv4:10.0.0.9:1", rpc="GetLease", message="too many calls of ann")
+        assert told.pop()["code"] == "RESOURCE_EXHAUSTED"  # a crowd of others doesn't hide it
         refusals.tell(100.0 + PERIOD)
         refusals.tell(100.0 + 3 * PERIOD)
     assert len(told) == FEW + 1

@@ -35,7 +35,7 @@ from sparkbroker.broker.domain.timings import Timings
 from sparkbroker.broker.domain.units import Epoch, LeaseId, Principal, Revision, ServingTime, WallTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.store import RowKind, StoredRow
-from sparkbroker.broker.rpc import convert, parse
+from sparkbroker.broker.rpc import convert, parse, showing
 from sparkbroker.broker.rpc.decode import reader
 from sparkbroker.v1 import broker_pb2 as pb
 
@@ -131,7 +131,7 @@ def test_a_spec_asked_for_again_is_the_same_request(spec):
 
 @given(views)
 def test_a_lease_is_told_in_full(view):
-    value, told = view.lease, over_the_wire(convert.lease(view))
+    value, told = view.lease, over_the_wire(showing.lease(view))
     assert told.name == f"leases/{value.id}"
     assert (told.key, told.principal, told.message, told.notice) == (
         value.key, value.principal, value.message, value.notice,
@@ -166,21 +166,21 @@ def test_a_lease_is_told_in_full(view):
 
 @given(views)
 def test_two_messages_of_one_lease_share_nothing(view):
-    first = convert.lease(view)
+    first = showing.lease(view)
     told = over_the_wire(first)
     first.spec.profile += "x"
     first.charge["cpu"] = -1
-    assert convert.lease(view) == told
+    assert showing.lease(view) == told
 
 
 def test_leases_of_other_specs_do_not_crowd_out_memory():
-    for number in range(2 * convert.MAX_TEMPLATES):
+    for number in range(2 * showing.MAX_TEMPLATES):
         spec = LeaseSpec(profile=str(number), queue="q", driver=ContainerSize(cores=1, memory=MIB))
-        convert._templates.new(_lease(spec))
-    spec = LeaseSpec(profile="x" * convert.MAX_TEMPLATE_BYTES, queue="q", driver=ContainerSize(cores=1, memory=MIB))
-    assert convert._templates.new(_lease(spec)).spec.profile == spec.profile
-    assert len(convert._templates._by_content) == convert.MAX_TEMPLATES
-    assert all(len(content) <= convert.MAX_TEMPLATE_BYTES for content in convert._templates._by_content)
+        showing._templates.new(_lease(spec))
+    spec = LeaseSpec(profile="x" * showing.MAX_TEMPLATE_BYTES, queue="q", driver=ContainerSize(cores=1, memory=MIB))
+    assert showing._templates.new(_lease(spec)).spec.profile == spec.profile
+    assert len(showing._templates._by_content) == showing.MAX_TEMPLATES
+    assert all(len(content) <= showing.MAX_TEMPLATE_BYTES for content in showing._templates._by_content)
 
 
 def _lease(spec):
@@ -216,7 +216,7 @@ def test_an_event_keeps_its_order_and_place():
         revision=9, lease_id="l1", type=EventType.ATTACHED, state=LeaseState.READY, reason=LeaseReason.SERVING,
         message="m", time=1.5, attempt=2, generation=3, principal="p", queue="q", profile="f",
     )  # fmt: skip
-    told = convert.watch_update(WatchUpdate(event=value, revision=number))
+    told = showing.watch_update(WatchUpdate(event=value, revision=number))
     assert told.WhichOneof("update") == "event"
     assert (told.event.revision, told.event.lease, told.event.generation, told.event.attempt) == (9, "leases/l1", 3, 2)
     assert told.event.time.ToMilliseconds() == 1500
@@ -264,7 +264,7 @@ def accepting(**profile):
         pools={"local": CAPACITY},
         default_profile="p",
         default_queue="q",
-        show=convert.prove,
+        show=showing.prove,
     )
 
 
@@ -293,7 +293,7 @@ def test_whatever_pod_is_accepted_can_be_stored_loaded_shown_and_asked_for_again
         value = lease_with(resolved.spec)
         stored = StoredRow(RowKind.LEASE, "l", Revision(1), records.encode(value))
         assert records.decode_lease(stored) == value
-        shown = over_the_wire(pb.WatchLeaseResponse(snapshot=convert.lease(LeaseView(value)))).snapshot
+        shown = over_the_wire(pb.WatchLeaseResponse(snapshot=showing.lease(LeaseView(value)))).snapshot
         assert shown.spec.pod == asked.pod
         assert parse.spec_request(shown.spec).pod == request.pod
 
@@ -317,8 +317,8 @@ def test_a_lease_that_can_not_be_shown_costs_its_page_nothing_else_and_is_logged
     with capture_logs() as told:
         for _ in range(2):
             views = [LeaseView(fine), LeaseView(poisoned), LeaseView(fine)]
-            page = over_the_wire(pb.ListLeasesResponse(leases=[convert.lease(view) for view in views]))
-    assert page.leases[0] == page.leases[2] == convert.lease(LeaseView(fine))
+            page = over_the_wire(pb.ListLeasesResponse(leases=[showing.lease(view) for view in views]))
+    assert page.leases[0] == page.leases[2] == showing.lease(LeaseView(fine))
     shown = page.leases[1]
     assert (shown.name, shown.principal, shown.state) == (f"leases/{poisoned.id}", "ann", pb.LEASE_STATE_QUEUED)
     assert shown.message.startswith("this lease can't be shown whole")
@@ -331,6 +331,6 @@ def test_an_event_that_can_not_be_shown_is_told_without_its_message():
         reason=LeaseReason.START_FAILED, message="\ud800", time=WallTime(1.0), attempt=1, principal="ann", queue="q",
         profile="p",
     )  # fmt: skip
-    shown = over_the_wire(convert.watch_update(WatchUpdate(event=event, revision=Revision(5)))).event
+    shown = over_the_wire(showing.watch_update(WatchUpdate(event=event, revision=Revision(5)))).event
     assert (shown.revision, shown.lease, shown.state) == (5, "leases/l", pb.LEASE_STATE_FAILED)
     assert shown.message.startswith("the message of this event can't be shown")

@@ -13,7 +13,7 @@ from sparkbroker.airflow_provider.request import InvalidArgument, Options
 from sparkbroker.client.artifact_urls import archive_url, artifact_url, classic_py_file, path_of
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:file|local):/")
-"""How a URL begins. One letter is no scheme: ``c:/x`` is a path here, too."""
+"""How a URL begins. One letter is not a scheme: ``c:/x`` is a path here, too."""
 
 
 def is_connect(spark: Any) -> bool:
@@ -61,9 +61,9 @@ def add(spark: Any, brought: Artifacts) -> None:
         _add_to_connect(spark, brought)
         return
     context = spark.sparkContext
-    with _told_of("py_files"):
+    with told_of("py_files"):
         for place in brought.py_files:
-            context.addPyFile(classic_py_file(place) if _is_here(place) else place)
+            context.addPyFile(classic_py_file(place) if is_here(place) else place)
     for place in brought.files:
         context.addFile(url_of(place), recursive=Path(place).is_dir())
     for archive in brought.archives:
@@ -71,9 +71,9 @@ def add(spark: Any, brought: Artifacts) -> None:
 
 
 def _add_to_connect(spark: Any, brought: Artifacts) -> None:
-    with _told_of("archives"):
+    with told_of("archives"):
         archives = [
-            archive_url(archive.place, archive.name) if _is_here(archive.place) else archive.url
+            archive_url(archive.place, archive.name) if is_here(archive.place) else archive.url
             for archive in brought.archives
         ]
     py_files, files = (list(map(url_of, places)) for places in (brought.py_files, brought.files))
@@ -84,15 +84,16 @@ def _add_to_connect(spark: Any, brought: Artifacts) -> None:
 
 def url_of(place: str) -> str:
     """A path of this machine as a URL; a URL as it is."""
-    return artifact_url(place) if _is_here(place) else place
+    return artifact_url(place) if is_here(place) else place
 
 
-def _is_here(place: str) -> bool:
+def is_here(place: str) -> bool:
+    """Whether it is a path of this machine, and not a URL."""
     return place.startswith("/")
 
 
 @contextmanager
-def _told_of(argument: str) -> Iterator[None]:
+def told_of(argument: str) -> Iterator[None]:
     """What the client says of a file's name, said of this argument."""
     try:
         yield
@@ -152,7 +153,7 @@ def resolve(paths: Sequence[str], argument: str, folder: str) -> tuple[str, ...]
 def _resolved(path: str, argument: str, folder: str) -> str:
     if is_late(path):
         return path
-    with _told_of(argument):
+    with told_of(argument):
         if _URL.match(path) and not path.lower().startswith("file:"):
             return path
         found = _found(path_of(path) if _URL.match(path) else path, folder)

@@ -124,7 +124,7 @@ def _text(value: object, name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise InvalidArgument(name, f"{shown(value)} is no text", "give a str")
+        raise InvalidArgument(name, f"{shown(value)} is not text", "give a str")
     return _unmarked(value)
 
 
@@ -171,7 +171,7 @@ def _priority(value: object, name: str) -> int | None:
         return whole(value, name, lowest=-_MOST)
     except InvalidArgument as error:
         expected = "give a whole number: among the waiting, a greater one comes first"
-        raise InvalidArgument(name, f"{shown(value)} is no priority", expected) from error
+        raise InvalidArgument(name, f"{shown(value)} is not a priority", expected) from error
 
 
 def _executors(value: object, name: str) -> int | list[int] | None:
@@ -198,7 +198,7 @@ def _seconds(value: object, name: str) -> float | None:
     try:
         seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
-        raise InvalidArgument(name, f"{shown(value)} is no duration", "give seconds or a timedelta") from error
+        raise InvalidArgument(name, f"{shown(value)} is not a duration", "give seconds or a timedelta") from error
     if isinstance(value, bool) or not math.isfinite(seconds) or seconds <= 0:
         raise InvalidArgument(name, f"{shown(value)} is out of range", "give more than 0 seconds")
     return seconds
@@ -213,7 +213,7 @@ def _texts(value: object, name: str) -> list[str]:
         text = _unmarked(value)
         items = _json(text, name) if text.startswith("[") else text.split(",")
     if not isinstance(items, Sequence) or isinstance(items, str | bytes) or not all(isinstance(i, str) for i in items):
-        raise InvalidArgument(name, f"{shown(value)} is no list of texts", "give a list of str")
+        raise InvalidArgument(name, f"{shown(value)} is not a list of texts", "give a list of str")
     return [item.strip() for item in items if item.strip()]
 
 
@@ -223,7 +223,7 @@ def mapping(value: object, name: str) -> dict[str, Any]:
         return {}
     found = _json(value, name) if isinstance(value, str) else value
     if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
-        raise InvalidArgument(name, f"{shown(value)} is no mapping", "give a dict with keys that are text")
+        raise InvalidArgument(name, f"{shown(value)} is not a mapping", "give a dict with keys that are text")
     return dict(found)
 
 
@@ -232,7 +232,7 @@ def _level(value: object, name: str) -> str:
     if level == "WARNING":
         level = "WARN"
     if level and level not in _LEVELS:
-        raise InvalidArgument(name, f"{level!r} is no level", f"give one of {', '.join(_LEVELS)}, or None")
+        raise InvalidArgument(name, f"{level!r} is not a level", f"give one of {', '.join(_LEVELS)}, or None")
     return level
 
 

@@ -58,10 +58,10 @@ def read_most(value: Any, name: str = "max_rows") -> int:
 def _texts(value: Any, name: str) -> Iterator[str]:
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, Sequence) or isinstance(items, bytes):
-        raise InvalidArgument(name, f"{shown(value)} is no text", "give a str, or a list of them")
+        raise InvalidArgument(name, f"{shown(value)} is not text", "give a str, or a list of them")
     for place, text in enumerate(items):
         if not isinstance(text, str):
-            raise InvalidArgument(f"{name}[{place}]", f"{shown(text)} is no text", "give a str")
+            raise InvalidArgument(f"{name}[{place}]", f"{shown(text)} is not text", "give a str")
         yield text
 
 

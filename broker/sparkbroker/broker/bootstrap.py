@@ -45,10 +45,10 @@ from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import Provisioner
 from sparkbroker.broker.ports.store import Store
 from sparkbroker.broker.rpc.certificates import Tls
-from sparkbroker.broker.rpc.convert import prove
 from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.broker.rpc.listeners import Listener, TcpListener, UnixListener
 from sparkbroker.broker.rpc.server import BrokerServer
+from sparkbroker.broker.rpc.showing import prove
 
 log = structlog.get_logger()
 

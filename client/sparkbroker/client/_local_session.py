@@ -116,12 +116,10 @@ def _check_process() -> None:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Without what would mislead pyspark, and with a Java and a Python, while the session is opened."""
+    """Without what would mislead pyspark, and with a Python, while the session is opened."""
     # A token that the program has set is for the Connect server that a session with that API starts here.
     misleading = [name for name in os.environ if child_environment.is_misleading(name) and name != TOKEN]
-    java = child_environment.packaged_java(os.environ)
     added = child_environment.without_proxy(os.environ, _SERVER)
-    added |= {"JAVA_HOME": java} if java else {}
     added.update(variables)
     hidden = {name: os.environ.pop(name) for name in {*misleading, *added} if name in os.environ}
     if sys.executable and "PYSPARK_PYTHON" not in os.environ and "PYSPARK_PYTHON" not in added:

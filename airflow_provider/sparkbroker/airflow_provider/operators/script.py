@@ -1,7 +1,6 @@
 """An unchanged PySpark program, run as a child process whose Spark is the task's lease."""
 
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -18,12 +17,11 @@ from sparkbroker.airflow_provider._compat import AirflowException, mask_secret
 from sparkbroker.airflow_provider.child import run_child
 from sparkbroker.airflow_provider.late import is_late
 from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
-from sparkbroker.client import child_environment
+from sparkbroker.client import child_environment, submit_files
 
 if TYPE_CHECKING:
     from sparkbroker.client import ConnectConnection, Lease, LocalConnection
 
-_READ_OTHERWISE: Final = re.compile(r"[%#?,*;\[\]{}\\\x00-\x1f]")
 _EXIT_TIMEOUT: Final = 30.0
 """Seconds for a Python to tell its version."""
 
@@ -41,7 +39,7 @@ def _texts(value: Any, name: str) -> list[str]:
         return []
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise request.InvalidArgument(
-            name, f"{request.shown(value)} is no list", "give a list, one item for each argument"
+            name, f"{request.shown(value)} is not a list", "give a list, one item for each argument"
         )
     return [_text(item, f"{name}[{place}]") for place, item in enumerate(value)]
 
@@ -267,6 +265,7 @@ def _local(
 ) -> dict[str, str]:
     from sparkbroker.client.local_settings import local_settings  # noqa: PLC0415  as above
     from sparkbroker.client.nameless_user import java_options, with_java_options  # noqa: PLC0415  as above
+    from sparkbroker.client.packaged_java import packaged_java  # noqa: PLC0415  as above
 
     lists = {
         "spark.submit.pyFiles": [_listable(place, "py_files", folder) for place in brought.py_files],
@@ -288,19 +287,13 @@ def _local(
         lease=lease,
         properties_file=str(file),
         python=python.name,
-        java_home=child_environment.packaged_java(python.environment),
+        java_home=packaged_java(python.environment, folder),
     )
 
 
 def _listable(place: str, argument: str, folder: Path) -> str:
-    """A path, or a copy in ``folder``, that spark-submit reads as this file: in a list it takes one for a URL, and for a pattern
-    too, and no way of writing it survives both. It follows links, and reads what they lead to so."""
-    if not place.startswith("/") or not _READ_OTHERWISE.search(place):
+    """See ``submit_files.listable``; a URL is given as it is. Raise InvalidArgument."""
+    if not artifacts.is_here(place):
         return place
-    path = Path(place)
-    if _READ_OTHERWISE.search(path.name):
-        problem = f"spark-submit, which a LOCAL lease's program is started by, can't be given a file of the name {path.name!r}"
-        raise request.InvalidArgument(argument, problem, "rename it")
-    copy = Path(tempfile.mkdtemp(dir=folder)) / path.name
-    (shutil.copytree if path.is_dir() else shutil.copyfile)(path, copy)
-    return str(copy)
+    with artifacts.told_of(argument):
+        return submit_files.listable(place, folder)

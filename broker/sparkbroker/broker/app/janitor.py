@@ -24,7 +24,8 @@ CALL_LIMIT: Final = 60.0
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept: a terminal lease until it is older than ``terminal_age``, or more than ``terminal_count`` or
-    ``terminal_bytes`` of them are kept; ``event_count`` revisions of events, and no more than ``event_bytes``; an answer for ``request_age`` of serving."""
+    ``terminal_bytes`` of them are kept; ``event_count`` revisions of events, and no more than ``event_bytes``; an answer for
+    ``request_age`` of serving."""
 
     terminal_age: Seconds = Seconds(7 * 86400.0)
     terminal_count: int = 10_000

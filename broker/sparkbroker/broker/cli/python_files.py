@@ -5,7 +5,6 @@ to share, so ``run`` connects to it first, adds them, and lets go without ending
 """
 
 import importlib.util
-import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,9 @@ from typing import Final
 from sparkbroker.broker.cli.exit_codes import FAILED, USAGE, Exit
 from sparkbroker.client import ConnectConnection
 from sparkbroker.client.artifact_urls import artifact_url, path_of
+from sparkbroker.client.submit_files import special_character
 
 _SUFFIXES: Final = (".py", ".zip", ".egg", ".jar")
-_SPECIAL: Final = re.compile(r"[%#?*\[\]{}\\,:]")
-"""What Spark reads in a list of files as other than a part of a name."""
 ADD_RETRIES: Final = 3
 
 
@@ -30,7 +28,7 @@ def check(files: Iterable[str], *, connect: bool) -> tuple[Path, ...]:
         if not path.is_file():
             raise Exit(USAGE, f"--py-files: {name} is not a file on this machine")
         if path.suffix not in _SUFFIXES:
-            raise Exit(USAGE, f"--py-files: {name} is none of {', '.join(_SUFFIXES)}")
+            raise Exit(USAGE, f"--py-files: {name} has another suffix than {', '.join(_SUFFIXES)}")
         _check_name(path, connect=connect)
         paths.append(path)
     if paths and connect and importlib.util.find_spec("pyspark") is None:
@@ -59,8 +57,8 @@ def _check_name(path: Path, *, connect: bool) -> None:
             artifact_url(path)
         except ValueError as error:
             raise Exit(USAGE, f"--py-files: {error}") from error
-    elif path.suffix == ".py" and (found := _SPECIAL.search(path.name)):
-        raise Exit(USAGE, f"--py-files: {path} has {found[0]!r} in its name, by which no module is imported; rename it")
+    elif path.suffix == ".py" and (found := special_character(path.name)):
+        raise Exit(USAGE, f"--py-files: {path} has {found!r} in its name, by which no module is imported; rename it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ from sparkbroker.client import (
 )
 from sparkbroker.client.local_settings import local_settings
 from sparkbroker.client.nameless_user import java_options, with_java_options
+from sparkbroker.client.packaged_java import packaged_java
 
 ARTIFACTS_TIMEOUT: Final = 120.0
 """Seconds to add ``--py-files`` to a session that has just answered."""
@@ -186,7 +187,7 @@ class _Run:
             lease=lease,
             properties_file=str(_private_file(folder / "spark.conf", text)),
             python=_interpreter(self._options.command[0]),
-            java_home=child_environment.packaged_java(os.environ),
+            java_home=packaged_java(os.environ, folder),
         )
 
     async def _command(self, lease: AsyncLease, environment: dict[str, str], watcher: Watcher) -> int:

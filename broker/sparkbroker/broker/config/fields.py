@@ -188,7 +188,7 @@ def _expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise wrong(f"{shown(str(path))} is in the home of a user who has none", "begin it with /") from error
+        raise wrong(f"{shown(str(path))} is in the home of a user that has no home", "begin it with /") from error
 
 
 def _absolute(value: Path) -> Path:

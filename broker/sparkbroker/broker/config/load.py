@@ -21,7 +21,7 @@ SYSTEM_FILE: Final = Path("/etc/sparkbroker/broker.toml")
 MAX_FILE: Final = 4 << 20
 _NO_HOME: Final = Problem(
     "store.state_folder",
-    "its default is below the home of this user, who has none",
+    "its default is in the user's home, and this user has no home",
     "set it, or HOME, or XDG_STATE_HOME",
 )
 _TOML_VALUE: Final = re.compile(r"\s*[\[{\"']")

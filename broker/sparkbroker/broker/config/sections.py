@@ -64,17 +64,17 @@ class Server(Section):
     max_calls_per_principal: int = Field(default=1_000, ge=1, le=1_000_000)
     """Calls of one principal at a time, watches excluded. A call whose answer its client hasn't taken yet counts."""
     max_answers_per_principal: Memory = 32 << 20
-    """Of one principal's answers that its clients haven't taken yet, together. Beyond it its calls are refused."""
+    """Bytes of one principal's answers that its clients haven't taken yet, together. Beyond it, its calls are refused."""
     max_anonymous_calls: int = Field(default=100, ge=1, le=100_000)
     """Calls without a token (health, reflection) at a time. One more ends the oldest one."""
     max_watches_per_principal: int = Field(default=2_000, ge=1, le=1_000_000)
     """Watches, keepalives and followed logs of one principal."""
     max_logs_per_principal: int = Field(default=100, ge=1, le=100_000)
-    """Logs that one principal reads at a time. Those count as watches, too."""
+    """Logs that one principal reads at a time. They count as watches, too."""
     max_log_rate_per_principal: Annotated[Memory, Field(ge=64 << 10)] = 16 << 20
     """Bytes of logs that one principal is sent in a second."""
     max_connections: int = Field(default=10_000, ge=16, le=1_000_000)
-    """TCP connections. As many as the process may have files (``ulimit -Hn``), less some for itself, if that is less."""
+    """TCP connections. Fewer if the process may open fewer files (``ulimit -Hn``): it keeps some for itself."""
     max_connections_per_principal: int = Field(default=5_000, ge=1, le=1_000_000)
     """TCP connections on which a principal has made calls. Beyond it, those without a call are closed, then the newest."""
     max_unauthenticated_connections: int = Field(default=200, ge=1, le=100_000)
@@ -134,13 +134,13 @@ class Store(Section):
     terminal_age: Duration = 7 * DAY
     """Leases that have ended, with their logs, are kept this long."""
     terminal_count: int = Field(default=10_000, ge=0, le=10_000_000)
-    """And at most so many of them. Beyond it the principal that has most loses its oldest."""
+    """… and at most so many of them. Beyond it, the principal that has most loses its oldest."""
     terminal_bytes: Memory = 64 << 20
-    """And at most so much of them, likewise: their specs and their drivers' last words."""
+    """… and at most so many bytes of them, likewise: their specs and the ends of their drivers' logs."""
     event_count: int = Field(default=200_000, ge=1_000, le=100_000_000)
     """A watch can resume within this many events."""
     event_bytes: Memory = 256 << 20
-    """And within so many bytes of them."""
+    """… and within so many bytes of them."""
     request_age: Duration = DAY
     """A repeated request_id gets its first answer for this long, counted while the broker serves."""
     requests_per_principal: int = Field(default=200_000, ge=100, le=100_000_000)
@@ -170,7 +170,7 @@ class Leases(Section):
     max_spec_bytes: Memory = 64 << 10
     """The largest spec, with what its profile gives: as JSON, and 100 bytes for each value in ``pod``."""
     max_live_spec_bytes_per_principal: Memory = 16 << 20
-    """All different specs of one principal's live leases."""
+    """Bytes of all different specs of one principal's live leases."""
     max_queued: int = Field(default=10_000, ge=1, le=1_000_000)
     """Waiting leases of one queue, unless the queue says otherwise."""
 
@@ -190,7 +190,7 @@ class Leases(Section):
 
 
 class Local(Section):
-    """``[local]``: of all profiles with that provisioner."""
+    """``[local]``: for all profiles with that provisioner."""
 
     max_downloads: int = Field(default=4, ge=2, le=64)
     """Jars that are downloaded at a time; one principal has half of them. Half as many resolutions of packages."""
@@ -218,7 +218,7 @@ class Pool(Section):
 
 
 class Priority(Section):
-    """``[queues.NAME.priority]``: which priorities may be asked for. A profile's default is open to all."""
+    """``[queues.NAME.priority]``: which priorities may be asked for. Everybody may have a profile's default."""
 
     min: int = Field(default=_PRIORITY.min, ge=-MAX_PRIORITY, le=0)
     """By users. One step is worth ``priority_step`` of waiting."""

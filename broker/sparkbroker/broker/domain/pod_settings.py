@@ -231,7 +231,7 @@ def _check_template_spec(spec: Mapping[str, Any], field: str) -> None:
     for key in ("containers", "initContainers", "volumes"):
         items = spec.get(key, [])
         if not isinstance(items, list | tuple) or not all(isinstance(item, Mapping) for item in items):
-            raise InvalidField(f"{field}.{key}", "is no list of objects", "write it as in a Pod")
+            raise InvalidField(f"{field}.{key}", "is not a list of objects", "write it as in a Pod")
 
 
 def _check_disjoint(setting: str, ours: tuple[Any, ...], theirs: tuple[Any, ...]) -> None:

@@ -129,7 +129,8 @@ class StoreUnusable(BrokerError):
 
 
 class Store(Protocol):
-    """Calls are made by one task at a time, but for ``answered``, ``events``, ``event_sizes`` and ``room``, which may overlap anything."""
+    """Calls are made by one task at a time, but for ``answered``, ``events``, ``event_sizes`` and ``room``, which may overlap
+    anything."""
 
     async def lead(self) -> Epoch:
         """Begin a leadership: a larger epoch than any before, durable before it is returned.

@@ -24,7 +24,7 @@ class Calls:
         self.streams = Streams(limits, metrics)
         self.connections = Connections(limits, metrics)
         self.inflight = InFlight(limits, metrics, self.connections)
-        self.refusals = Refusals()
+        self.refusals = Refusals("rpc.refused", "code")
 
     def __repr__(self) -> str:
         return f"<Calls {self.streams!r} {self.inflight!r} {self.connections!r}>"

@@ -20,6 +20,7 @@ import structlog
 from sparkbroker.broker.ports.metrics import Limit, Metrics
 from sparkbroker.broker.rpc.crowding import Connection, Surplus, surplus
 from sparkbroker.broker.rpc.limits import Limits
+from sparkbroker.broker.rpc.refusals import Refusals
 
 PERIOD: Final = 1.0
 """Seconds between two looks."""
@@ -58,6 +59,7 @@ class Connections:
         self._found = Sockets()
         self._closing: dict[str, Limit] = {}
         self._urgent = asyncio.Event()
+        self._closed = Refusals("connection.closed", "limit")
 
     def __repr__(self) -> str:
         return f"<Connections [{len(self._known)} known, {len(self._closing)} to close]>"
@@ -121,7 +123,9 @@ class Connections:
         for name, limit in dict(over).items():
             if shut(sockets[name], self._ports):
                 self._metrics.limited(limit)
-                self._told(self._known[name], limit)
+                closed = self._known[name]
+                self._closed.note(now, limit, name, principal=str(closed.principal), refused=closed.refused)
+        self._closed.tell(now)
         strangers = sum(not each.known for each in present)
         return strangers * 2 > self._limits.unauthenticated_connections
 
@@ -136,12 +140,6 @@ class Connections:
     def _new(self, name: str, address: str) -> Connection:
         now = perf_counter()
         return Connection(name=name, address=address, since=now, used=now)
-
-    def _told(self, connection: Connection, limit: Limit) -> None:
-        principal = str(connection.principal)
-        log.debug(
-            "connection.closed", peer=connection.name, principal=principal, limit=limit, refused=connection.refused
-        )
 
 
 class Sockets:

@@ -34,7 +34,13 @@ A = TypeVar("A", bound=Message)
 U = TypeVar("U")
 
 _CANCELLED: Final = "CANCELLED"
-_LOUD: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
+_LOUD: Final = frozenset({
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+})  # fmt: skip
+"""What an operator wants to know the caller of."""
 
 log = structlog.get_logger()
 
@@ -179,7 +185,7 @@ class Handlers:
         if code is grpc.StatusCode.INTERNAL:
             log.error("rpc.failed", rpc=name, exc_info=error)
         elif code in _LOUD:
-            self._calls.refusals.note(perf_counter(), rpc=name, code=code.name, message=message, peer=context.peer())
+            self._calls.refusals.note(perf_counter(), str(code.name), context.peer(), rpc=name, message=message)
         else:
             log.debug("rpc.refused", rpc=name, code=code.name, message=message)
         return str(code.name), context.abort(code, message, trailing)

@@ -29,74 +29,75 @@ _RETRY: Final = 1.0
 
 
 class InFlight:
-    """One for all listeners of a server."""
+    """One for all listeners of a server. Beside its methods, what it holds is for ``Call`` alone."""
 
     def __init__(self, limits: Limits, metrics: Metrics, connections: Connections) -> None:
         self.connections = connections
-        self._limits = limits
+        self.limits = limits
         self._metrics = metrics
-        self._accounts: dict[Principal, _Account] = {}
-        self._anonymous: dict[Call, None] = {}
-        self._reading: dict[Call, float] = {}
-        self._answered: dict[Call, float] = {}
+        self.accounts: dict[Principal, _Account] = {}
+        self.anonymous: dict[Call, None] = {}
+        self.reading: dict[Call, float] = {}
+        self.answered: dict[Call, float] = {}
 
     def __repr__(self) -> str:
-        count = sum(account.calls for account in self._accounts.values())
-        return f"<InFlight [{count} calls of {len(self._accounts)} principals, {len(self._anonymous)} anonymous]>"
+        count = sum(account.calls for account in self.accounts.values())
+        return f"<InFlight [{count} calls of {len(self.accounts)} principals, {len(self.anonymous)} anonymous]>"
 
     def enter(self, caller: Caller, connection: Connection, place: "Place") -> "Call":
         """A call has begun. Raise TooMany; otherwise ``end`` it, once."""
         if caller.principal == NOBODY:
             return self._enter_anonymous(connection)
-        account = self._accounts.get(caller.principal)
+        account = self.accounts.get(caller.principal)
         if account is None:
-            account = self._accounts[caller.principal] = _Account(caller.principal)
-        if account.calls >= self._limits.calls_per_principal:
-            raise self._too_many("calls_per_principal", f"{account.calls} calls of this principal are under way")
-        if account.answer_bytes >= self._limits.answer_bytes_per_principal:
-            raise self._unread(account)
-        if place.calls >= self._limits.concurrent_rpcs:
+            account = self.accounts[caller.principal] = _Account(caller.principal)
+        if account.calls >= self.limits.calls_per_principal:
+            raise self._too_many("calls_per_principal", f"{account.calls} calls of {caller.principal} are under way")
+        if account.answer_bytes >= self.limits.answer_bytes_per_principal:
+            raise self.unread(account)
+        if place.calls >= self.limits.concurrent_rpcs:
             raise self._too_many("concurrent_rpcs", f"{place.calls} calls are under way on this address")
         account.calls += 1
         return Call(self, account, connection, place)
 
     def stalled(self, now: float) -> Iterator[str]:
         """The peers (gRPC's names) that don't take an answer in time. Times are of ``time.perf_counter``."""
-        for call, answered in self._answered.items():
-            if now - answered <= self._limits.answer_seconds:
+        for call, answered in self.answered.items():
+            if now - answered <= self.limits.answer_seconds:
                 return
             yield call.connection.name
 
     def interrupt_late(self, now: float) -> None:
         """Refuse those whose request doesn't come in time. Times are of ``time.perf_counter``."""
-        seconds = self._limits.request_seconds
-        for call, began in list(self._reading.items()):
+        seconds = self.limits.request_seconds
+        for call, began in list(self.reading.items()):
             if now - began <= seconds:
                 return
             self._metrics.limited("request_seconds")
             call.interrupt(DeadlineExceeded(f"the call's request did not come within {seconds:g} s of its headers"))
 
     def _enter_anonymous(self, connection: Connection) -> "Call":
-        if len(self._anonymous) >= self._limits.anonymous_calls:
+        if len(self.anonymous) >= self.limits.anonymous_calls:
             self._metrics.limited("anonymous_calls")
             most: dict[str, int] = {}
-            for call in self._anonymous:
+            for call in self.anonymous:
                 most[call.connection.name] = most.get(call.connection.name, 0) + 1
             crowd = max(most, key=lambda name: most[name])
-            oldest = next(call for call in self._anonymous if call.connection.name == crowd)
+            oldest = next(call for call in self.anonymous if call.connection.name == crowd)
             oldest.leave()
             oldest.interrupt(TooMany("too many calls without a token are under way", retry_after=_RETRY))
         call = Call(self, _Account(NOBODY), connection, Place())
-        self._anonymous[call] = None
+        self.anonymous[call] = None
         return call
 
-    def _unread(self, account: "_Account") -> TooMany:
-        what = f"{account.answer_bytes} bytes of answers wait for this principal's clients to take them"
+    def unread(self, account: "_Account") -> TooMany:
+        """The refusal of a call whose answer would be one too many."""
+        what = f"{account.answer_bytes} bytes of answers wait for the clients of {account.principal} to take them"
         return self._too_many("answer_bytes_per_principal", what)
 
     def _too_many(self, limit: Limit, what: str) -> TooMany:
         self._metrics.limited(limit)
-        allowed = getattr(self._limits, limit)
+        allowed = getattr(self.limits, limit)
         return TooMany(f"{what}, and at most {allowed} may be", retry_after=_RETRY, limit=str(allowed))
 
 
@@ -163,10 +164,10 @@ class Call:
 
     async def read(self, name: str, context: Any) -> Any:
         """The first message, or what its bytes were refused with. It is interrupted if that takes too long."""
-        account, reading = self._account, self._inflight._reading  # noqa: SLF001 - one thing in two classes
+        account, reading = self._account, self._inflight.reading
         reading[self] = perf_counter()
         try:
-            while account.reading >= self._inflight._limits.requests_read_per_principal:  # noqa: SLF001 - as above
+            while account.reading >= self._inflight.limits.requests_read_per_principal:
                 await account.turn()
             account.reading += 1
             try:
@@ -187,11 +188,11 @@ class Call:
         """The answer's bytes, which count until the call is left. Raise TooMany."""
         data = message.SerializeToString()
         inflight, account = self._inflight, self._account
-        if account.answer_bytes + len(data) > inflight._limits.answer_bytes_per_principal:  # noqa: SLF001 - as above
-            raise inflight._unread(account)  # noqa: SLF001 - as above
+        if account.answer_bytes + len(data) > inflight.limits.answer_bytes_per_principal:
+            raise inflight.unread(account)
         account.answer_bytes += len(data)
         self._size = len(data)
-        inflight._answered[self] = perf_counter()  # noqa: SLF001 - as above
+        inflight.answered[self] = perf_counter()
         return data
 
     def interrupt(self, refusal: BrokerError) -> None:
@@ -210,14 +211,14 @@ class Call:
             return
         self._left = True
         inflight, account = self._inflight, self._account
-        inflight._answered.pop(self, None)  # noqa: SLF001 - as above
+        inflight.answered.pop(self, None)
         account.answer_bytes -= self._size
         if account.principal == NOBODY:
-            inflight._anonymous.pop(self, None)  # noqa: SLF001 - as above
+            inflight.anonymous.pop(self, None)
             return
         account.calls -= 1
         if not account.calls:
-            inflight._accounts.pop(account.principal, None)  # noqa: SLF001 - as above
+            inflight.accounts.pop(account.principal, None)
 
     def end(self, _context: object = None) -> None:
         """It is over, for gRPC too. Called once."""

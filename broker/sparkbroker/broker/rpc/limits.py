@@ -27,7 +27,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     answer_seconds: float = 30.0
     """From an answer to its being taken by the peer; a connection that takes longer is closed."""
     page_bytes: int = 1024 * 1024
-    """Of the items of one page; the next page has the rest. A page has at least one item."""
+    """The items of one page; the next page has the rest. A page has at least one item."""
     streams_per_connection: int = 100
     """Calls at once on one HTTP/2 connection; a client waits, or opens another one."""
     streams_per_principal: int = 2_000

@@ -1,4 +1,5 @@
-"""Tells the log who is refused: each of a few, and of a crowd only how many, so that nobody can fill it."""
+"""Tells the log which calls are refused and which connections closed: each of a few, and of a crowd only how many, so that
+nobody can fill it."""
 
 from collections import Counter
 from typing import Final
@@ -6,7 +7,7 @@ from typing import Final
 import structlog
 
 FEW: Final = 10
-"""In each period."""
+"""Of each reason, in each period."""
 PERIOD: Final = 10.0
 """Seconds."""
 MOST: Final = 3
@@ -19,31 +20,40 @@ log = structlog.get_logger()
 
 
 class Refusals:
-    """``note`` each; ``tell`` now and then what ``note`` left out. Times are seconds of any steady clock."""
+    """``note`` each; ``tell`` now and then what ``note`` left out. Times are seconds of any steady clock.
 
-    def __init__(self) -> None:
+    ``event`` names the log's line for one, with ``_more`` after it the line for many; ``key`` is the field of the reason.
+    Reasons are few: the names of codes or of limits.
+    """
+
+    def __init__(self, event: str, key: str) -> None:
+        self._event = event
+        self._more = f"{event}_more"
+        self._key = key
         self._began = 0.0
-        self._told = 0
+        self._told: Counter[str] = Counter()
         self._untold: Counter[tuple[str, str]] = Counter()
 
-    def note(self, now: float, *, rpc: str, code: str, message: str, peer: str) -> None:
+    def note(self, now: float, reason: str, peer: str, **fields: object) -> None:
+        """One was refused, or closed."""
         if now - self._began >= PERIOD:
             self.tell(now)
-        if self._told < FEW:
-            self._told += 1
-            log.info("rpc.refused", rpc=rpc, code=code, message=message, peer=peer)
+        if self._told[reason] < FEW:
+            self._told[reason] += 1
+            log.info(self._event, **{self._key: reason}, peer=peer, **fields)
             return
-        key = (code, peer.rpartition(":")[0])
+        key = (reason, peer.rpartition(":")[0])
         if key not in self._untold and len(self._untold) >= MAX_PEERS:
-            key = (code, OTHERS)
+            key = (reason, OTHERS)
         self._untold[key] += 1
 
     def tell(self, now: float) -> None:
         """Sum up, at the earliest a period after the last time."""
         if now - self._began < PERIOD:
             return
-        self._began, self._told = now, 0
+        self._began, self._told = now, Counter()
         untold, self._untold = self._untold, Counter()
-        for code in sorted({code for code, _ in untold}):
-            of_code = Counter({peer: count for (each, peer), count in untold.items() if each == code})
-            log.info("rpc.refused_more", code=code, count=of_code.total(), peers=dict(of_code.most_common(MOST)))
+        for reason in sorted({reason for reason, _ in untold}):
+            peers = Counter({peer: count for (each, peer), count in untold.items() if each == reason})
+            more = {self._key: reason, "count": peers.total(), "peers": dict(peers.most_common(MOST))}
+            log.info(self._more, **more)

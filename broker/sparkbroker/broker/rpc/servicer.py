@@ -11,7 +11,7 @@ from sparkbroker.broker.domain.filter import parse_filter, parse_order
 from sparkbroker.broker.domain.units import Generation, LeaseId
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.provisioner import LogChunk
-from sparkbroker.broker.rpc import convert, parse
+from sparkbroker.broker.rpc import convert, parse, showing
 from sparkbroker.broker.rpc.errors import wire_code, wire_message
 from sparkbroker.broker.rpc.pages import PageTokens, page_size
 from sparkbroker.v1 import broker_pb2 as pb
@@ -42,11 +42,11 @@ class BrokerServicer:
             on_existing=parse.on_existing(request.on_existing),
             request=parse.spec_request(request.spec),
         )
-        return pb.AcquireLeaseResponse(lease=convert.lease(acquired.view), existing=acquired.existing)
+        return pb.AcquireLeaseResponse(lease=showing.lease(acquired.view), existing=acquired.existing)
 
     async def get_lease(self, caller: Caller, request: pb.GetLeaseRequest) -> pb.GetLeaseResponse:
         view = await self._leases.get(caller, parse.lease_id(request.name))
-        return pb.GetLeaseResponse(lease=convert.lease(view))
+        return pb.GetLeaseResponse(lease=showing.lease(view))
 
     async def list_leases(self, caller: Caller, request: pb.ListLeasesRequest) -> pb.ListLeasesResponse:
         selection, descending = parse_filter(request.filter), parse_order(request.order_by)
@@ -62,7 +62,7 @@ class BrokerServicer:
         leases: list[pb.Lease] = []
         size, next_after = 0, page.next_after
         for view, before in zip(page.views, (None, *page.views), strict=False):
-            lease = convert.lease(view)
+            lease = showing.lease(view)
             size += lease.ByteSize()
             if before is not None and size > self._page_bytes:
                 next_after = sort_key(before.lease)
@@ -87,7 +87,7 @@ class BrokerServicer:
             caller, parse.lease_id(request.name), request_id=request.request_id, holder=request.holder
         )
         return pb.AttachLeaseResponse(
-            lease=convert.lease(attached.view),
+            lease=showing.lease(attached.view),
             attachment=convert.attachment(attached.attachment),
             ttl=convert.duration(attached.ttl),
         )
@@ -120,7 +120,7 @@ class BrokerServicer:
     async def release_lease(self, caller: Caller, request: pb.ReleaseLeaseRequest) -> pb.ReleaseLeaseResponse:
         lease_id, generation = parse.lease_id(request.name), parse.generation(request.generation)
         view = await self._leases.release(caller, lease_id, generation, request.message)
-        return pb.ReleaseLeaseResponse(lease=convert.lease(view))
+        return pb.ReleaseLeaseResponse(lease=showing.lease(view))
 
     async def get_connection(self, caller: Caller, request: pb.GetConnectionRequest) -> pb.GetConnectionResponse:
         lease_id, generation = parse.lease_id(request.name), parse.generation(request.generation)

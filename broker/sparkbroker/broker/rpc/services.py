@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from sparkbroker.broker.ports.authenticator import Caller
-from sparkbroker.broker.rpc import convert, health
+from sparkbroker.broker.rpc import convert, health, showing
 from sparkbroker.broker.rpc.admin import AdminServicer
 from sparkbroker.broker.rpc.crowding import NOBODY
 from sparkbroker.broker.rpc.handlers import Handlers
@@ -47,8 +47,8 @@ def broker(handlers: Handlers, servicer: BrokerServicer) -> "grpc.GenericRpcHand
         "ListProfiles": (pb.ListProfilesRequest, servicer.list_profiles),
     }
     watches = {
-        "WatchLease": (pb.WatchLeaseRequest, servicer.watch_lease, convert.watch_update),
-        "WatchLeases": (pb.WatchLeasesRequest, servicer.watch_leases, convert.watch_all_update),
+        "WatchLease": (pb.WatchLeaseRequest, servicer.watch_lease, showing.watch_update),
+        "WatchLeases": (pb.WatchLeasesRequest, servicer.watch_leases, showing.watch_all_update),
         "StreamLogs": (pb.StreamLogsRequest, servicer.stream_logs, convert.log_chunk),
     }
     methods: dict[str, Any] = {name: handlers.unary(name, *row) for name, row in unary.items()}  # type: ignore[arg-type]

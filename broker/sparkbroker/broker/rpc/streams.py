@@ -15,10 +15,10 @@ STOPPING: Final = "the broker is stopping; sessions go on: connect again and res
 
 
 class Streams:
-    """One for all listeners of a server."""
+    """One for all listeners of a server. ``add`` and ``remove`` are for ``Stream`` alone."""
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
-        self._limits = limits
+        self.limits = limits
         self._metrics = metrics
         self._open: set[Stream] = set()
         self._by_principal: dict[Principal, int] = {}
@@ -49,22 +49,24 @@ class Streams:
         if self.closing:
             raise Unavailable(STOPPING, retry_after=1.0)
 
-    def _add(self, stream: "Stream") -> None:
+    def add(self, stream: "Stream") -> None:
+        """Count a stream. Raise TooMany, Unavailable."""
         self.refuse_if_closing()
         count = self._by_principal.get(stream.principal, 0)
-        if count >= self._limits.streams_per_principal:
+        if count >= self.limits.streams_per_principal:
             self._metrics.limited("streams_per_principal")
             raise TooMany(
-                f"{count} streams are open for this principal, and it may have {self._limits.streams_per_principal}; "
+                f"{count} streams of {stream.principal} are open, and at most {self.limits.streams_per_principal} may be; "
                 "end some, or watch all leases over one stream (WatchLeases)",
                 retry_after=5.0,
-                limit=str(self._limits.streams_per_principal),
+                limit=str(self.limits.streams_per_principal),
             )
         self._by_principal[stream.principal] = count + 1
         self._open.add(stream)
         self._metrics.streams(stream.method, 1)
 
-    def _remove(self, stream: "Stream") -> None:
+    def remove(self, stream: "Stream") -> None:
+        """It has ended."""
         self._open.discard(stream)
         left = self._by_principal[stream.principal] - 1
         if left:
@@ -90,7 +92,7 @@ class Stream:
         self._refusal: BrokerError | None = None
         self.method = method
         self.principal = caller.principal
-        self._timeout = asyncio.timeout(streams._limits.stream_seconds)  # noqa: SLF001 - one thing in two classes
+        self._timeout = asyncio.timeout(streams.limits.stream_seconds)
 
     def end(self) -> None:
         self._timeout.reschedule(asyncio.get_running_loop().time())
@@ -104,14 +106,14 @@ class Stream:
         self.end()
 
     async def __aenter__(self) -> Self:
-        self._streams._add(self)  # noqa: SLF001 - as above
+        self._streams.add(self)
         await self._timeout.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._streams._remove(self)  # noqa: SLF001 - as above
+        self._streams.remove(self)
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -28,7 +28,7 @@ from sparkbroker.broker.adapters.local_provisioner._machine import machine_capac
 from sparkbroker.broker.adapters.local_provisioner._scratch import find_scratch, private_folder
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
 from sparkbroker.broker.adapters.local_provisioner._system import refusals_told
-from sparkbroker.broker.adapters.local_provisioner._verdict import is_current
+from sparkbroker.broker.adapters.local_provisioner._verdict import is_current, unreadable
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import Resources
@@ -64,7 +64,8 @@ class LocalProvisioner:
     """Drivers as processes of this machine. See the package.
 
     ``folder`` holds a folder for each driver; ``cache`` what brokers may share (archives, packages); ``scratch`` what
-    Spark writes while it runs, by default in the system's temporary folder; ``umask`` is the drivers', by default this process's. ``key`` makes the tokens.
+    Spark writes while it runs, by default in the system's temporary folder; ``umask`` is the drivers', by default this
+    process's. ``key`` makes the tokens.
     """
 
     name = "local"
@@ -148,7 +149,7 @@ class LocalProvisioner:
                 # Nothing of one driver holds up the look at the others. What it was charged for stays charged.
                 log.warning("driver.unreadable", driver=driver_id, message=error.message)
                 if driver_id in running:
-                    result.append(_unreadable(driver_id, marked.values(), error.message))
+                    result.append(unreadable(driver_id, marked.values(), error.message))
                 continue
             self._attend(driver)
             if seen.phase is Phase.ABSENT and driver.folder.read(Intent) is None:
@@ -393,10 +394,3 @@ class LocalProvisioner:
             )
             self._drivers[driver_id] = driver
         return driver
-
-
-def _unreadable(driver_id: DriverId, marked: Iterable[Mapping[str, str]], why: str) -> Observation:
-    """A driver that runs and whose records say nothing: as its processes' own marks tell. It can only be ended."""
-    charges = [_procfs.charge(variables) for variables in marked if variables.get(_procfs.DRIVER_MARK) == driver_id]
-    resources = Resources(next(filter(None, charges), {}))
-    return Observation(driver_id=driver_id, phase=Phase.STOPPING, resources=resources, message=why)

@@ -5,10 +5,12 @@ else of the driver has ended and while it still lives itself, so when nothing li
 """
 
 import signal
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
+from sparkbroker.broker.adapters.local_provisioner import _procfs
 from sparkbroker.broker.adapters.local_provisioner._folder import Ending, Intent, Process, Readiness, Stop
 from sparkbroker.broker.domain.driver import DriverExit
 from sparkbroker.broker.domain.resources import Resources
@@ -122,3 +124,10 @@ def _handle(process: Process | None, readiness: Readiness | None) -> Handle:
     if readiness is not None:
         handle["port"] = readiness.port
     return handle
+
+
+def unreadable(driver_id: DriverId, marked: Iterable[Mapping[str, str]], why: str) -> Observation:
+    """A driver that runs and whose records say nothing: as its processes' own marks tell. It can only be ended."""
+    charges = [_procfs.charge(variables) for variables in marked if variables.get(_procfs.DRIVER_MARK) == driver_id]
+    resources = Resources(next(filter(None, charges), {}))
+    return Observation(driver_id=driver_id, phase=Phase.STOPPING, resources=resources, message=why)
