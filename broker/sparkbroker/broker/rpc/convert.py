@@ -54,6 +54,7 @@ DRIVER_PREFIX: Final = "drivers/"
 MAX_TEMPLATES: Final = 512
 MAX_TEMPLATE_BYTES: Final = 4096
 MAX_TOLD: Final = 1000
+MAX_AMOUNT: Final = 2**63 - 1
 UNSHOWABLE: Final = (ValueError, TypeError, OverflowError, RecursionError, DecodeError, EncodeError)
 """What protobuf and msgpack raise for a value that they can't write, or couldn't read back."""
 
@@ -385,8 +386,8 @@ def queue(value: QueueView) -> pb.Queue:
     """A queue with what it holds."""
     return pb.Queue(
         name="queues/" + value.name,
-        nominal=value.nominal.quantities,
-        used=value.used.quantities,
+        nominal=_amounts(value.nominal),
+        used=_amounts(value.used),
         queued=value.queued,
         admitted=value.admitted,
         priority_step=duration(value.priority_step),
@@ -394,6 +395,11 @@ def queue(value: QueueView) -> pb.Queue:
         max_priority=value.priorities[1],
         blocking_message=value.blocking_message,
     )
+
+
+def _amounts(value: Resources) -> dict[str, int]:
+    """What was found running counts, however much it asks for: beyond int64 it is shown as int64's largest."""
+    return {name: min(amount, MAX_AMOUNT) for name, amount in value.quantities.items()}
 
 
 def profile(view: ProfileView) -> pb.Profile:
