@@ -149,7 +149,9 @@ def test_what_is_no_text_is_escaped_and_all_else_is_as_it_was():
     lease = msgspec.structs.replace(LEASE, message="\udcff, \\udcff and é\0🔥", notice="\ud83d")
     expected = msgspec.structs.replace(lease, message=r"\udcff, \udcff and é" "\0🔥", notice=r"\ud83d")
     assert records.decode_lease(row(RowKind.LEASE, "l1", records.encode(lease))) == expected
-    assert DriverExit(signal="\udcff", log_tail=("é", "\udcff")) == DriverExit(signal=r"\udcff", log_tail=("é", r"\udcff"))
+    assert DriverExit(signal="\udcff", log_tail=("é", "\udcff")) == DriverExit(
+        signal=r"\udcff", log_tail=("é", r"\udcff")
+    )
 
 
 def test_numbers_beyond_64_bits_come_back():

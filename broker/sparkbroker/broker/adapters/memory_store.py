@@ -118,7 +118,7 @@ class MemoryStore:
     def __init__(self, database: MemoryDatabase | None = None) -> None:
         self.database = MemoryDatabase() if database is None else database
         self.fail_next_commit: CommitFault | None = None
-        self.full = ""
+        self.full = self.scarce = ""
         """What ``room`` says."""
         self.commits = 0
         """How many batches were written."""
@@ -196,11 +196,11 @@ class MemoryStore:
         loop.call_soon(self._proceed)
         return await pending.future
 
-    async def room(self) -> str:
+    async def room(self, *, to_use: bool = False) -> str:
         """See ``ports.store.Store.room``."""
         self._check_open()
         await asyncio.sleep(0)
-        return self.full
+        return self.scarce if to_use else self.full
 
     async def close(self) -> None:
         """See ``ports.store.Store.close``. What is paused is finished."""

@@ -84,5 +84,5 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         force_setattr(self, "handle", {escaped(name): _storable(value) for name, value in self.handle.items()})
 
 
-def _storable(value: str | int | float) -> str | int | float:
+def _storable(value: str | float) -> str | float:
     return escaped(value) if isinstance(value, str) else value

@@ -164,10 +164,11 @@ class Store(Protocol):
         """Write the batch durably. Never raises for an I/O error: it is Unknown. If cancelled, it goes on."""
         ...
 
-    async def room(self) -> str:
+    async def room(self, *, to_use: bool = False) -> str:
         """Empty: there is room for something new. Else why not: what is left is for what has begun, and its end.
 
-        Asked again, it looks again. Raise Unavailable after ``close``.
+        ``to_use``: for what is no lease's end, and yet is kept: new attachments and answers. They may have half of what is
+        left, so that a caller who goes on using leases takes from none the room for its end. Asked again, it looks again. Raise Unavailable after ``close``.
         """
         ...
 
