@@ -107,6 +107,10 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     compacted_through: Revision
 
 
+EVENT_PAGE_BYTES: Final = 64 << 10
+"""Thousands of watches may read on at a time, and each holds its page until its client has taken that."""
+
+
 class EventPage(msgspec.Struct, frozen=True):
     """Events in the order of revisions; ``complete``: there were no more at the time."""
 
@@ -150,7 +154,8 @@ class Store(Protocol):
         ...
 
     async def events(self, after: Revision, limit: int, subject: str | None = None) -> EventPage:
-        """At most ``limit`` events with a revision greater than ``after`` (of one subject). Raise Compacted."""
+        """At most ``limit`` events with a revision greater than ``after`` (of one subject), and no more after
+        ``EVENT_PAGE_BYTES`` of them. Raise Compacted."""
         ...
 
     async def event_sizes(self) -> list[tuple[Revision, int]]:
