@@ -18,6 +18,7 @@ from sparkbroker.broker.ports.store import (
     Batch,
     Committed,
     Deposed,
+    EventPage,
     EventRecord,
     Loaded,
     RequestRecord,
@@ -294,7 +295,7 @@ async def test_events_come_in_the_order_of_revisions_and_in_pages(store):
         assert tuple(seen) == every
     large = tuple(EventRecord(Revision(number), "c", b'"%s"' % (b"x" * 40_000)) for number in range(6, 16))
     await commit(store, epoch, batch(15, events=large))
-    pages = []
+    pages: list[EventPage] = []
     while not pages or not pages[-1].complete:
         pages.append(await store.events(pages[-1].events[-1].revision if pages else Revision(5), 10))
         assert sum(len(each.body) for each in pages[-1].events) < 2 * EVENT_PAGE_BYTES
