@@ -270,6 +270,34 @@ async def test_attempts_are_limited(world):
     world.check()
 
 
+async def test_bytes_that_are_no_text_fail_no_commit(world):
+    """What a driver, its path or its log says may hold any bytes, and other leases are committed with it."""
+    stray = "\udcff"
+    shown = "\\udcff"
+    await world.start()
+    first, second, third = [await world.ready() for _ in range(3)]
+    for lease_id in (first, second, third):
+        driver = world.driver(lease_id)
+        seen = world.machine.drivers[driver.id]
+        world.machine.drivers[driver.id] = msgspec.structs.replace(seen, handle={"path" + stray: stray}, message=stray)
+    world.machine.set(world.driver(first).id, Phase.EXITED, exit=DriverExit(exit_code=1, log_tail=(stray,)))
+    world.undeletable[world.driver(second).id] = ProvisionerFailed(stray, retryable=True)
+    await world.release(second)
+    lease = await world.state(first, LeaseState.FAILED)
+    assert lease.exit.log_tail == (shown,)
+    assert shown in lease.message
+    await world.until(lambda: shown in world.now(second).message)
+    world.undeletable.clear()
+    await world.state(second, LeaseState.RELEASED)
+    await world.until(lambda: shown in world.now(third).message)
+    await world.release(third)
+    await world.state(third, LeaseState.RELEASED)
+    assert world.driver(third).handle == {"path" + shown: shown}
+    await world.crash()
+    await world.start()
+    world.check()
+
+
 async def test_what_a_further_attempt_would_repeat_is_not_tried_again(broker):
     broker.machine.failures = [ProvisionerFailed("no such package", retryable=False, misconfigured=True)]
     lease = await broker.state(await broker.lease(), LeaseState.FAILED)

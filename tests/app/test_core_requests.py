@@ -218,10 +218,17 @@ async def test_a_full_disk_is_for_the_ends_of_what_is_there(broker):
         assert caught.value.retry_after
     assert (await broker.acquire(request_id=request_id, key="k")).view.lease.id == first.id
     assert (await broker.acquire(key="k", on_existing=REATTACH)).view.lease.id == first.id
-    await broker.attach(first.id)
+    again = str(uuid.uuid4())
+    generation = (await broker.attach(first.id, request_id=again)).attachment.generation
+    broker.store.scarce = "the disk is very full"
+    for call in (lambda: broker.acquire(key="k", on_existing=REATTACH), lambda: broker.attach(first.id)):
+        with pytest.raises(TooMany, match="the disk is very full"):
+            await call()
+    assert (await broker.attach(first.id, request_id=again)).attachment.generation == generation
+    assert (await broker.renew(first.id, generation)).state is LeaseState.READY
     await broker.release(first.id)
     await broker.state(first.id, LeaseState.RELEASED)
-    broker.store.full = ""
+    broker.store.full = broker.store.scarce = ""
     assert (await broker.acquire(key="k")).view.lease.id != first.id
 
 

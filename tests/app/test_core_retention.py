@@ -1,6 +1,7 @@
 """What is kept, for how long, and in which order it is forgotten; lists of what is kept."""
 
 import asyncio
+import json
 import uuid
 
 import msgspec
@@ -69,6 +70,39 @@ async def test_the_old_are_forgotten_and_their_logs_after_their_rows(world):
     world.store.resume()
     await world.until(lambda: world.called("forget", driver.id))  # that the row is gone is checked by the world
     await world.until(lambda: driver.id not in world.machine.logs)
+
+
+async def test_leases_that_have_ended_are_kept_for_their_time_of_serving_whatever_the_wall_clock_does(world):
+    world.retention = Retention(terminal_age=Seconds(50.0))
+    await world.start()
+    await world.ready(mode=LeaseMode.LOCAL, unattended_ttl=86_400)  # while one is live, the clock is stored
+    lease_id = await ended(world)
+    for change in (8 * 86_400, -20 * 86_400):
+        world.clock.set_wall(change)
+        await world.passes(20)
+        assert lease_id in world.core.authority.leases
+    await world.crash()
+    world.clock.jump(86_400)
+    await world.start()
+    assert lease_id in world.core.authority.leases, "an outage ages nothing"
+    await world.passes(20)
+    assert lease_id not in world.core.authority.leases
+
+
+async def test_leases_that_an_earlier_version_ended_are_as_old_as_they_say(world):
+    world.retention = Retention(terminal_age=Seconds(50.0))
+    await world.start()
+    old, young = [await ended(world) for _ in range(2)]
+    await world.crash()
+    for lease_id, seconds in ((old, 40), (young, 20)):
+        key = next(key for key, row in world.database.rows.items() if row.id == lease_id)
+        stored = json.loads(world.database.rows[key].body)
+        del stored["ended"]
+        stored["timings"]["ended"] -= seconds
+        world.database.rows[key] = msgspec.structs.replace(world.database.rows[key], body=json.dumps(stored).encode())
+    await world.start()
+    await world.passes(20)
+    assert list(world.core.authority.ended.of(world.ann.principal)) == [young]
 
 
 async def test_a_log_that_cannot_be_removed_ends_nothing(world):

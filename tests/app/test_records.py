@@ -138,9 +138,20 @@ def test_unreadable_profiles_events_and_answers_are_named():
 
 def test_what_json_cannot_hold_fails_where_it_is_encoded():
     endless = msgspec.structs.replace(SPEC, max_duration=float("inf"))
-    for change in ({"key": "\ud800"}, {"wait_deadline": float("nan")}, {"spec": endless}):
-        with pytest.raises(ValueError, match=r"surrogates|not finite"):
+    for change in ({"wait_deadline": float("nan")}, {"spec": endless}):
+        with pytest.raises(ValueError, match="not finite"):
             records.encode(msgspec.structs.replace(LEASE, **change))
+    with pytest.raises(ValueError, match="surrogates"):
+        records.prove_spec(msgspec.structs.replace(SPEC, labels={"x": "\ud800"}))
+
+
+def test_what_is_no_text_is_escaped_and_all_else_is_as_it_was():
+    lease = msgspec.structs.replace(LEASE, message="\udcff, \\udcff and é\0🔥", notice="\ud83d")
+    expected = msgspec.structs.replace(lease, message=r"\udcff, \udcff and é" "\0🔥", notice=r"\ud83d")
+    assert records.decode_lease(row(RowKind.LEASE, "l1", records.encode(lease))) == expected
+    assert DriverExit(signal="\udcff", log_tail=("é", "\udcff")) == DriverExit(
+        signal=r"\udcff", log_tail=("é", r"\udcff")
+    )
 
 
 def test_numbers_beyond_64_bits_come_back():

@@ -14,9 +14,11 @@ from sparkbroker.broker.adapters.sql_store import SqlStore
 from sparkbroker.broker.domain.errors import Compacted, Unavailable
 from sparkbroker.broker.domain.units import Epoch, Revision, ServingTime, WallTime
 from sparkbroker.broker.ports.store import (
+    EVENT_PAGE_BYTES,
     Batch,
     Committed,
     Deposed,
+    EventPage,
     EventRecord,
     Loaded,
     RequestRecord,
@@ -291,6 +293,13 @@ async def test_events_come_in_the_order_of_revisions_and_in_pages(store):
             seen.extend(page.events)
             complete = page.complete
         assert tuple(seen) == every
+    large = tuple(EventRecord(Revision(number), "c", b'"%s"' % (b"x" * 40_000)) for number in range(6, 16))
+    await commit(store, epoch, batch(15, events=large))
+    pages: list[EventPage] = []
+    while not pages or not pages[-1].complete:
+        pages.append(await store.events(pages[-1].events[-1].revision if pages else Revision(5), 10))
+        assert sum(len(each.body) for each in pages[-1].events) < 2 * EVENT_PAGE_BYTES
+    assert tuple(each for page in pages for each in page.events) == large
     assert (await store.events(Revision(1), 10, "b")).events == (event(5, "b"),)
     only = await store.events(Revision(0), 1, "b")
     assert (only.events, only.complete) == ((event(1, "b"),), False)

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from sparkbroker.broker.app import records
 from sparkbroker.broker.app.catalogue import Catalogue
-from sparkbroker.broker.app.views import EventType, LeaseEvent, LeaseView, OnExisting, Progress, WatchUpdate
+from sparkbroker.broker.app.views import EventType, LeaseEvent, LeaseView, OnExisting, Progress, QueueView, WatchUpdate
 from sparkbroker.broker.domain.driver import DriverExit
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.lease import (
@@ -32,7 +32,7 @@ from sparkbroker.broker.domain.queue import Queue
 from sparkbroker.broker.domain.request import ExecutorRequest, SizeRequest, SpecRequest
 from sparkbroker.broker.domain.resources import MIB, Resources, parse_memory
 from sparkbroker.broker.domain.timings import Timings
-from sparkbroker.broker.domain.units import Epoch, LeaseId, Principal, Revision, ServingTime, WallTime
+from sparkbroker.broker.domain.units import Epoch, LeaseId, Principal, Revision, Seconds, ServingTime, WallTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.store import RowKind, StoredRow
 from sparkbroker.broker.rpc import convert, parse, showing
@@ -323,6 +323,14 @@ def test_a_lease_that_can_not_be_shown_costs_its_page_nothing_else_and_is_logged
     assert (shown.name, shown.principal, shown.state) == (f"leases/{poisoned.id}", "ann", pb.LEASE_STATE_QUEUED)
     assert shown.message.startswith("this lease can't be shown whole")
     assert [entry["event"] for entry in told] == ["rpc.unshowable"]
+
+
+def test_a_queue_in_which_more_runs_than_fits_into_a_number_is_shown():
+    view = QueueView(
+        name="q", nominal=Resources({"cpu": 4000}), used=Resources({"cpu": 2**63, "memory": 2**70}), queued=0, admitted=2,
+        priority_step=Seconds(60.0), priorities=(-5, 5), blocking_message="",
+    )  # fmt: skip
+    assert dict(over_the_wire(convert.queue(view)).used) == {"cpu": 2**63 - 1, "memory": 2**63 - 1}
 
 
 def test_an_event_that_can_not_be_shown_is_told_without_its_message():

@@ -93,13 +93,15 @@ def test_a_full_disk_frees_the_ballast_and_then_stops_the_broker(need, tmp_path)
 
 def test_a_full_disk_has_no_room_for_anything_new_until_it_is_freed(need, tmp_path):
     folder = tmp_path / "disk"
-    (full, restarted, freed), log = in_small_file_system(need, folder, "4m", *command("room", folder))
-    for fact in (full, restarted):
+    (full, scarce, restarted, freed), log = in_small_file_system(need, folder, "8m", *command("room", folder))
+    for fact in (full, scarce, restarted):
         assert "is full: leases can be used and released, and none be asked for; free some space" in fact["full"]
-        assert fact["ballast"] == 0
     assert full["again"] == full["full"]
+    assert bool(full["use"]) == (full["ballast"] < 512 << 10), "half of it is kept for ends"
+    assert "is full: leases can be renewed and released; free some space" in scarce["use"]
+    assert restarted["ballast"] <= scarce["ballast"] < 512 << 10
     assert freed["full"] == ""
-    assert freed["ballast"] >= 256 << 10
+    assert freed["ballast"] >= 1 << 20
     assert log.count("store.ballast_set_aside") == 1
 
 

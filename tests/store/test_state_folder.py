@@ -141,3 +141,16 @@ def test_the_ballast_is_freed_once_and_filled_again(tmp_path):
     assert ballast.held >= SMALL
     with pytest.raises(ValueError, match="size: -1"):
         Ballast(tmp_path / "ballast", -1)
+
+
+def test_ballast_is_given_back_in_small_steps_and_half_of_it_is_for_ends(tmp_path):
+    """Whatever else fills the disk takes all that is left of a step."""
+    ballast = Ballast(tmp_path / "ballast", 4 << 20)
+    assert ballast.fill()
+    assert ballast.free()
+    assert ballast.held >= (4 << 20) - (256 << 10)
+    assert ballast.free((4 << 20) - (256 << 10) - (2 << 20))
+    scarce = [ballast.scarce, ballast.free() and ballast.scarce]
+    assert scarce == [False, True]
+    assert ballast.free(1 << 40)
+    assert not ballast.free()

@@ -169,17 +169,22 @@ def fill_up(filler: Path) -> None:
 async def room(folder: Path) -> None:
     """``folder`` is a small file system of its own: it gets full, and has room again."""
     filler = folder / "filler"
-    filler.write_bytes(b"z" * (4 * BALLAST))
-    with StateFolder(folder / "state", ballast_size=BALLAST) as state:
+    filler.write_bytes(b"z" * (3 << 20))
+    with StateFolder(folder / "state", ballast_size=1 << 20) as state:
         store = SqlStore(state.database, ballast=state.ballast)
         epoch = await store.lead()
         for number in itertools.count(1):
             if why := await store.room():
                 break
             assert isinstance(await store.commit(epoch, batch(number, 4000)), Committed)
-        tell(full=why, ballast=state.ballast.held, again=await store.room())
+        tell(full=why, use=await store.room(to_use=True), ballast=state.ballast.held, again=await store.room())
+        while not (scarce := await store.room(to_use=True)):
+            assert isinstance(await store.commit(epoch, batch(number, 4000)), Committed)
+            number += 1
+        tell(full=await store.room(), use=scarce, ballast=state.ballast.held)
         await store.close()
-        os.truncate(filler, 2 * BALLAST + BALLAST // 2)  # enough to go on with
+        fill_up(filler)  # what the close has freed
+        os.truncate(filler, filler.stat().st_size - (640 << 10))  # enough to go on with
         again = SqlStore(state.database, ballast=state.ballast)
         epoch = await again.lead()
         tell(full=await again.room(), ballast=state.ballast.held)

@@ -72,7 +72,7 @@ class Core:
         self.authority.on_lease = self.expirer.note
         self._watching = Watching(self.authority, self.admitter, self.events, store)
         self.inventory = Inventory(self.authority, self.admitter, self.reconciler, provisioners, clock)
-        self._janitor = Janitor(self.authority, provisioners, clock, retention)
+        self._janitor = Janitor(self.authority, provisioners, retention)
         self.leases = Leases(
             authority=self.authority,
             catalogue=catalogue,

@@ -4,6 +4,7 @@ import os
 import pwd
 from collections.abc import Mapping
 
+from sparkbroker.broker.domain.text import escaped
 from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller, Role
 
@@ -32,6 +33,6 @@ class LocalUser:
 def _user_name() -> str:
     uid = os.getuid()
     try:
-        return pwd.getpwuid(uid).pw_name
+        return escaped(pwd.getpwuid(uid).pw_name)
     except KeyError:  # A container's random uid has no name.
         return f"uid-{uid}"

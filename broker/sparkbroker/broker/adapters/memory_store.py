@@ -5,6 +5,7 @@ another broker, or the same one after a crash. Faults and pauses can be asked fo
 """
 
 import asyncio
+import itertools
 from bisect import bisect_left, bisect_right, insort
 from operator import attrgetter
 from typing import Literal
@@ -15,6 +16,7 @@ from sparkbroker.broker.domain.errors import Compacted, Unavailable
 from sparkbroker.broker.domain.units import Epoch, Revision, ServingTime
 from sparkbroker.broker.ports.store import (
     EPOCHS_KEPT,
+    EVENT_PAGE_BYTES,
     Batch,
     CommitResult,
     Committed,
@@ -118,7 +120,7 @@ class MemoryStore:
     def __init__(self, database: MemoryDatabase | None = None) -> None:
         self.database = MemoryDatabase() if database is None else database
         self.fail_next_commit: CommitFault | None = None
-        self.full = ""
+        self.full = self.scarce = ""
         """What ``room`` says."""
         self.commits = 0
         """How many batches were written."""
@@ -177,7 +179,9 @@ class MemoryStore:
             )
         later = database.events[bisect_right(database.events, after, key=_revision) :]
         found = [event for event in later if subject is None or event.subject == subject]
-        return EventPage(tuple(found[:limit]), complete=len(found) <= limit)
+        sizes = list(itertools.accumulate(len(event.body) for event in found[:limit]))
+        count = min(limit, bisect_left(sizes, EVENT_PAGE_BYTES) + 1)
+        return EventPage(tuple(found[:count]), complete=len(found) <= count)
 
     async def event_sizes(self) -> list[tuple[Revision, int]]:
         """See ``ports.store.Store.event_sizes``."""
@@ -196,11 +200,11 @@ class MemoryStore:
         loop.call_soon(self._proceed)
         return await pending.future
 
-    async def room(self) -> str:
+    async def room(self, *, to_use: bool = False) -> str:
         """See ``ports.store.Store.room``."""
         self._check_open()
         await asyncio.sleep(0)
-        return self.full
+        return self.scarce if to_use else self.full
 
     async def close(self) -> None:
         """See ``ports.store.Store.close``. What is paused is finished."""

@@ -21,8 +21,10 @@ from sparkbroker.broker.domain.lease import Lease, LeaseSharing, LeaseState
 from sparkbroker.broker.domain.units import Generation, LeaseId, Seconds
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
-from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.ports.metrics import Limit, Metrics
 
+BUSY: Final = 5.0
+"""Seconds after which a caller that met a limit may try again."""
 SWEEP: Final = 2.0
 """Seconds within which what is over is forgotten (``app.janitor``)."""
 
@@ -85,6 +87,11 @@ class Answers:
                 field="request_id",
             )
         return result
+
+    def too_many(self, limit: Limit, message: str) -> TooMany:
+        """The refusal of a caller that met a limit, counted."""
+        self._metrics.limited(limit)
+        return TooMany(message, retry_after=BUSY)
 
     def check_room(self, caller: Caller, request_id: str) -> None:
         """Raise TooMany, before anything is done, if the answer couldn't be remembered for as long as is promised."""

@@ -1,7 +1,5 @@
 """Asking for leases."""
 
-from typing import Final
-
 from sparkbroker.broker.app.access import Access, Answers
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.allowance import Allowance
@@ -10,17 +8,14 @@ from sparkbroker.broker.app.catalogue import Catalogue, Resolved
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.views import Acquired, EventType, OnExisting
-from sparkbroker.broker.domain.errors import InvalidField, KeyInUse, LeaseEnded, TooMany
+from sparkbroker.broker.domain.errors import InvalidField, KeyInUse, LeaseEnded
 from sparkbroker.broker.domain.lease import Lease, LeaseReason, LeaseState, want
 from sparkbroker.broker.domain.request import SpecRequest, check_key, check_request_id
 from sparkbroker.broker.domain.timings import Timings
 from sparkbroker.broker.domain.units import Generation, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
-from sparkbroker.broker.ports.metrics import Limit, Metrics
-
-BUSY: Final = 5.0
-"""Seconds after which a caller that met a limit may try again."""
+from sparkbroker.broker.ports.metrics import Metrics
 
 
 class Acquiring:
@@ -58,6 +53,7 @@ class Acquiring:
         """Ask for a lease; it is QUEUED, or further, when this returns."""
         await self._authority.complete()
         no_room = await self._authority.commits.room()
+        no_room_to_use = await self._authority.commits.room(to_use=True)
         if request_id:
             request_id = check_request_id(request_id)
         if key:
@@ -82,11 +78,9 @@ class Acquiring:
             if on_existing is OnExisting.FAIL or existing.spec != resolved.spec:
                 await self._authority.commits.settle(existing.revision)
                 raise _key_in_use(existing, on_existing)
-            self._answers.check_room(caller, request_id)
-            self._answers.remember(caller, request_id, "acquire", asked, existing, existing=True)
-            return await self._acquired(self._wanted(existing), existing=True)
+            return await self._reattach(caller, request_id, asked, existing, no_room_to_use)
         if no_room:
-            raise self._too_many("disk", no_room)
+            raise self._answers.too_many("disk", no_room)
         self._check_limits(caller, resolved, existing)
         self._answers.check_room(caller, request_id)
         if existing is not None:
@@ -96,6 +90,13 @@ class Acquiring:
         lease = self._insert(caller, key, resolved)
         self._answers.remember(caller, request_id, "acquire", asked, lease)
         return await self._acquired(lease, existing=False)
+
+    async def _reattach(self, caller: Caller, request_id: str, asked: str, existing: Lease, no_room: str) -> Acquired:
+        if no_room and request_id:
+            raise self._answers.too_many("disk", no_room)
+        self._answers.check_room(caller, request_id)
+        self._answers.remember(caller, request_id, "acquire", asked, existing, existing=True)
+        return await self._acquired(self._wanted(existing), existing=True)
 
     def _insert(self, caller: Caller, key: str, resolved: Resolved) -> Lease:
         now, wall, spec = self._authority.serving.now(), self._clock.wall(), resolved.spec
@@ -136,7 +137,7 @@ class Acquiring:
     def _check_limits(self, caller: Caller, resolved: Resolved, replaced: Lease | None) -> None:
         live = self._authority.live_of.get(caller.principal, 0)
         if live >= self._allowance.live and replaced is None:
-            raise self._too_many(
+            raise self._answers.too_many(
                 "live_leases_per_principal",
                 f"{caller.principal} has {live} live leases, the most that are allowed: release some",
             )
@@ -144,7 +145,7 @@ class Acquiring:
         if replaced is not None:
             size -= self._authority.specs.size(replaced.spec_id)
         if size > self._allowance.live_spec_bytes:
-            raise self._too_many(
+            raise self._answers.too_many(
                 "live_spec_bytes_per_principal",
                 f"the specs of {caller.principal}'s live leases would take {size} bytes with this one, and at most "
                 f"{self._allowance.live_spec_bytes} are allowed (leases.max_live_spec_bytes_per_principal): release some, or "
@@ -155,13 +156,9 @@ class Acquiring:
         if replaced is not None and replaced.state is LeaseState.QUEUED and replaced.spec.queue == queue.name:
             waiting -= 1
         if waiting >= queue.max_queued:
-            raise self._too_many(
+            raise self._answers.too_many(
                 "queued_leases", f"{waiting} leases wait in queue {queue.name}, the most that may: ask again later"
             )
-
-    def _too_many(self, limit: Limit, message: str) -> TooMany:
-        self._metrics.limited(limit)
-        return TooMany(message, retry_after=BUSY)
 
 
 def _key_in_use(lease: Lease, on_existing: OnExisting) -> KeyInUse:

@@ -75,6 +75,7 @@ class Attaching:
     async def attach(self, caller: Caller, lease_id: LeaseId, *, request_id: str, holder: str) -> Attached:
         """Become a live user; of an exclusive lease, the only one."""
         await self._authority.complete()
+        no_room = await self._authority.commits.room(to_use=True)
         if request_id:
             request_id = check_request_id(request_id)
         holder = check_text("holder", holder, TEXT)
@@ -93,6 +94,8 @@ class Attaching:
             raise ended(lease)
         if len(lease.attachments) >= ATTACHMENTS:
             raise TooMany(f"lease leases/{lease.id} has {ATTACHMENTS} attachments, the most that are allowed")
+        if no_room:
+            raise self._answers.too_many("disk", no_room)
         self._answers.check_room(caller, request_id)
         superseded = lease.attachments if lease.spec.sharing is LeaseSharing.EXCLUSIVE else ()
         attachment = Attachment(

@@ -34,7 +34,6 @@ from sparkbroker.broker.domain.units import (
     Principal,
     Revision,
     ServingTime,
-    WallTime,
 )
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.metrics import Metrics
@@ -120,7 +119,7 @@ class Authority:
                 self._profile_revisions[row.id] = row.revision
         await self._read_answers()
         ended = [lease for lease in self.leases.values() if lease.terminal]
-        ended.sort(key=lambda lease: (_ended_at(lease), lease.revision))
+        ended.sort(key=lambda lease: (self._ended_at(lease), lease.revision))
         for lease in ended:
             self.keep_ended(lease)
         self._drop_unused_profiles()
@@ -191,7 +190,8 @@ class Authority:
         for kind, generation in events:
             revision = self.commits.next_revision()
             self._tell(lease, kind, generation, revision)
-        lease = msgspec.structs.replace(lease, revision=revision)
+        ended = self.serving.now() if lease.terminal and lease.ended is None else lease.ended
+        lease = msgspec.structs.replace(lease, revision=revision, ended=ended)
         self.commits.stage(RowKind.LEASE, lease.id, revision, before.revision if before else Revision(0), lease)
         self.leases[lease.id] = lease
         self._index(before, lease)
@@ -262,7 +262,7 @@ class Authority:
         """A terminal lease is kept until retention drops it."""
         tail = () if lease.exit is None else lease.exit.log_tail
         size = LEASE_BYTES + sum(map(len, tail))
-        self.ended.add(lease, _ended_at(lease), size, self.specs.size(lease.spec_id))
+        self.ended.add(lease, self._ended_at(lease), size, self.specs.size(lease.spec_id))
 
     def drop_lease(self, lease_id: LeaseId) -> tuple[DriverId, ...]:
         """Forget a terminal lease and its drivers; return the drivers."""
@@ -318,6 +318,8 @@ class Authority:
             self.keep_ended(after)
             self._metrics.ended(after.state, after.reason)
 
-
-def _ended_at(lease: Lease) -> WallTime:
-    return lease.timings.ended or lease.timings.queued
+    def _ended_at(self, lease: Lease) -> ServingTime:
+        if lease.ended is not None:
+            return lease.ended
+        # An earlier version stored the wall's time alone: at least as long ago as it says.
+        return ServingTime(self.serving.now() - (self._clock.wall() - (lease.timings.ended or lease.timings.queued)))

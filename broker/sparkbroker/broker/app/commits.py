@@ -118,9 +118,9 @@ class GroupCommit:
         self.events.stored(await self._store.event_sizes(), self._began_at)
         self.events.compacted(self.compacted_through)
 
-    async def room(self) -> str:
+    async def room(self, *, to_use: bool = False) -> str:
         """See ``ports.store.Store.room``."""
-        return await self._store.room()
+        return await self._store.room(to_use=to_use)
 
     # -- staging
 

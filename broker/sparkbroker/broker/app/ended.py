@@ -10,12 +10,12 @@ import msgspec
 
 from sparkbroker.broker.domain.fairness import fair_share
 from sparkbroker.broker.domain.lease import Lease
-from sparkbroker.broker.domain.units import LeaseId, Principal, SpecId, WallTime
+from sparkbroker.broker.domain.units import LeaseId, Principal, ServingTime, SpecId
 
 
 class _Kept(msgspec.Struct, frozen=True, gc=False):
     lease_id: LeaseId
-    ended: WallTime
+    ended: ServingTime
     size: int
     spec_id: SpecId
     spec_size: int
@@ -73,7 +73,7 @@ class Ended:
         kept = self._of.get(principal)
         return iter(()) if kept is None else (each.lease_id for each in kept.kept)
 
-    def add(self, lease: Lease, ended: WallTime, size: int, spec_size: int) -> None:
+    def add(self, lease: Lease, ended: ServingTime, size: int, spec_size: int) -> None:
         """A lease has ended, after all that were added before. ``size`` is without its spec."""
         own = self._of.get(lease.principal)
         if own is None:
@@ -85,7 +85,7 @@ class Ended:
         """Whether more is kept than may be."""
         return self._count > count or self.size > size
 
-    def due(self, before: WallTime, count: int, size: int, at_once: int) -> list[LeaseId]:
+    def due(self, before: ServingTime, count: int, size: int, at_once: int) -> list[LeaseId]:
         """Take out, and return, what is kept no longer: what ended before a time, and what is beyond a bound."""
         due: list[LeaseId] = []
         most = fair_share((len(own.kept) for own in self._of.values()), count)

@@ -84,6 +84,7 @@ class Subscription:
         self.told_at = 0.0
 
     def push(self, event: LeaseEvent) -> None:
+        """``event``: as it is told (``LeaseEvent.told``)."""
         if len(self._backlog) >= BACKLOG:
             self._backlog.clear()
             self.overflowed = True
@@ -173,13 +174,14 @@ class Events:
     def committed(self, events: list[LeaseEvent], revision: Revision) -> None:
         """Tell the subscribers: called by the authority after a commit, in the order of revisions."""
         for event in events:
+            told = event.told
             for subscription in self._of_lease.get(event.lease_id, ()):
-                subscription.push(event)
+                subscription.push(told)
             for place in _places(event):
                 for interest, subscriptions in self._of_all.get(place, _NOBODY).items():
                     if interest.wants(event):
                         for subscription in subscriptions:
-                            subscription.push(event)
+                            subscription.push(told)
         self.revision = revision
 
     def progressed(self, lease_id: LeaseId) -> None:

@@ -10,8 +10,7 @@ import structlog
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.domain.driver import DriverState
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.units import DriverId, Revision, Seconds, ServingTime, WallTime
-from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.domain.units import DriverId, Revision, Seconds, ServingTime
 from sparkbroker.broker.ports.provisioner import Provisioner
 
 log = structlog.get_logger()
@@ -23,7 +22,7 @@ CALL_LIMIT: Final = 60.0
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept: a terminal lease until it is older than ``terminal_age``, or more than ``terminal_count`` or
+    """What is kept: a terminal lease until ``terminal_age`` of serving after its end, or more than ``terminal_count`` or
     ``terminal_bytes`` of them are kept; ``event_count`` revisions of events, and no more than ``event_bytes``; an answer for
     ``request_age`` of serving."""
 
@@ -38,12 +37,9 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 class Janitor:
     """Forgets what retention no longer covers."""
 
-    def __init__(
-        self, authority: Authority, provisioners: Mapping[str, Provisioner], clock: Clock, retention: Retention
-    ) -> None:
+    def __init__(self, authority: Authority, provisioners: Mapping[str, Provisioner], retention: Retention) -> None:
         self._authority = authority
         self._provisioners = provisioners
-        self._clock = clock
         self._retention = retention
 
     async def run(self) -> None:
@@ -68,7 +64,7 @@ class Janitor:
     def sweep(self) -> list[tuple[str, DriverId]]:
         """Drop rows; return the drivers whose logs can go."""
         authority, retention = self._authority, self._retention
-        before = WallTime(self._clock.wall() - retention.terminal_age)
+        before = ServingTime(authority.serving.now() - retention.terminal_age)
         forgotten: list[tuple[str, DriverId]] = []
         for lease_id in authority.ended.due(before, retention.terminal_count, retention.terminal_bytes, AT_ONCE):
             lease = authority.leases[lease_id]

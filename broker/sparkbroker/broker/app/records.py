@@ -1,13 +1,13 @@
 """How values are written into the store: JSON, so that an operator can read a row with ``sqlite3``.
 
-Encoding happens when a change is enqueued, so that bad data fails its own request and never a batch. Decoding trusts
-nothing: a row that doesn't fit its type, or lies under another's id, is StoreUnusable and says which row it is.
+What a caller wrote is proved before anything is done (``prove_spec``, ``measured``), so that bad data fails its own request
+and never a group. Decoding trusts nothing: a row that doesn't fit its type, or lies under another's id, is StoreUnusable and says which row it is.
 """
 
 from collections.abc import Callable
 from hashlib import blake2b
 from math import isfinite
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ from sparkbroker.broker.domain.driver import Driver
 from sparkbroker.broker.domain.json_values import count_values
 from sparkbroker.broker.domain.lease import Lease, LeaseSpec
 from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.text import escaped
 from sparkbroker.broker.domain.units import Generation, LeaseId, ServingTime, SpecId, WallTime
 from sparkbroker.broker.ports.store import EventRecord, RequestRecord, StoredRow, StoreUnusable
 
@@ -57,9 +58,9 @@ _REQUEST: Final = msgspec.json.Decoder(RequestResult)
 
 
 def encode(record: Record) -> bytes:
-    """JSON of a value. Raise ValueError for what JSON can't hold: a lone surrogate, a lease's time that isn't finite.
+    """JSON of a value. Raise ValueError for a lease's time that isn't finite.
 
-    A time that isn't finite would be written as null, which no broker could read back. A lease is written without its
+    A lone surrogate is escaped: requests are checked before, and what a provisioner said must not fail a whole group. A time that isn't finite would be written as null, which no broker could read back. A lease is written without its
     spec, but with that one's name.
     """
     if isinstance(record, Lease):
@@ -67,7 +68,22 @@ def encode(record: Record) -> bytes:
             raise ValueError(f"lease {record.id} has a time that is not finite: {record}")
         if record.spec_id:
             record = msgspec.structs.replace(record, spec=None)
-    return _ENCODER.encode(record)
+    try:
+        return _ENCODER.encode(record)
+    except UnicodeEncodeError:
+        return _ENCODER.encode(_escaped(msgspec.to_builtins(record)))
+
+
+def _escaped(value: Any) -> Any:
+    match value:
+        case str():
+            return escaped(value)
+        case dict():
+            return {escaped(name): _escaped(item) for name, item in value.items()}
+        case list() | tuple():
+            return list(map(_escaped, value))
+        case _:
+            return value
 
 
 def prove_spec(spec: LeaseSpec) -> tuple[SpecId, int]:

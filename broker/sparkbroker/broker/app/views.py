@@ -67,6 +67,11 @@ class LeaseEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     key: str = ""
     labels: dict[str, str] = {}
 
+    @property
+    def told(self) -> "LeaseEvent":
+        """What a watcher is told of it: a client that takes nothing keeps thousands of them in memory, and labels are large."""
+        return msgspec.structs.replace(self, key="", labels={}) if self.labels or self.key else self
+
 
 class Acquired(msgspec.Struct, frozen=True, gc=False):
     """Result of ``acquire``."""

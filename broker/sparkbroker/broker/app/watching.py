@@ -123,11 +123,10 @@ class Watching:
             self._note_told(subscription, last)
             yield WatchUpdate(revision=last)
             while True:
-                async for event in self._next(subscription, None, last):
+                async for event in self._next(subscription, None, last, interest):
                     last = event.revision
-                    if interest.wants(event):  # the store has the others, too
-                        self._note_told(subscription, last)
-                        yield WatchUpdate(event=event, revision=last)
+                    self._note_told(subscription, last)
+                    yield WatchUpdate(event=event, revision=last)
                 if self._events.closed:
                     return
                 if subscription.idle:
@@ -144,18 +143,20 @@ class Watching:
         subscription.told, subscription.told_at = revision, self._authority.serving.now()
 
     async def _next(
-        self, subscription: Subscription, lease_id: LeaseId | None, last: Revision
+        self, subscription: Subscription, lease_id: LeaseId | None, last: Revision, interest: Interest | None = None
     ) -> AsyncIterator[LeaseEvent]:
-        """What has come since ``last``: from memory, or after an overflow from the store."""
+        """What has come since ``last``: from memory, or after an overflow from the store, which has other events too."""
         while subscription.overflowed:
             subscription.overflowed = False
             complete = False
             while not complete:
                 async with self._reading.place(subscription.principal):
                     page = await self._store.events(last, PAGE, lease_id)
-                    complete, found = page.complete, [records.decode_event(record) for record in page.events]
+                    read = map(records.decode_event, page.events)
+                    found = [event.told for event in read if interest is None or interest.wants(event)]
+                    complete, last = page.complete, page.events[-1].revision if page.events else last
+                    del page, read
                 for event in found:
-                    last = event.revision
                     yield event
         for event in subscription.take():
             if event.revision > last:

@@ -9,9 +9,11 @@ from enum import StrEnum
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from sparkbroker.broker.domain.errors import IllegalTransition
 from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.text import escaped
 from sparkbroker.broker.domain.units import DriverId, LeaseId, Revision, ServingTime, WallTime
 
 Handle = dict[str, str | int | float]
@@ -52,6 +54,10 @@ class DriverExit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     signal: str = ""
     out_of_memory: bool = False
     log_tail: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "signal", escaped(self.signal))
+        force_setattr(self, "log_tail", tuple(map(escaped, self.log_tail)))
 
     def describe(self) -> str:
         """For people: what ended it."""

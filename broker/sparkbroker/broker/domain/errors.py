@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from sparkbroker.broker.domain.text import escaped
+
 
 class BrokerError(Exception):
     """The root. ``message`` is a sentence that says what was wrong and what would be right.
@@ -12,8 +14,7 @@ class BrokerError(Exception):
     reason: ClassVar[str] = "INTERNAL"
 
     def __init__(self, message: str, *, retry_after: float | None = None, **metadata: str) -> None:
-        # A path or a log line may hold bytes that are no text, which neither gRPC nor the store can carry.
-        message = message.encode("utf-8", "backslashreplace").decode()
+        message = escaped(message)
         super().__init__(message)
         self.message = message
         self.metadata = metadata

@@ -212,6 +212,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     unattended_deadline: ServingTime | None = None
     acquire_deadline: ServingTime | None = None
     max_deadline: ServingTime | None = None
+    ended: ServingTime | None = None
+    """When, by the clock that nobody can set. None: it has not, or an earlier version didn't store it."""
     renewed_epoch: Epoch
     notice: str = ""
     exit: DriverExit | None = None

@@ -3,9 +3,11 @@
 from enum import StrEnum
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from sparkbroker.broker.domain.driver import DriverExit, Handle
 from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.text import escaped
 from sparkbroker.broker.domain.units import DriverId, WallTime
 
 __all__ = ["Executors", "Handle", "Observation", "Phase"]
@@ -41,6 +43,9 @@ class Executors(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     pending: int
     message: str = ""
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "message", escaped(self.message))
+
     def describe(self) -> str:
         """For people; empty: all that are wanted run."""
         if self.running >= self.wanted and not self.pending and not self.message:
@@ -72,3 +77,12 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Of a READY driver that has them."""
     exit: DriverExit | None = None
     message: str = ""
+
+    def __post_init__(self) -> None:
+        # Both become part of what is stored and shown.
+        force_setattr(self, "message", escaped(self.message))
+        force_setattr(self, "handle", {escaped(name): _storable(value) for name, value in self.handle.items()})
+
+
+def _storable(value: str | float) -> str | float:
+    return escaped(value) if isinstance(value, str) else value

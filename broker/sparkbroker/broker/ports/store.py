@@ -107,6 +107,10 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     compacted_through: Revision
 
 
+EVENT_PAGE_BYTES: Final = 64 << 10
+"""Thousands of watches may read on at a time, and each holds its page until its client has taken that."""
+
+
 class EventPage(msgspec.Struct, frozen=True):
     """Events in the order of revisions; ``complete``: there were no more at the time."""
 
@@ -151,7 +155,8 @@ class Store(Protocol):
         ...
 
     async def events(self, after: Revision, limit: int, subject: str | None = None) -> EventPage:
-        """At most ``limit`` events with a revision greater than ``after`` (of one subject). Raise Compacted."""
+        """At most ``limit`` events with a revision greater than ``after`` (of one subject), and no more after
+        ``EVENT_PAGE_BYTES`` of them. Raise Compacted."""
         ...
 
     async def event_sizes(self) -> list[tuple[Revision, int]]:
@@ -165,10 +170,11 @@ class Store(Protocol):
         """Write the batch durably. Never raises for an I/O error: it is Unknown. If cancelled, it goes on."""
         ...
 
-    async def room(self) -> str:
+    async def room(self, *, to_use: bool = False) -> str:
         """Empty: there is room for something new. Else why not: what is left is for what has begun, and its end.
 
-        Asked again, it looks again. Raise Unavailable after ``close``.
+        ``to_use``: for what is no lease's end, and yet is kept: new attachments and answers. They may have half of what is
+        left, so that a caller who goes on using leases takes from none the room for its end. Asked again, it looks again. Raise Unavailable after ``close``.
         """
         ...
 

@@ -39,6 +39,7 @@ from sparkbroker.v1 import broker_pb2 as pb
 
 LEASE_PREFIX: Final = "leases/"
 DRIVER_PREFIX: Final = "drivers/"
+MAX_AMOUNT: Final = 2**63 - 1
 
 # Any: the generated stubs and protobuf's own disagree on what Value() returns.
 STATES: Final[dict[LeaseState, Any]] = {s: pb.LeaseState.Value(f"LEASE_STATE_{s.name}") for s in LeaseState}
@@ -216,8 +217,8 @@ def queue(value: QueueView) -> pb.Queue:
     """A queue with what it holds."""
     return pb.Queue(
         name="queues/" + value.name,
-        nominal=value.nominal.quantities,
-        used=value.used.quantities,
+        nominal=_amounts(value.nominal),
+        used=_amounts(value.used),
         queued=value.queued,
         admitted=value.admitted,
         priority_step=duration(value.priority_step),
@@ -225,6 +226,11 @@ def queue(value: QueueView) -> pb.Queue:
         max_priority=value.priorities[1],
         blocking_message=value.blocking_message,
     )
+
+
+def _amounts(value: Resources) -> dict[str, int]:
+    """What was found running counts, however much it asks for: beyond int64 it is shown as int64's largest."""
+    return {name: min(amount, MAX_AMOUNT) for name, amount in value.quantities.items()}
 
 
 def profile(view: ProfileView) -> pb.Profile:

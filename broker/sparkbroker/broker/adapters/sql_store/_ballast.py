@@ -8,14 +8,15 @@ from typing import Final
 import structlog
 
 DEFAULT_BALLAST: Final = 32 << 20
-STEP: Final = 2 << 20
+STEP: Final = 256 << 10
+"""Bytes that are given back first; what needs more asks again, for twice as much."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Ballast:
-    """A file of ``size`` bytes. Each ``free`` gives some of them back to the disk, no more than ``STEP``: whatever else
-    fills the disk then takes only that. The next start sets them aside again if the disk has room."""
+    """A file of ``size`` bytes. Each ``free`` gives a few of them back to the disk: whatever else fills the disk then takes
+    only what is left of these. The next start sets them aside again if the disk has room."""
 
     def __init__(self, path: Path, size: int = DEFAULT_BALLAST) -> None:
         if size < 0:
@@ -52,13 +53,21 @@ class Ballast:
             os.close(descriptor)
         return True
 
-    def free(self) -> bool:
+    @property
+    def scarce(self) -> bool:
+        """Less than half of it is left, or that can't be told."""
+        try:
+            return self.held < self.size // 2
+        except OSError:
+            return True
+
+    def free(self, size: int = STEP) -> bool:
         """Give some room back, and log it; False if there is none to give, or it can't be given."""
         try:
             held = self.held
             if not held:
                 return False
-            os.truncate(self.path, max(0, min(held, self.path.stat().st_size) - STEP))
+            os.truncate(self.path, max(0, min(held, self.path.stat().st_size) - size))
             _log.warning("store.ballast_freed", path=str(self.path), left=self.held)
         except OSError as error:
             _log.error("store.ballast_stuck", path=str(self.path), error=str(error))

@@ -7,7 +7,7 @@ from sparkbroker.broker.adapters.sql_store import _sqlite
 from sparkbroker.broker.adapters.sql_store import _statements as sql
 from sparkbroker.broker.domain.errors import Compacted
 from sparkbroker.broker.domain.units import Revision
-from sparkbroker.broker.ports.store import EventPage, EventRecord
+from sparkbroker.broker.ports.store import EVENT_PAGE_BYTES, EventPage, EventRecord
 
 
 class Reader:
@@ -31,7 +31,8 @@ class Reader:
             raise _sqlite.unusable(self._path, error) from error
         if after < compacted_through:
             raise compacted(after, compacted_through)
-        return EventPage(tuple(EventRecord(*row) for row in rows[:limit]), complete=len(rows) <= limit)
+        complete = len(rows) <= limit and sum(len(body) for *_, body in rows) < EVENT_PAGE_BYTES
+        return EventPage(tuple(EventRecord(*row) for row in rows[:limit]), complete=complete)
 
     def event_sizes(self) -> list[tuple[Revision, int]]:
         """See ``ports.store.Store.event_sizes``."""
@@ -64,5 +65,14 @@ def _select(
     connection: sqlite3.Connection, after: Revision, limit: int, subject: str | None
 ) -> list[tuple[Revision, str, bytes]]:
     if subject is None:
-        return connection.execute(sql.EVENTS, (after, limit)).fetchall()
-    return connection.execute(sql.EVENTS_OF, (after, subject, limit)).fetchall()
+        cursor = connection.execute(sql.EVENTS, (after, limit))
+    else:
+        cursor = connection.execute(sql.EVENTS_OF, (after, subject, limit))
+    rows, size = [], 0
+    for row in cursor:
+        rows.append(row)
+        size += len(row[2])
+        if size >= EVENT_PAGE_BYTES:
+            cursor.close()
+            break
+    return rows

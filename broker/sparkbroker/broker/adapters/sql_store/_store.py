@@ -73,10 +73,12 @@ class SqlStore:
         """See ``ports.store.Store.commit``. Raise ValueError for a batch that can't be stored as it is."""
         return await self._write_worker().run(lambda: self._writer.commit(epoch, batch))
 
-    async def room(self) -> str:
+    async def room(self, *, to_use: bool = False) -> str:
         """See ``ports.store.Store.room``."""
         self._check_open()
-        return await self._write_worker().run(self._writer.make_room) if self._writer.full else ""
+        if not self._writer.full:
+            return ""
+        return await self._write_worker().run(lambda: self._writer.make_room(to_use=to_use))
 
     async def close(self) -> None:
         """See ``ports.store.Store.close``."""

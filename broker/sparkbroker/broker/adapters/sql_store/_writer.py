@@ -12,7 +12,7 @@ import structlog
 
 from sparkbroker.broker.adapters.sql_store import _batch, _schema, _sqlite
 from sparkbroker.broker.adapters.sql_store import _statements as sql
-from sparkbroker.broker.adapters.sql_store._ballast import Ballast
+from sparkbroker.broker.adapters.sql_store._ballast import STEP, Ballast
 from sparkbroker.broker.domain.units import Epoch, ServingTime, WallTime
 from sparkbroker.broker.ports.store import (
     EPOCHS_KEPT,
@@ -56,12 +56,12 @@ class Writer:
         self.full = ""
         """Why there is no room for anything new; any thread may read it."""
 
-    def lead(self) -> Epoch:
+    def lead(self, step: int = STEP) -> Epoch:
         try:
             epoch = self._lead()
         except sqlite3.Error as error:
             self.close()
-            if not _sqlite.cannot_open(error) or not self._free_ballast():
+            if not _sqlite.cannot_open(error) or not self._free_ballast(step):
                 raise _sqlite.unusable(self._path, error) from error
         except StoreUnusable:
             self.close()
@@ -69,7 +69,7 @@ class Writer:
         else:
             self._look_for_ballast()
             return epoch
-        return self.lead()  # as often as there is ballast to free
+        return self.lead(2 * step)  # as often as there is ballast to free
 
     def _lead(self) -> Epoch:
         if self._failure:
@@ -109,13 +109,15 @@ class Writer:
         plan = _batch.plan(batch)
         if isinstance(plan, _batch.Conflict):
             return Deposed(plan.message)
+        step = STEP
         try:
             while True:
                 try:
                     return self._write(self._connection, epoch, batch, plan)
                 except sqlite3.Error as error:
-                    if not _sqlite.is_full(error) or not self._free_ballast():
+                    if not _sqlite.is_full(error) or not self._free_ballast(step):
                         raise
+                    step *= 2
         except sqlite3.IntegrityError as error:
             return Deposed(f"an event's revision is taken ({error}): another broker has written")
         except sqlite3.Error as error:
@@ -126,13 +128,15 @@ class Writer:
         if self._connection is None or self._failure or not self._checkpoint_is_due():
             return
         self._pages = 0
+        step = STEP
         while True:
             try:
                 self._connection.execute(sql.CHECKPOINT).fetchall()
             except sqlite3.Error as error:
                 if not _sqlite.is_full(error):
                     self._fail(error)
-                elif self._free_ballast():
+                elif self._free_ballast(step):
+                    step *= 2
                     continue
                 else:
                     # All is still in the WAL, and commits say it themselves if they don't fit either.
@@ -198,8 +202,8 @@ class Writer:
         _log.error("store.failed", path=str(self._path), error=_sqlite.describe(error))
         return Unknown(self._failure)
 
-    def _free_ballast(self) -> bool:
-        freed = self._ballast is not None and self._ballast.free()
+    def _free_ballast(self, size: int) -> bool:
+        freed = self._ballast is not None and self._ballast.free(size)
         if freed:
             self.full = self._full()
         return freed
@@ -212,8 +216,11 @@ class Writer:
             missing = True
         self.full = self._full() if missing else ""
 
-    def make_room(self) -> str:
-        """``full``, once it was tried to set the ballast aside again: the disk may have room by now."""
+    def make_room(self, *, to_use: bool) -> str:
+        """``full``, once it was tried to set the ballast aside again: the disk may have room by now.
+
+        ``to_use``: for that there is room until half of the ballast is used.
+        """
         if self.full and self._ballast is not None:
             try:
                 # As much again is to stay free: else the next commit would take it back.
@@ -223,10 +230,15 @@ class Writer:
                     self.full = ""
             except OSError as error:
                 _log.warning("store.ballast_not_set_aside", path=str(self._ballast.path), error=str(error))
+        if to_use and self.full:
+            return self._scarce() if self._ballast is not None and self._ballast.scarce else ""
         return self.full
 
     def _full(self) -> str:
         return f"the disk that holds {self._path} is full: leases can be used and released, and none be asked for; free some space"
+
+    def _scarce(self) -> str:
+        return f"the disk that holds {self._path} is full: leases can be renewed and released; free some space"
 
 
 class _Transaction:
