@@ -47,8 +47,8 @@ def test_each_names_the_argument_and_the_fix(small_broker, run_dag, monkeypatch)
     assert {run.ti(name).try_number for name in run.states} == {1}
     for said in (
         "cores: 'two' is not a count; give a whole number, at least 1",
-        "profile: there is no profile 'nope'; there are default",
-        "lease_queue: there is no queue 'nope'; you may use default",
+        "profile: there is no profile 'nope' that you may use; you may use default",
+        "lease_queue: there is no queue 'nope' that you may use; you may use default",
         "ask for less",
         "conf['spark.master']: can't be set by a holder",
         "pod['image']: is not allowed by profile `default`; allowed are: none",
