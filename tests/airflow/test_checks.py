@@ -63,7 +63,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     "templates_dict": ("x", 3, {1: "a"}),
     "templates_exts": (".sql", [None], 3),
     "sql": (None, "", " ; ", [], [None], ["select 1", 3], 3, {"a": "select 1"}),
-    "parameters": (3, "x", {":a": 1}, {"": 1}, {"a": [2**63]}, "[1]", '{"a": {}}', {1: "a"}, {"a": {}}, {"a": object()}, {"a": [{}]}),
+    "parameters": (3, "x", {":a": 1}, {"": 1}, {"a": [2**63]}, '{"a": [1, 2.5]}', {"a": ["x", None]}, "[1]", '{"a": {}}', {1: "a"}, {"a": {}}, {"a": object()}, {"a": [{}]}),
     "result": ("row", 1, True, ["count"], {}),
     "max_rows": (0, "x", None, 2**31, True),
     "script": (None, "", 3, ["x.py"], "a\0b"),
