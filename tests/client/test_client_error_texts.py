@@ -45,3 +45,20 @@ def test_one_whose_jvm_has_ended_already_is_left_as_it_is():
     assert "kept" not in repr(vars(type(error)))
     jvm.alive = True
     assert str(error) == "x"
+
+
+def test_pysparks_own_needs_it(monkeypatch):
+    """Its class is told by its name, and its text needs the JVM: this fails when pyspark changes either."""
+    pytest.importorskip("py4j")
+    from pyspark import SparkContext
+    from pyspark.errors.exceptions.captured import AnalysisException
+
+    monkeypatch.setattr(SparkContext, "_gateway", object())
+    monkeypatch.setattr(SparkContext, "_jvm", object())
+    kept, left = (AnalysisException("no such column", stackTrace="at …") for _ in range(2))
+    keep_texts(kept)
+    monkeypatch.setattr(SparkContext, "_jvm", None)
+    assert str(kept).startswith("no such column")
+    assert isinstance(kept, AnalysisException)
+    with pytest.raises(AssertionError):
+        str(left)
