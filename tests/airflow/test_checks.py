@@ -63,7 +63,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     "templates_dict": ("x", 3, {1: "a"}),
     "templates_exts": (".sql", [None], 3),
     "sql": (None, "", " ; ", [], [None], ["select 1", 3], 3, {"a": "select 1"}),
-    "parameters": (3, "x", "[1]", '{"a": {}}', {1: "a"}, {"a": {}}, {"a": object()}, {"a": [{}]}),
+    "parameters": (3, "x", {":a": 1}, {"": 1}, {"a": [2**63]}, '{"a": [1, 2.5]}', {"a": ["x", None]}, "[1]", '{"a": {}}', {1: "a"}, {"a": {}}, {"a": object()}, {"a": [{}]}),
     "result": ("row", 1, True, ["count"], {}),
     "max_rows": (0, "x", None, 2**31, True),
     "script": (None, "", 3, ["x.py"], "a\0b"),
@@ -89,6 +89,9 @@ LITERAL = (
 
 
 def compute(spark, x=1): ...
+
+
+def dated(spark, ds): ...
 
 
 OPERATORS: dict[Any, dict[str, Any]] = {
@@ -211,6 +214,10 @@ def test_of_a_mapping_that_is_known_in_part_that_part_is_read():
         (SparkSqlOperator, {"sql": "select 1", "parameters": "{{ params.p }}"}, False),
         (SparkSessionOperator, {"python_callable": compute, "op_kwargs": {"x": "{{ ds }}"}}, True),
         (SparkSessionOperator, {"python_callable": compute, "py_files": "{{ params.f }}"}, False),
+        (SparkSessionOperator, {"python_callable": dated}, False),  # a run may have none
+        (SparkSessionOperator, {"python_callable": dated, "op_args": ["{{ ds }}"]}, True),
+        (SparkSessionOperator, {"python_callable": dated, "op_kwargs": {"ds": 1}}, True),
+        (SparkSessionOperator, {"python_callable": lambda spark, params, ti, ds="", **context: 1}, True),
     ],
 )
 def test_a_task_begins_in_the_triggerer_only_if_nothing_can_be_wrong_any_more(
@@ -236,6 +243,19 @@ def test_an_argument_that_the_function_does_not_have_is_not_dropped(airflow_home
         SparkSessionOperator(task_id="t", python_callable=compute, op_kwargs={"flder": 1})
     with DAG("dropped", schedule=None), pytest.raises(InvalidFunction, match=said):
         SparkSessionOperator.partial(task_id="t", python_callable=compute, op_kwargs={"flder": 1})
+
+
+def test_so_it_is_of_one_too_many(airflow_home):
+    with (
+        DAG("many", schedule=None),
+        pytest.raises(InvalidFunction, match=r"compute\(x=1\): too many positional arguments"),
+    ):
+        SparkSessionOperator(task_id="t", python_callable=compute, op_args=[1, 2])
+    with (
+        DAG("many", schedule=None),
+        pytest.raises(InvalidFunction, match=r"compute\(x=1\): multiple values for argument 'x'"),
+    ):
+        SparkSessionOperator.partial(task_id="t", python_callable=compute, op_args=[1], op_kwargs={"x": 1})
 
 
 def test_the_base_class_checks_what_a_subclass_lists(airflow_home):

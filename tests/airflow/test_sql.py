@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyspark.sql import types as T  # noqa: N812  its usual name
 
 from sparkbroker.airflow_provider.request import InvalidArgument
-from sparkbroker.airflow_provider.sql_arguments import read_most
+from sparkbroker.airflow_provider.sql_arguments import read_most, read_parameters
 from sparkbroker.airflow_provider.sql_parameters import as_literal
 from sparkbroker.airflow_provider.sql_statements import split_statements
 from sparkbroker.airflow_provider.sql_values import instant, plain
@@ -110,6 +110,17 @@ TWICE = T.StructType([T.StructField("a", T.IntegerType())] * 2)
 def test_a_value_that_json_can_not_hold_names_its_column(value, kind, what):
     with pytest.raises(InvalidArgument, match=rf"the column 'c' has .*{what}.*CAST"):
         plain(value, kind, "c")
+
+
+def test_a_list_has_items_of_one_type():
+    class Own(dt.datetime): ...
+
+    given = {"a": [Own(2024, 1, 1), dt.datetime(2024, 1, 1)], "b": [], "c": [[1], []]}  # noqa: DTZ001  it has none
+    assert read_parameters(given) == given
+    with pytest.raises(
+        InvalidArgument, match=r"parameters\['a'\]: a list of NoneType and int, .*; give items of one type"
+    ):
+        read_parameters({"a": [1, None]})
 
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

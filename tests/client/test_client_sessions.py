@@ -327,8 +327,12 @@ with Broker(sys.argv[1]) as b:
                     ask()
                 except SessionEnded:
                     print("ended")
-            again = lease.open_session()
-            assert again.range(9).count() == 9
+            try:
+                with lease.session() as again:
+                    assert again.range(9).count() == 9
+                    again.sql("SELECT nonsense")
+            except Exception as error:  # whose text is the JVM's
+                assert type(error).__name__ == "AnalysisException" and "`nonsense`" in str(error), type(error)
     assert "SPARK_CONNECT_AUTHENTICATE_TOKEN" not in os.environ
     import subprocess
     children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "comm="], capture_output=True, text=True).stdout

@@ -90,6 +90,25 @@ def check_names(function: Callable[..., Any], names: typing.Iterable[str]) -> No
             )
 
 
+def left_open(function: Callable[..., Any], args: Sequence[Any], names: typing.Iterable[str]) -> frozenset[str]:
+    """The arguments without a default that neither ``args`` nor ``names`` are, so that they have to come from a task's context.
+
+    Raise InvalidFunction if the function can't be given these.
+    """
+    reduced, name = _reduced(function)
+    try:
+        bound = reduced.bind_partial(*args, **dict.fromkeys(names))
+    except TypeError as error:
+        raise InvalidFunction(f"{name}{reduced}: {error}") from error
+    return frozenset(
+        parameter.name
+        for parameter in reduced.parameters.values()
+        if parameter.default is Parameter.empty
+        and parameter.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        and parameter.name not in bound.arguments
+    )
+
+
 def call(
     function: Callable[..., Any],
     args: Sequence[Any],
@@ -113,11 +132,8 @@ def place(
     """The arguments for the function's own signature: the given ones, bound to the reduced one, and the injected."""
     check_given(function, kwargs)
     hidden = wanted(function)
-    name = _name(original_of(function))
+    reduced, name = _reduced(function)
     signature = _signature(original_of(function), name)
-    reduced = signature.replace(
-        parameters=[parameter for parameter in signature.parameters.values() if parameter.name not in hidden]
-    )
     try:
         bound = reduced.bind(*args, **kwargs)
     except TypeError as error:
@@ -137,6 +153,15 @@ def place(
         else:
             by_name[parameter.name] = value
     return positional, by_name
+
+
+def _reduced(function: Callable[..., Any]) -> tuple[inspect.Signature, str]:
+    """The signature without INJECTED, and the function's name."""
+    hidden = wanted(function)
+    name = _name(original_of(function))
+    signature = _signature(original_of(function), name)
+    shown = [parameter for parameter in signature.parameters.values() if parameter.name not in hidden]
+    return signature.replace(parameters=shown), name
 
 
 def original_of(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -27,6 +27,10 @@ PARTS: Final[Mapping[str, frozenset[str]]] = {
 """Names that are more than values, with those of their attributes that are values or plain functions."""
 _RANDOM: Final = frozenset({"lipsum", "random"})
 """Of Jinja's own functions and filters, those that give something else each time."""
+_OF_THE_CLOCK: Final = frozenset({
+    "age", "diff", "diff_for_humans", "is_anniversary", "is_birthday", "is_future", "is_past", "now", "today", "utcnow",
+})  # fmt: skip
+"""Likewise of a date's attributes."""
 
 
 def is_renderable(value: object, environment: Any) -> bool:
@@ -63,10 +67,13 @@ def _is_known(text: str, environment: Any) -> bool:
     own = {node.name for node in tree.find_all((nodes.Filter, nodes.Name))}
     if own & _RANDOM:
         return False
+    attributes = list(tree.find_all((nodes.Getattr, nodes.Getitem)))
+    parts = {id(node.node): _part(node) for node in attributes}
+    if not _OF_THE_CLOCK.isdisjoint(_part(node) for node in attributes):
+        return False
     asked = meta.find_undeclared_variables(tree)
     if asked <= PLAIN:
         return True
-    parts = {id(node.node): _part(node) for node in tree.find_all((nodes.Getattr, nodes.Getitem))}
     return all(
         name.name in PLAIN or parts.get(id(name)) in PARTS.get(name.name, ())
         for name in tree.find_all(nodes.Name)

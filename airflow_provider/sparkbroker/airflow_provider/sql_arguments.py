@@ -12,9 +12,10 @@ from sparkbroker.airflow_provider.sql_statements import split_statements
 _RESULTS: Final = ("count", "rows", None)
 _MOST_ROWS: Final = 2**31 - 1
 """More than Spark's LIMIT can ask for."""
+_BIGINT: Final = range(-(2**63), 2**63)
 _LATE: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _LITERALS: Final = (
-    bool, int, float, str, bytes, bytearray, decimal.Decimal, dt.date, dt.datetime, dt.time, dt.timedelta,
+    bool, int, float, str, bytes, bytearray, decimal.Decimal, dt.datetime, dt.date, dt.time, dt.timedelta,
 )  # fmt: skip
 
 
@@ -36,7 +37,13 @@ def are_sure(value: Any) -> bool:
 
 def read_parameters(value: Any, name: str = "parameters") -> dict[str, Any]:
     """Values by the names of their markers; text is JSON of them."""
-    return {key: _literal(item, f"{name}[{key!r}]") for key, item in mapping(value, name).items()}
+    found = mapping(value, name)
+    for key in found:
+        if not key or key.startswith(":"):
+            raise InvalidArgument(
+                name, f"{key!r} is not a marker's name", "give it without the colon that it has in the SQL"
+            )
+    return {key: _literal(item, f"{name}[{key!r}]") for key, item in found.items()}
 
 
 def read_result(value: Any, name: str = "result") -> str | None:
@@ -65,10 +72,21 @@ def _texts(value: Any, name: str) -> Iterator[str]:
         yield text
 
 
+def _kind(value: Any) -> str:
+    """Its type's name, or that of the type it is a kind of: pendulum's DateTime is a datetime."""
+    return next((kind.__name__ for kind in (*_LITERALS, list, tuple) if isinstance(value, kind)), type(value).__name__)
+
+
 def _literal(value: Any, name: str) -> Any:
     """What Spark takes as a literal, or a Column of its own."""
     if isinstance(value, list | tuple):
+        kinds = sorted({_kind(item) for item in value})
+        if len(kinds) > 1:
+            problem = f"a list of {' and '.join(kinds)}, which Spark takes no array of"
+            raise InvalidArgument(name, problem, "give items of one type, and no None")
         return [_literal(item, f"{name}[{place}]") for place, item in enumerate(value)]
+    if isinstance(value, int) and value not in _BIGINT:
+        raise InvalidArgument(name, f"{shown(value)} is more than a BIGINT holds", "give a Decimal, or text to cast")
     if (
         value is None
         or isinstance(value, _LITERALS)

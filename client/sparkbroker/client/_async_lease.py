@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import functools
 import logging
 import os
 import socket
@@ -12,6 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from sparkbroker.client import _clock, _waiting
+from sparkbroker.client._blocking import in_thread
+from sparkbroker.client._error_texts import keep_texts
 from sparkbroker.client._errors import BrokerFault, LeaseLost, LeaseNotFound, SparkbrokerError, WrongProcess
 from sparkbroker.client._holding import Holding
 from sparkbroker.client._lease_context import LeaseContext
@@ -169,6 +172,7 @@ class AsyncLease:
         try:
             yield spark
         except Exception as error:
+            await in_thread(functools.partial(keep_texts, error), "error-text")
             await self.raise_if_lost(error)
             raise
         finally:
@@ -256,6 +260,7 @@ class AsyncLease:
         if self._joined and not self.generation and self.info.spec.sharing == pb.LEASE_SHARING_SHARED:
             return  # others may be attached to it: it isn't ours to end
         if self.attached and isinstance(error, Exception):
+            await in_thread(functools.partial(keep_texts, error), "error-text")
             try:
                 await self.raise_if_lost(error)
             finally:

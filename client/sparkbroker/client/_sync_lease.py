@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from sparkbroker.client import _session
 from sparkbroker.client._async_lease import RELEASE_TIMEOUT, AsyncLease
 from sparkbroker.client._current import CURRENT
+from sparkbroker.client._error_texts import keep_texts
 from sparkbroker.client._errors import LeaseLost, WrongProcess
 from sparkbroker.client._portal import Portal
 from sparkbroker.client._values import Connection, Progress
@@ -134,6 +135,7 @@ class Lease:
         try:
             yield spark
         except Exception as error:
+            keep_texts(error)
             self.raise_if_lost(error)
             raise
         finally:

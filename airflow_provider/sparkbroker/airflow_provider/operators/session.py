@@ -1,7 +1,7 @@
 """A Python function with a Spark session."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sparkbroker.airflow_provider import checks, injection
 from sparkbroker.airflow_provider._compat import context_merge, determine_kwargs
@@ -9,6 +9,12 @@ from sparkbroker.airflow_provider.operators.base import SparkLeaseOperator
 
 if TYPE_CHECKING:
     from sparkbroker.client import Lease
+
+_IN_EVERY_CONTEXT: Final = frozenset({
+    "conn", "dag", "dag_run", "inlet_events", "inlets", "macros", "outlet_events", "outlets", "params", "run_id", "task",
+    "task_instance", "task_instance_key_str", "templates_dict", "ti", "triggering_asset_events", "var",
+})  # fmt: skip
+"""What a function may ask of a task's context in every run; a run without a logical date has no ``ds``."""
 
 
 class SparkSessionOperator(SparkLeaseOperator):
@@ -46,7 +52,7 @@ class SparkSessionOperator(SparkLeaseOperator):
         templates_exts: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        injection.check_names(python_callable, op_kwargs if isinstance(op_kwargs, Mapping) else ())
+        _check_call(python_callable, op_args, op_kwargs)
         self.python_callable = python_callable
         self.op_args: Sequence[Any] = () if op_args is None else op_args
         self.op_kwargs = {} if op_kwargs is None else op_kwargs
@@ -59,9 +65,9 @@ class SparkSessionOperator(SparkLeaseOperator):
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """See BaseOperator. What is mapped isn't constructed at parse: the function is looked at here."""
-        function, given = kwargs.get("python_callable"), kwargs.get("op_kwargs")
+        function = kwargs.get("python_callable")
         if callable(function):
-            injection.check_names(function, given if isinstance(given, Mapping) else ())
+            _check_call(function, kwargs.get("op_args"), kwargs.get("op_kwargs"))
         return super().partial(**kwargs)
 
     def run_with_lease(self, context: Any, lease: "Lease") -> Any:
@@ -78,9 +84,27 @@ class SparkSessionOperator(SparkLeaseOperator):
         injection.check_names(self.python_callable, self.op_kwargs)
         injection.place(self.python_callable, self.op_args, self._arguments(context), dict.fromkeys(injection.INJECTED))
 
+    def _begins_in_a_worker(self) -> bool:
+        return super()._begins_in_a_worker() or not self._may_be_called()
+
+    def _may_be_called(self) -> bool:
+        """Whether the function has all its arguments, whatever the run is."""
+        args, given = self.op_args, self.op_kwargs
+        if not isinstance(args, list | tuple) or not isinstance(given, Mapping):
+            return False
+        return injection.left_open(self.python_callable, args, given) <= _IN_EVERY_CONTEXT
+
     def _arguments(self, context: Any) -> Mapping[str, Any]:
         """Those by name: the task's own, and what the function names of the context."""
         function = injection.without_injected(self.python_callable)
         context_merge(context, self.op_kwargs, templates_dict=self.templates_dict)
         found: Mapping[str, Any] = determine_kwargs(function, self.op_args, context)
         return found
+
+
+def _check_call(function: Callable[..., Any], args: Any, given: Any) -> None:
+    """Raise InvalidFunction for arguments that the function can't be given, as far as they are known."""
+    names = given if isinstance(given, Mapping) else {}
+    injection.check_names(function, names)
+    if isinstance(args, list | tuple):
+        injection.left_open(function, args, names)
