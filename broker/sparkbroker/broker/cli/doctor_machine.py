@@ -38,12 +38,13 @@ _UNSYNCHRONISED: Final = 0x40
 T = TypeVar("T")
 
 
-def of_profiles(config: Config, shared_cache: Path | None) -> Iterator[Finding]:
+def of_profiles(config: Config, shared_cache: Path | None, *, served: bool) -> Iterator[Finding]:
     """Spark, Java, Python and class archive of every local profile; profiles that share them are looked at once.
 
     ``shared_cache`` is that of the brokers which ``run`` starts, if they have one; ``serve`` has one of its own.
+    ``served``: ``serve`` can use the configuration, too.
     """
-    own = config.store.cache_folder or config.store.state_folder / "cache"
+    own = (config.store.cache_folder or config.store.state_folder / "cache") if served else None
     caches = {"serve": own, "run": shared_cache}
     used = {command: cache for command, cache in caches.items() if cache is not None and config.store.class_archives}
     seen: set[tuple[str | None, ...]] = set()
@@ -55,11 +56,12 @@ def of_profiles(config: Config, shared_cache: Path | None) -> Iterator[Finding]:
         yield from _toolchain(profile, used)
 
 
-def of_machine(config: Config) -> Iterator[Finding]:
+def of_machine(config: Config, *, served: bool) -> Iterator[Finding]:
     """The user, the machine's size, the disks that the broker and its drivers write to, its clock."""
     yield _user()
     yield from _size(config)
-    yield _state_folder(config.store.state_folder)
+    if served:
+        yield _state_folder(config.store.state_folder)
     yield _disk("scratch folder", scratch_base(), LEAST_SCRATCH, "Spark spills and shuffles there: set TMPDIR")
     yield _clock()
 
