@@ -315,8 +315,9 @@ def test_without_executors_the_driver_works_itself():
 
 
 def test_packages_are_resolved_by_spark_submit():
-    manifests = made(packages=("g:a:1",))
+    manifests = made(packages=("g:a:1",), jars=("/opt/a%20b.jar", "/opt/c.jar"))
     assert conf(manifests)["spark.jars.packages"] == "g:a:1"
+    assert conf(manifests)["spark.jars"] == "file:///opt/a%2520b.jar,/opt/c.jar", "a path is not a URI"
     assert "spark-submit" in container(manifests.pod, DRIVER_CONTAINER)["command"][-1]
     assert "spark-submit" not in container(made().pod, DRIVER_CONTAINER)["command"][-1]
 
