@@ -35,13 +35,14 @@ def request(
     profile_conf=None,
     holder=None,
     packages=(),
+    jars=(),
     driver_id=ID,
     executor_memory=GIB,
     **pod,
 ) -> DriverRequest:
     size, executor = (ContainerSize(cores=1, memory=memory) for memory in (GIB, executor_memory))
     spec = LeaseSpec(
-        profile="p", queue="q", driver=size, conf=conf or {}, pod=holder or {}, packages=packages,
+        profile="p", queue="q", driver=size, conf=conf or {}, pod=holder or {}, packages=packages, jars=jars,
         executors=ExecutorSpec(size=executor, min_count=executors[0], max_count=executors[1]) if executors else None,
     )  # fmt: skip
     settings = parse_pod({"image": "spark:1", "namespace": "spark", **pod}, "pod")

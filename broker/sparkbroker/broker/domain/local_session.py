@@ -2,7 +2,7 @@
 
 Promised: it has the configuration, packages and jars that a driver of the broker's would have, and what can't be given to
 another process is refused where it is asked for. What depends on the holder's machine, such as addresses and folders, is
-its client's to say.
+its client's to say. Spark, Java and Python are the holder's own: the profile's are those of the broker's drivers.
 """
 
 from collections.abc import Mapping
