@@ -240,7 +240,7 @@ def _hook_errors(module: Any, lead: Lead) -> None:
     module.PySparkException.__init__ = init
 
 
-def _hook_channel(module: Any, lead: Lead) -> None:
+def _hook_channel(module: Any, _lead: Lead) -> None:
     """To a Connect server that pyspark has started in this process, by its address.
 
     It listens on 127.0.0.1. Pyspark looks for it at ``localhost``, and its token would reach who listens on ::1.

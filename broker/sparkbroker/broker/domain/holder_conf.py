@@ -13,7 +13,6 @@ Keys by which Spark mounts volumes and Secrets into executors are bounded by ``p
 """
 
 import re
-from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import quote
 
@@ -177,7 +176,7 @@ def check_jars(jars: tuple[str, ...], profile: Profile) -> tuple[str, ...]:
 
 def jar_uri(jar: str) -> str:
     """A checked jar as an entry of ``spark.jars``: Spark takes a path with a % or a # in it for a URI."""
-    return PurePosixPath(jar).as_uri() if jar.startswith("/") and quote(jar) != jar else jar
+    return f"file://{quote(jar)}" if jar.startswith("/") and quote(jar) != jar else jar
 
 
 def _check_allowed(items: tuple[str, ...], profile: Profile, field: str) -> None:
