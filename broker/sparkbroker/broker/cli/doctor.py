@@ -14,7 +14,7 @@ from sparkbroker.broker.cli.doctor_finding import Finding, Status
 from sparkbroker.broker.cli.doctor_machine import LOCAL_EXTRA, of_machine, of_profiles
 from sparkbroker.broker.cli.embedded import answers
 from sparkbroker.broker.cli.serving import load
-from sparkbroker.broker.config import NO_HOME, Config, ConfigError, default_cache_folder
+from sparkbroker.broker.config import NO_HOME, Config, ConfigError, default_cache_folder, default_state_folder
 from sparkbroker.broker.domain.errors import BrokerError
 
 OLDEST_PYTHON: Final = (3, 11)
@@ -39,7 +39,8 @@ def examine(config_path: Path | None, env: Mapping[str, str], url: str | None) -
     if config is not None:
         served = finding.status is Status.OK
         findings += of_profiles(config, default_cache_folder(env), served=served)
-        findings += of_machine(config, served=served)
+        chosen = config.store.state_folder != default_state_folder(env)
+        findings += of_machine(config, served=served, chosen=chosen)
         findings += of_cluster(config)
     findings.append(_broker(url))
     return findings
