@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from sparkbroker.broker.adapters.static_tokens import load
-from sparkbroker.broker.cli import output
+from sparkbroker.broker.cli import doctor_output, output
+from sparkbroker.broker.cli.doctor_finding import Finding, Status
 from sparkbroker.client import Broker, __version__
 from sparkbroker.v1 import broker_pb2 as pb
 
@@ -193,6 +194,31 @@ def test_the_end_of_a_log_is_shown_and_not_obeyed(capsys):
     assert not set(shown) & set("\x1b\x07\x9b\u202e"), shown
     assert shown.count("[red]\\x1b]0;title\\x9b2J\\u202e") + shown.count("[red]\\x1b]0;title\\x07\\x9b2J\\u202e") == 3
     assert "[bold]b" in shown
+
+
+def test_no_row_takes_the_place_of_another(capsys, monkeypatch):
+    """On a narrow terminal: what is escaped is longer than what was written, and a line end is text."""
+    wide, forged = "\u202e" * 40, "\nbbb READY -"
+    event = pb.LeaseEvent(lease="leases/aaa", message="gone\n2026-01-01 00:00:00  bbb  READY")
+    detail = pb.Lease(name="leases/aaa", exit=pb.DriverExit(exit_code=1, log_tail=["\u200b" * 40 + "end"]))
+    lease = pb.Lease(name="leases/aaa", principal=wide + forged, key=forged)
+    queue = pb.Queue(name="queues/aaa", blocking_message=wide + forged)
+    profile = pb.Profile(name="profiles/aaa", description=forged, unusable_message=wide + forged)
+    finding = Finding("aaa", Status.WARN, wide + "end")
+    made = [output.lease_rows([lease], 0), output.queue_rows([queue]), output.profile_rows([profile])]
+    monkeypatch.setattr(output, "_WIDE", 120)
+    for rows in made:
+        output.console().print(rows)
+        _, *lines = capsys.readouterr().out.splitlines()
+        assert [line[:1] for line in lines] == ["a", *" " * (len(lines) - 1)], lines
+        assert all(len(line) <= 120 for line in lines)
+    output.console().print(output.event_line(event), soft_wrap=True)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    output.console().print(output.lease_details(detail))
+    shown = "".join(capsys.readouterr().out.split())
+    assert shown.endswith("\\u200b" * 40 + "end"), "and nothing is cut off"
+    doctor_output.show([finding], json_output=False)
+    assert "".join(capsys.readouterr().out.split()).count("\\u202e") == 40
 
 
 def test_what_does_not_exist_is_refused(shell, broker):

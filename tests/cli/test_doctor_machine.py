@@ -2,11 +2,13 @@
 
 import fcntl
 import json
+from pathlib import Path
 
 import pytest
 
 from sparkbroker.broker.adapters.local_provisioner import discover
 from sparkbroker.broker.adapters.local_provisioner._archive import archive_files
+from sparkbroker.broker.cli import doctor_machine
 from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
 from sparkbroker.broker.domain.profile import Profile
 
@@ -62,3 +64,11 @@ def test_disks_and_clock(examined, tmp_path):
     clock = examined("clock")
     assert clock["status"] in {"ok", "warn"}
     assert (clock["status"] == "ok") == (clock["fix"] == "")
+
+
+def test_a_home_that_cant_be_written_is_no_reason_against_run():
+    nowhere = Path("/proc/self/home")
+    named, default = (doctor_machine._state_folder(nowhere, chosen=chosen) for chosen in (True, False))
+    assert (named.status, default.status) == ("missing", "warn")
+    assert named.found == default.found == "/proc/self can't be written"
+    assert default.fix == named.fix + "; sparkbroker run does without"

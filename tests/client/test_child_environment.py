@@ -7,6 +7,7 @@ import string
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import grpc
 import pytest
@@ -175,6 +176,7 @@ def test_a_local_lease_is_given_by_a_file_of_properties():
         "PYSPARK_PYTHON": "/v/bin/python",
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_LOCAL_DIRS": "/a b/scratch",
+        "SPARK_SUBMIT_OPTS": "'-Djava.io.tmpdir=/a b'",
         "no_grpc_proxy": "127.0.0.1,::1,localhost",
     }
 
@@ -205,7 +207,11 @@ def test_a_local_session_has_loopback_and_a_folder_of_its_own_unless_the_user_sa
     assert local_settings(conf)["spark.driver.host"] == local_settings(conf)["spark.driver.bindAddress"] == "127.0.0.1"
     assert local_settings({"spark.master": "local"})["spark.ui.enabled"] == "false"
     assert local_settings({"spark.master": "k8s://x"}) == {"spark.master": "k8s://x"}
+    java = {"SPARK_SUBMIT_OPTS": f"-Djava.io.tmpdir={tmp_path}"}
     own = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(tmp_path / "scratch")}
-    assert of_machine({}, conf, tmp_path) == own
-    assert of_machine({"SPARK_LOCAL_IP": "10.0.0.1", "SPARK_LOCAL_DIRS": "/d"}, conf, tmp_path) == {}
+    assert of_machine({}, conf, tmp_path) == own | java
+    assert of_machine({"SPARK_LOCAL_IP": "10.0.0.1", "SPARK_LOCAL_DIRS": "/d"}, conf, tmp_path) == java
+    assert of_machine({"SPARK_SUBMIT_OPTS": "-Da=b"}, conf, Path("/a b"))["SPARK_SUBMIT_OPTS"] == (
+        "'-Djava.io.tmpdir=/a b' -Da=b"
+    )
     assert "SPARK_LOCAL_DIRS" not in of_machine({}, {**conf, "spark.local.dir": "/d"}, tmp_path)

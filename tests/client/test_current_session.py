@@ -44,6 +44,7 @@ HEAD = """
 import asyncio, sys, threading
 import faulthandler; faulthandler.dump_traceback_later(60, exit=True)
 from concurrent.futures import ThreadPoolExecutor
+from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 from pyspark.sql.connect.session import SparkSession as ConnectSession
 from sparkbroker.client import AsyncBroker, Broker, LeaseLost, SessionEnded, SparkbrokerError
@@ -167,12 +168,15 @@ own = ConnectSession.builder.remote(ENDPOINT).create()
 assert both() == (own,) * 3 or True
 with Broker(URL) as b, b.session() as spark:
     assert both() == (spark,) * 3
-    second = ConnectSession.builder.remote(ENDPOINT).create()
+    second = SparkSession.builder.remote(ENDPOINT).create()
     assert second not in (spark, own)
     assert both() == (spark,) * 3
 assert not own.is_stopped and not second.is_stopped
 assert ConnectSession.getActiveSession() is own
 assert ConnectSession.builder.getOrCreate() is own
+assert SparkSession.active() is own
+# Pyspark's own answer where a Connect session is open, and not a JVM in this process.
+assert "CONNECT_URL_NOT_SET" in refused(PySparkRuntimeError, SparkSession.builder.getOrCreate)
 own.client.close()
 second.client.close()
 refused(SessionEnded, ConnectSession.builder.getOrCreate)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -105,6 +106,37 @@ raise {error}(errorClass="CANNOT_CONFIGURE_SPARK_CONNECT_MASTER",
     assert "[CANNOT_CONFIGURE_SPARK_CONNECT_MASTER]" in done.stderr
     assert "sc://127.0.0.1:1/;authorization=***" in done.stderr
     assert "5ecret" not in done.stderr + done.stdout
+
+
+LOOPBACK = """
+import os, socket, sys
+from concurrent import futures
+import grpc
+from pyspark.sql.connect.client.core import DefaultChannelBuilder
+server = grpc.server(futures.ThreadPoolExecutor(1))
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+stranger = socket.create_server(("::1", port), family=socket.AF_INET6)
+stranger.setblocking(False)
+url = f"sc://localhost:{port}"
+assert DefaultChannelBuilder(url).endpoint == f"localhost:{port}", "no server of this process's"
+os.environ["SPARK_LOCAL_REMOTE"] = "1"
+os.environ["SPARK_CONNECT_AUTHENTICATE_TOKEN"] = "secret"
+grpc.channel_ready_future(DefaultChannelBuilder(url).toChannel()).result(20)
+assert DefaultChannelBuilder("sc://elsewhere").endpoint == "elsewhere:15002"
+try:
+    stranger.accept()
+except BlockingIOError:
+    print("not asked")
+"""
+
+
+def test_the_server_that_pyspark_has_started_is_not_looked_for_at_anothers_address(run: Callable[..., Any]) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no ::1")
+    variables = child_environment.local_variables({}, LOCAL, lease="leases/a", properties_file="none")
+    done = run(LOOPBACK, variables)
+    assert (done.returncode, done.stdout) == (0, "not asked\n"), done.stderr
 
 
 CONTEXT = """

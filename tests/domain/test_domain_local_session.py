@@ -41,11 +41,11 @@ def test_it_has_a_ui_where_the_profile_has_one_and_where_it_is_asked_for():
 
 def test_its_packages_and_jars_are_those_of_the_request_and_the_profile():
     conf = local_conf(
-        spec(packages=("g:a:1", "g:b:1"), jars=("/j.jar",)),
+        spec(packages=("g:a:1", "g:b:1"), jars=("/j.jar", "/a%20b/x#1.jar")),
         profile(conf={"spark.jars.packages": " g:c:1, g:a:1", "spark.jars.repositories": "r"}),
     )
     assert conf["spark.jars.packages"] == "g:a:1,g:b:1,g:c:1"
-    assert conf["spark.jars"] == "/j.jar"
+    assert conf["spark.jars"] == "/j.jar,file:///a%2520b/x%231.jar"
     assert conf["spark.jars.repositories"] == "r"
 
 

@@ -35,13 +35,14 @@ def request(
     profile_conf=None,
     holder=None,
     packages=(),
+    jars=(),
     driver_id=ID,
     executor_memory=GIB,
     **pod,
 ) -> DriverRequest:
     size, executor = (ContainerSize(cores=1, memory=memory) for memory in (GIB, executor_memory))
     spec = LeaseSpec(
-        profile="p", queue="q", driver=size, conf=conf or {}, pod=holder or {}, packages=packages,
+        profile="p", queue="q", driver=size, conf=conf or {}, pod=holder or {}, packages=packages, jars=jars,
         executors=ExecutorSpec(size=executor, min_count=executors[0], max_count=executors[1]) if executors else None,
     )  # fmt: skip
     settings = parse_pod({"image": "spark:1", "namespace": "spark", **pod}, "pod")
@@ -315,8 +316,9 @@ def test_without_executors_the_driver_works_itself():
 
 
 def test_packages_are_resolved_by_spark_submit():
-    manifests = made(packages=("g:a:1",))
+    manifests = made(packages=("g:a:1",), jars=("/opt/a%20b.jar", "/opt/c.jar"))
     assert conf(manifests)["spark.jars.packages"] == "g:a:1"
+    assert conf(manifests)["spark.jars"] == "file:///opt/a%2520b.jar,/opt/c.jar", "a path is not a URI"
     assert "spark-submit" in container(manifests.pod, DRIVER_CONTAINER)["command"][-1]
     assert "spark-submit" not in container(made().pod, DRIVER_CONTAINER)["command"][-1]
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sparkbroker.broker.adapters.local_provisioner import SparkLauncher, _logfile
-from sparkbroker.broker.adapters.local_provisioner._conf import _as_uri, argument_file, jvm_arguments, properties
+from sparkbroker.broker.adapters.local_provisioner._conf import argument_file, jvm_arguments, properties
 from sparkbroker.broker.adapters.local_provisioner._launch import Place
 from sparkbroker.broker.adapters.local_provisioner._toolchain import (
     Java,
@@ -18,6 +18,7 @@ from sparkbroker.broker.adapters.local_provisioner._toolchain import (
 )
 from sparkbroker.broker.adapters.static_provisioner import as_number, choose, parse_url
 from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.holder_conf import jar_uri
 from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec
 from sparkbroker.broker.domain.profile import Profile, StaticEndpoint
 
@@ -176,8 +177,9 @@ def test_connect_urls():
 
 
 def test_a_jar_with_a_special_path_is_named_as_a_uri():
-    assert _as_uri("/a/b.jar") == "/a/b.jar"
-    assert _as_uri("/a%20b #/c?.jar") == "file:///a%2520b%20%23/c%3F.jar"
+    assert jar_uri("/a/b.jar") == "/a/b.jar"
+    assert jar_uri("file:///a%20b.jar") == "file:///a%20b.jar"
+    assert jar_uri("/a%20b #/c?.jar") == "file:///a%2520b%20%23/c%3F.jar"
 
 
 def test_a_static_endpoint_at_localhost_is_called_by_its_number():

@@ -1,5 +1,6 @@
 """Drivers of a user whom the system's user database doesn't know, as containers have them, and of one without a home."""
 
+import json
 import os
 import subprocess
 import sys
@@ -56,6 +57,20 @@ def test_the_trial_logs_in_as_a_driver_does(tmp_path, nameless, how, said):
     assert said in done.stdout
     assert bool(done.stdout.strip()) is bool(said)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.spark
+@pytest.mark.timeout(120)
+def test_doctor_says_that_run_does_without_a_home(tmp_path, nameless):
+    command = [*nameless, sys.executable, "-P", "-m", "sparkbroker.broker", "doctor", "-o", "json"]
+    environ = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), **java.ENVIRONMENT}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    findings = {each["what"]: each for each in json.loads(done.stdout)}
+    assert findings["configuration"]["status"] == "warn", "serve doesn't do without"
+    assert "the home of this user" in findings["configuration"]["found"]
+    assert findings["Java's start"]["status"] == "ok"
+    assert {"state folder", "class archive of serve"}.isdisjoint(findings)
 
 
 COUNT = "from pyspark.sql import SparkSession as S; print(S.builder.getOrCreate().range(5).count())"

@@ -11,8 +11,9 @@ from typing import Any, Final, Literal
 
 from pyspark.find_spark_home import _find_spark_home
 
-from sparkbroker.client import child_environment
+from sparkbroker.client import _pyspark_hook, child_environment
 from sparkbroker.client._blocking import start_thread
+from sparkbroker.client._current import CURRENT
 from sparkbroker.client._errors import SessionConflict, SessionFailed, SparkMissing
 from sparkbroker.client._jvm import Jvm, start_jvm
 from sparkbroker.client._pyspark_hook import opening
@@ -46,6 +47,8 @@ def open_local(
         jvm = start_jvm(_find_spark_home(), _settings(connection, app_name), os.environ)
         os.environ.update(jvm.environment)
         try:
+            if api == "connect":
+                _lead_channels()
             # Not create(): it doesn't start the server that a local Connect session needs. There is none to "get".
             with opening():
                 spark = _builder(connection, api, app_name).getOrCreate()
@@ -63,6 +66,13 @@ def open_local(
             for name in jvm.environment:
                 os.environ.pop(name, None)
     return LocalSession(spark, jvm, token)
+
+
+def _lead_channels() -> None:
+    """Before there is one: it is to go to our own server."""
+    import pyspark.sql.connect.client.core  # noqa: F401, PLC0415  only what is loaded is led
+
+    _pyspark_hook.install(CURRENT)
 
 
 def _connect_token() -> str | None:

@@ -20,6 +20,8 @@ WHERE: Final = ("spark.master", "spark.remote", "spark.api.mode")
 """Keys by which a program's own builder says where its Spark is."""
 _OPENING: Final = "_sparkbroker_opening"
 _LEADS: Final = "_sparkbroker_leads"
+_LOCAL_SERVER: Final = "SPARK_LOCAL_REMOTE"
+"""Pyspark sets it once it has started a Connect server itself."""
 
 
 class Own:
@@ -238,6 +240,21 @@ def _hook_errors(module: Any, lead: Lead) -> None:
     module.PySparkException.__init__ = init
 
 
+def _hook_channel(module: Any, _lead: Lead) -> None:
+    """To a Connect server that pyspark has started in this process, by its address.
+
+    It listens on 127.0.0.1. Pyspark looks for it at ``localhost``, and its token would reach who listens on ::1.
+    """
+    original = module.DefaultChannelBuilder.endpoint.fget
+
+    def endpoint(self: Any) -> Any:
+        found = original(self)
+        ours = _LOCAL_SERVER in os.environ and found.startswith("localhost:")
+        return found.replace("localhost", "127.0.0.1", 1) if ours else found
+
+    module.DefaultChannelBuilder.endpoint = property(endpoint)
+
+
 def _around(owner: Any, name: str, wrapper: "Callable[..., Any]") -> None:
     original = getattr(owner, name)
 
@@ -254,6 +271,7 @@ _HOOKS: Final = {
     "pyspark.context": _hook_context,
     "pyspark.sql.session": _hook_classic,
     "pyspark.sql.connect.session": _hook_connect,
+    "pyspark.sql.connect.client.core": _hook_channel,
 }
 
 

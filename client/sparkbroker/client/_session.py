@@ -176,8 +176,16 @@ class ConnectMode:
         with self._lock:
             self._users -= 1
             if self._users == 0 and self._set_by_us:
-                environ.pop(self._variable, None)
                 self._set_by_us = False
+                if not _has_own_session():
+                    environ.pop(self._variable, None)
+
+
+def _has_own_session() -> bool:
+    """Whether the program has opened a Connect session itself: pyspark would have set the variable for it."""
+    session = getattr(sys.modules.get("pyspark.sql.connect.session"), "SparkSession", None)
+    own = getattr(session, "_default_session", None)  # never a lease's
+    return own is not None and not own.is_stopped
 
 
 CONNECT_MODE = ConnectMode()

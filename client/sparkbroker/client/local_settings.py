@@ -5,6 +5,7 @@ such as ``my_host_1``; it opens no UI, draws no progress, and its scratch files 
 says of any of these goes over it. Not promised: a warehouse of its own; tables are where the program runs.
 """
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,9 @@ _OWN: Final = {
     "spark.ui.port": "0",
     "spark.ui.showConsoleProgress": "false",
 }
+
+_JVM_OPTIONS: Final = "SPARK_SUBMIT_OPTS"
+"""What Spark's launcher adds to those of the configuration."""
 
 
 def is_local(master: str) -> bool:
@@ -33,9 +37,15 @@ def local_settings(conf: Mapping[str, str]) -> dict[str, str]:
 def local_variables(environ: Mapping[str, str], conf: Mapping[str, str], folder: Path) -> dict[str, str]:
     """The environment's part of it; ``folder`` lasts as long as the JVM.
 
-    Spark binds addresses before it reads its configuration, the UI's too; and it warns of ``spark.local.dir``.
+    Spark binds addresses before it reads its configuration, the UI's too; and it warns of ``spark.local.dir``. It keeps
+    artifacts and native libraries in Java's temporary folder, where the JVM's end leaves some of them.
     """
     own = {"SPARK_LOCAL_IP": LOOPBACK}
     if "spark.local.dir" not in conf:
         own["SPARK_LOCAL_DIRS"] = str(folder / "scratch")
-    return {name: value for name, value in own.items() if name not in environ}
+    # Before the user's, of which the last wins.
+    temporary = shlex.join([f"-Djava.io.tmpdir={folder}"])
+    return {
+        **{name: value for name, value in own.items() if name not in environ},
+        _JVM_OPTIONS: " ".join(filter(None, [temporary, environ.get(_JVM_OPTIONS)])),
+    }

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +14,7 @@ from sparkbroker.broker.cli.doctor_finding import Finding, Status
 from sparkbroker.broker.cli.doctor_machine import LOCAL_EXTRA, of_machine, of_profiles
 from sparkbroker.broker.cli.embedded import answers
 from sparkbroker.broker.cli.serving import load
-from sparkbroker.broker.config import Config, ConfigError, default_cache_folder
+from sparkbroker.broker.config import NO_HOME, Config, ConfigError, default_cache_folder, default_state_folder
 from sparkbroker.broker.domain.errors import BrokerError
 
 OLDEST_PYTHON: Final = (3, 11)
@@ -36,8 +37,10 @@ def examine(config_path: Path | None, env: Mapping[str, str], url: str | None) -
     findings.append(finding)
     findings += _spark_packages()
     if config is not None:
-        findings += of_profiles(config, default_cache_folder(env))
-        findings += of_machine(config)
+        served = finding.status is Status.OK
+        findings += of_profiles(config, default_cache_folder(env), served=served)
+        chosen = config.store.state_folder != default_state_folder(env)
+        findings += of_machine(config, served=served, chosen=chosen)
         findings += of_cluster(config)
     findings.append(_broker(url))
     return findings
@@ -84,14 +87,22 @@ def _spark_packages() -> Iterator[Finding]:
 
 
 def _config(path: Path | None, env: Mapping[str, str]) -> tuple[Config | None, Finding]:
+    """Without a home ``serve`` has no place for its state, but a broker that ``run`` starts has: a warning, then."""
     try:
-        config = load(path, env, None, None)
+        try:
+            config = load(path, env, None, None)
+            finding = Finding("configuration", Status.OK, config.source)
+        except ConfigError as error:
+            if error.problems != (NO_HOME,):
+                raise
+            config = load(path, env, Path(tempfile.gettempdir()), None)
+            finding = Finding("configuration", Status.WARN, str(error), "sparkbroker run does without; serve doesn't")
         read_tokens(config)
     except ConfigError as error:
         return None, Finding("configuration", Status.MISSING, str(error), "mend it; sparkbroker serve --check-config")
     except BrokerError as error:
         return None, Finding("configuration", Status.MISSING, error.message, "mend the token file")
-    return config, Finding("configuration", Status.OK, config.source)
+    return config, finding
 
 
 def _broker(url: str | None) -> Finding:

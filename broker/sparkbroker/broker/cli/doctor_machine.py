@@ -38,12 +38,13 @@ _UNSYNCHRONISED: Final = 0x40
 T = TypeVar("T")
 
 
-def of_profiles(config: Config, shared_cache: Path | None) -> Iterator[Finding]:
+def of_profiles(config: Config, shared_cache: Path | None, *, served: bool) -> Iterator[Finding]:
     """Spark, Java, Python and class archive of every local profile; profiles that share them are looked at once.
 
     ``shared_cache`` is that of the brokers which ``run`` starts, if they have one; ``serve`` has one of its own.
+    ``served``: ``serve`` can use the configuration, too.
     """
-    own = config.store.cache_folder or config.store.state_folder / "cache"
+    own = (config.store.cache_folder or config.store.state_folder / "cache") if served else None
     caches = {"serve": own, "run": shared_cache}
     used = {command: cache for command, cache in caches.items() if cache is not None and config.store.class_archives}
     seen: set[tuple[str | None, ...]] = set()
@@ -55,11 +56,15 @@ def of_profiles(config: Config, shared_cache: Path | None) -> Iterator[Finding]:
         yield from _toolchain(profile, used)
 
 
-def of_machine(config: Config) -> Iterator[Finding]:
-    """The user, the machine's size, the disks that the broker and its drivers write to, its clock."""
+def of_machine(config: Config, *, served: bool, chosen: bool) -> Iterator[Finding]:
+    """The user, the machine's size, the disks that the broker and its drivers write to, its clock.
+
+    ``served``: ``serve`` can use the configuration, too. ``chosen``: it names the state folder.
+    """
     yield _user()
     yield from _size(config)
-    yield _state_folder(config.store.state_folder)
+    if served:
+        yield _state_folder(config.store.state_folder, chosen=chosen)
     yield _disk("scratch folder", scratch_base(), LEAST_SCRATCH, "Spark spills and shuffles there: set TMPDIR")
     yield _clock()
 
@@ -152,15 +157,18 @@ def _smallest(config: Config) -> Resources:
     return min(charges, key=lambda asked: asked[MEMORY], default=Resources())
 
 
-def _state_folder(folder: Path) -> Finding:
+def _state_folder(folder: Path, *, chosen: bool) -> Finding:
+    """One that nobody has chosen is below a home, which a container's user can't write in; ``run`` does without."""
     what = "state folder"
+    unusable = Status.MISSING if chosen else Status.WARN
+    without = "" if chosen else "; sparkbroker run does without"
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return Finding(what, Status.MISSING, f"{existing} can't be written", "set store.state_folder, or chown it")
+        return Finding(what, unusable, f"{existing} can't be written", f"set store.state_folder, or chown it{without}")
     if existing == folder:
         status = folder.stat()
         if status.st_uid != os.getuid():
-            return Finding(what, Status.MISSING, f"{folder} is another user's", "set store.state_folder")
+            return Finding(what, unusable, f"{folder} is another user's", f"set store.state_folder{without}")
         if status.st_mode & 0o077:
             return Finding(what, Status.WARN, f"{folder} is open to others", f"chmod 700 {folder}")
     state = "" if existing == folder else " (made at the first start)"

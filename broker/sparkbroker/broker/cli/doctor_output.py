@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparkbroker.broker.cli.doctor_finding import Finding, Status
-from sparkbroker.broker.cli.output import console
+from sparkbroker.broker.cli.output import cell, console
 
 _STYLE: Final = {Status.OK: "green", Status.WARN: "yellow", Status.MISSING: "bold red"}
 
@@ -24,5 +24,5 @@ def show(findings: Sequence[Finding], *, json_output: bool) -> None:
         table.add_column(heading, overflow="fold")
     for finding in findings:
         status = Text(finding.status.value, style=_STYLE[finding.status])
-        table.add_row(status, Text(finding.what), Text(finding.found), Text(finding.fix))
+        table.add_row(status, *(cell(text, lines=True) for text in (finding.what, finding.found, finding.fix)))
     console().print(table)

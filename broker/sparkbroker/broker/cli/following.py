@@ -29,14 +29,14 @@ def _show(update: pb.WatchLeaseResponse) -> None:
     match update.WhichOneof("update"):
         case "snapshot":
             lease = update.snapshot
-            line = f"{output.short_name(lease.name)} is "
-            console.print(line, output.state(lease.state), f"  {output.why(lease)}", sep="")
+            line = output.cell(f"{output.short_name(lease.name)} is ")
+            console.print(line, output.state(lease.state), output.cell(f"  {output.why(lease)}"), sep="")
         case "event":
             console.print(output.event_line(update.event))
         case "progress":
             waiting = update.progress
             place = f"{waiting.position} of {waiting.queue_length}: " if waiting.position else ""
-            console.print(f"  {place}{waiting.message}", markup=False)
+            console.print(output.cell(f"  {place}{waiting.message}"))
         case _:
             return  # Of a kind that is newer than this program: -o json shows it.
 

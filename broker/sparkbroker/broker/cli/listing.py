@@ -76,7 +76,7 @@ async def force_release(options: Globals, names: Sequence[str], message: str) ->
             if options.json:
                 output.print_json(admin_pb2.ForceReleaseResponse(lease=released, done=done), line=True)
             else:
-                output.console().print(released.name, output.state(released.state), done, markup=False)
+                output.console().print(released.name, output.state(released.state), output.cell(done))
 
 
 async def queues(options: Globals) -> None:

@@ -30,7 +30,10 @@ _STATE_STYLE: Final = {
 
 
 class _Visible:
-    """What is about to be shown, with the text of others made visible: after it was laid out, before it is coloured."""
+    """What is about to be shown, with the text of others made visible: before it is coloured.
+
+    The last resort, since the layout is done by then: what is laid out in lines and columns is made of ``cell``.
+    """
 
     def __init__(self, shown: RenderableType) -> None:
         self._shown = shown
@@ -63,13 +66,18 @@ def print_json(message: Message, *, line: bool = False) -> None:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table without lines. Text is shown as it is: no markup."""
+    """A table without lines. Text is shown as it is: no markup, and a cell is one line however many its text has."""
     result = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         result.add_column(heading, overflow="fold")
     for row in rows:
-        result.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        result.add_row(*(item if isinstance(item, Text) else cell(item) for item in row))
     return result
+
+
+def cell(text: str, *, style: str = "", lines: bool = False) -> Text:
+    """Made visible before it is laid out: what is escaped takes more room, and a line end would begin a line for others."""
+    return Text(visible(text, lines=lines), style=style)
 
 
 def state(value: int) -> Text:
@@ -185,9 +193,11 @@ def lease_details(lease: pb.Lease) -> Table:
         *(("", line) for line in lease.exit.log_tail),
     ]
     result = Table(box=None, pad_edge=False, show_header=False)
+    result.add_column()
+    result.add_column(overflow="fold")
     for name, value in rows:
         if value:
-            result.add_row(Text(name, style="bold"), value if isinstance(value, Text) else Text(value))
+            result.add_row(Text(name, style="bold"), value if isinstance(value, Text) else cell(value, lines=True))
     return result
 
 
@@ -212,7 +222,7 @@ def event_line(event: pb.LeaseEvent) -> Text:
     what = state(event.state) if event.type == pb.LEASE_EVENT_TYPE_STATE else Text(kind)
     reason = enum_name(pb.LeaseReason, event.reason, "LEASE_REASON_")
     head = f"{clock_time(event.time)}  {short_name(event.lease)}  "
-    return Text.assemble(head, what, f"  {reason}  {event.message}".rstrip())
+    return Text.assemble(head, what, cell(f"  {reason}  {event.message}".rstrip()))
 
 
 def queue_rows(queues: Iterable[pb.Queue]) -> Table:
@@ -245,9 +255,9 @@ def profile_rows(profiles: Iterable[pb.Profile]) -> Table:
                 ", ".join(enum_name(pb.LeaseMode, mode, "LEASE_MODE_") for mode in profile.modes),
                 _size(profile.defaults.driver),
                 _executors(profile.defaults),
-                Text(f"can't be used: {profile.unusable_message}", style="red")
+                cell(f"can't be used: {profile.unusable_message}", style="red")
                 if profile.unusable_message
-                else Text(profile.description or "-"),
+                else profile.description or "-",
             )
             for profile in profiles
         ),

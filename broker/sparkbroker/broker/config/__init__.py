@@ -12,6 +12,7 @@ from sparkbroker.broker.config.allowed_conf import DEFAULT_ALLOWED_CONF
 from sparkbroker.broker.config.check import capacity_warnings, check_principals
 from sparkbroker.broker.config.convert import to_capacity, to_profiles, to_queues
 from sparkbroker.broker.config.load import (
+    NO_HOME,
     default_cache_folder,
     default_state_folder,
     find_config,
@@ -24,6 +25,7 @@ from sparkbroker.broker.config.sections import Kubernetes, Leases, Local, Pool, 
 
 __all__ = [
     "DEFAULT_ALLOWED_CONF",
+    "NO_HOME",
     "Config",
     "ConfigError",
     "Kubernetes",

@@ -19,11 +19,12 @@ PREFIX: Final = "SPARKBROKER__"
 DEFAULTS: Final = "built-in defaults"
 SYSTEM_FILE: Final = Path("/etc/sparkbroker/broker.toml")
 MAX_FILE: Final = 4 << 20
-_NO_HOME: Final = Problem(
+NO_HOME: Final = Problem(
     "store.state_folder",
     "its default is in the user's home, and this user has no home",
     "set it, or HOME, or XDG_STATE_HOME",
 )
+"""The only problem of a configuration that a broker with a state folder of its own, such as one that ``run`` starts, can use."""
 _TOML_VALUE: Final = re.compile(r"\s*[\[{\"']")
 
 
@@ -47,7 +48,7 @@ def load_config(
     if isinstance(store, dict) and "state_folder" not in store:
         folder = default_state_folder(env)
         if folder is None:
-            raise ConfigError(source, [_NO_HOME])
+            raise ConfigError(source, [NO_HOME])
         store["state_folder"] = str(folder)
     try:
         config = Config.model_validate(raw)

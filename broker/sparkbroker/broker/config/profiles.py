@@ -192,9 +192,11 @@ class Profile(Section):
     """The capacity that it is charged to."""
     master: Master = "local"
     spark_home: AbsolutePath | None = None
+    """The Spark of the broker's drivers. A session of mode LOCAL has its program's own Spark, Java and Python."""
     java_home: AbsolutePath | None = None
+    """The Java of the broker's drivers."""
     python: AbsolutePath | None = None
-    """The interpreter of Python workers. Unset: the broker's own."""
+    """The interpreter of their Python workers. Unset: the broker's own."""
     ui: bool = False
     endpoints: tuple[Endpoint, ...] = Field(default=(), max_length=1_000)
     shared: bool = False

@@ -14,6 +14,7 @@ Keys by which Spark mounts volumes and Secrets into executors are bounded by ``p
 
 import re
 from typing import Final
+from urllib.parse import quote
 
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.pod_bounds import check_conf_within
@@ -171,6 +172,11 @@ def check_jars(jars: tuple[str, ...], profile: Profile) -> tuple[str, ...]:
             expected = "write an absolute path, or a URL with http(s), s3a, gs, abfs(s), hdfs, viewfs or file"
             raise InvalidField(f"spec.jars[{index}]", f"{_shown(jar)} is not the place of a jar", expected)
     return jars
+
+
+def jar_uri(jar: str) -> str:
+    """A checked jar as an entry of ``spark.jars``: Spark takes a path with a % or a # in it for a URI."""
+    return f"file://{quote(jar)}" if jar.startswith("/") and quote(jar) != jar else jar
 
 
 def _check_allowed(items: tuple[str, ...], profile: Profile, field: str) -> None:

@@ -2,13 +2,14 @@
 
 Promised: it has the configuration, packages and jars that a driver of the broker's would have, and what can't be given to
 another process is refused where it is asked for. What depends on the holder's machine, such as addresses and folders, is
-its client's to say.
+its client's to say. Spark, Java and Python are the holder's own: the profile's are those of the broker's drivers.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.holder_conf import jar_uri
 from sparkbroker.broker.domain.lease import LeaseMode, LeaseSpec
 from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.resources import format_memory
@@ -26,7 +27,7 @@ def local_master(spec: LeaseSpec) -> str:
 def local_conf(spec: LeaseSpec, profile: Profile) -> dict[str, str]:
     """Spark's configuration: the profile's over the holder's, as in a driver; then what is the lease's own."""
     conf = {"spark.ui.enabled": str(profile.ui).lower(), "spark.ui.port": "0", **spec.conf, **profile.conf}
-    for key, more in (("spark.jars", spec.jars), ("spark.jars.packages", spec.packages)):
+    for key, more in (("spark.jars", tuple(map(jar_uri, spec.jars))), ("spark.jars.packages", spec.packages)):
         listed = [part for item in conf.get(key, "").split(",") if (part := item.strip())]
         if joined := ",".join(dict.fromkeys([*more, *listed])):
             conf[key] = joined

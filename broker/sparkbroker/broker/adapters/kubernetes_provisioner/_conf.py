@@ -9,6 +9,7 @@ from typing import Final
 from sparkbroker.broker.adapters.kubernetes_provisioner import _launch
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import object_name
 from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.holder_conf import jar_uri
 from sparkbroker.broker.domain.lease import ExecutorSpec
 from sparkbroker.broker.domain.pod_settings import EXECUTOR_CONTAINER, PodSettings
 from sparkbroker.broker.domain.pod_sizing import PYSPARK_MEMORY, Role, conf_of, pod_memory
@@ -82,7 +83,7 @@ def properties(request: DriverRequest, settings: PodSettings, namespace: str) ->
         result["spark.master"] = f"local[{spec.driver.cores}]"
     else:
         result |= _executors(request, spec.executors, settings, namespace)
-    for key, items in (("spark.jars", spec.jars), ("spark.jars.packages", spec.packages)):
+    for key, items in (("spark.jars", tuple(map(jar_uri, spec.jars))), ("spark.jars.packages", spec.packages)):
         if items:
             result[key] = ",".join(items)
     return result
@@ -122,7 +123,7 @@ def client_properties(
     }
     result.pop("spark.driver.bindAddress", None)
     del result["spark.kubernetes.executor.podTemplateFile"]
-    for key, items in (("spark.jars", spec.jars), ("spark.jars.packages", spec.packages)):
+    for key, items in (("spark.jars", tuple(map(jar_uri, spec.jars))), ("spark.jars.packages", spec.packages)):
         if items:
             result[key] = ",".join(items)
     return result

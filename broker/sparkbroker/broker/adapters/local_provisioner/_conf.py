@@ -10,10 +10,11 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
 from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.holder_conf import jar_uri
 from sparkbroker.broker.domain.resources import MIB, format_memory
 from sparkbroker.broker.domain.sizing import container, is_single_process, single_process
 from sparkbroker.broker.ports.provisioner import DriverRequest
@@ -89,13 +90,8 @@ def properties(request: DriverRequest, scratch: Path, jars: tuple[str, ...]) -> 
         **_placement(request),
     }
     if jars:
-        result["spark.jars"] = ",".join(map(_as_uri, jars))
+        result["spark.jars"] = ",".join(map(jar_uri, jars))
     return result
-
-
-def _as_uri(jar: str) -> str:
-    """Spark takes a path with a % or a # in it for a URI."""
-    return jar if jar.startswith("file:") or quote(jar) == jar else Path(jar).as_uri()
 
 
 def _placement(request: DriverRequest) -> dict[str, str]:
