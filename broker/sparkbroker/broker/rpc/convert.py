@@ -32,7 +32,7 @@ from sparkbroker.broker.domain.lease import (
 )
 from sparkbroker.broker.domain.observation import Executors
 from sparkbroker.broker.domain.profile import Limits
-from sparkbroker.broker.domain.resources import format_memory
+from sparkbroker.broker.domain.resources import Resources, format_memory
 from sparkbroker.broker.domain.timings import Timings
 from sparkbroker.broker.ports.provisioner import LogChunk
 from sparkbroker.v1 import broker_pb2 as pb
