@@ -33,7 +33,7 @@ def test_ten_thousand_large_leases_that_have_ended_fit_into_a_restart(broker, to
         name = broker.acquire(conf=conf, mode=pb.LEASE_MODE_LOCAL, driver=SMALL).name
         broker.release(name)
 
-    refusal = tools.refused(lambda: lease(65_000, 1))
+    refusal = tools.refused(lambda: lease(65_400, 1))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "it may take 65536 (leases.max_spec_bytes)" in refusal.message
     many(10_000, lambda number: lease(60_000, number))
