@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import structlog
@@ -52,8 +53,17 @@ async def contents(store: Store) -> dict[str, object]:
         "revision": loaded.revision,
         "serving": loaded.serving,
         "rows": {row.id: [row.revision, json.loads(row.body)["number"]] for row in loaded.rows},
-        "events": [event.revision for event in (await store.events(Revision(0), 1_000_000)).events],
+        "events": [revision async for revision in revisions(store)],
     }
+
+
+async def revisions(store: Store) -> AsyncIterator[Revision]:
+    """Those of all events. A page ends at so many bytes."""
+    last = Revision(0)
+    while page := (await store.events(last, 1_000_000)).events:
+        for event in page:
+            yield event.revision
+        last = page[-1].revision
 
 
 async def write(store: Store, epoch: Epoch, size: int) -> None:
