@@ -8,12 +8,19 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
+from sparkbroker.broker.domain.errors import TooMany
+from sparkbroker.broker.domain.units import Principal
+from sparkbroker.broker.ports.authenticator import Caller
+from sparkbroker.broker.ports.metrics import NoMetrics
 from sparkbroker.broker.rpc import calls, connections
+from sparkbroker.broker.rpc.inflight import InFlight, Place
 from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.broker.rpc.refusals import FEW, PERIOD, Refusals
+from sparkbroker.broker.rpc.streams import Streams
 from sparkbroker.client import AsyncBroker
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.torture.attacks import frames
@@ -379,3 +386,56 @@ def test_the_log_tells_of_a_few_refusals_and_counts_the_rest():
     assert len(told) == FEW + 1
     assert (told[-1]["event"], told[-1]["count"]) == ("rpc.refused_more", 5000 - FEW)
     assert set(told[-1]["peers"]) == {f"ipv4:10.0.0.{number}" for number in range(3)}
+
+
+class Slow:
+    """A call's context whose peer takes a message only when it is let."""
+
+    def __init__(self):
+        self.taken = asyncio.Event()
+        self.given = []
+
+    async def write(self, data):
+        self.given.append(data)
+        await self.taken.wait()
+
+
+async def test_streams_that_are_not_read_hold_messages_up_to_a_bound():
+    streams = Streams(Limits(answer_bytes_per_principal=10), NoMetrics())
+    contexts = [Slow() for _ in range(4)]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(streams.write(Principal("ann"), context, b"1234")) for context in contexts]
+        bob = Slow()
+        group.create_task(streams.write(Principal("bob"), bob, b"0123456789ab"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [len(context.given) for context in contexts] == [1, 1, 0, 0]
+        assert bob.given == [b"0123456789ab"]  # a message that is larger than the bound, alone
+        tasks[2].cancel()
+        contexts[0].taken.set()
+        await until(lambda: contexts[3].given)
+        assert not contexts[2].given
+        for context in (*contexts, bob):
+            context.taken.set()
+    assert not streams._unsent
+
+
+async def test_a_refused_answer_is_let_go():
+    """A refused call's error lives until its status is sent. A thousand of them may not keep a thousand pages."""
+    limits, metrics = Limits(answer_bytes_per_principal=10), NoMetrics()
+    inflight = InFlight(limits, metrics, connections.Connections(limits, metrics))
+    connection = inflight.connections.of("ipv4:127.0.0.1:1")
+    call = inflight.enter(Caller(Principal("ann"), frozenset()), connection, Place())
+    with pytest.raises(TooMany) as caught:
+        call.answer(pb.AcquireLeaseRequest(request_id="x" * 100))
+    trace, held = caught.value.__traceback__, []
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename != __file__:
+            held += [value for value in trace.tb_frame.f_locals.values() if isinstance(value, Message)]
+        trace = trace.tb_next
+    assert not held
+    call.check_room()
+    call.answer(pb.AcquireLeaseRequest(request_id="12345678"))
+    with pytest.raises(TooMany):
+        call.check_room()
+    call.end()

@@ -19,6 +19,7 @@ ATTACKS: Final[Mapping[str, Callable[[Victim], Awaitable[None]]]] = {
     "silent_connections": without_token.silent_connections,
     "silent_metrics_connections": without_token.silent_metrics_connections,
     "unread_answers": unread.unread_answers,
+    "unread_watches": unread.unread_watches,
     "rapid_reset": unread.rapid_reset,
     "slow_jars": held_up.slow_jars,
     "followed_logs": held_up.followed_logs,

@@ -24,7 +24,9 @@ from tests.torture.attacks.frames import (
 from tests.torture.attacks.victim import Victim
 
 LEASES: Final = 60
-SPEC_BYTES: Final = 100_000
+SPEC_BYTES: Final = 50_000
+"""Less than a request may have."""
+WATCHES: Final = 1_000
 PAGES: Final = 150
 CANCEL: Final = struct.pack(">I", 8)
 BURST: Final = 100
@@ -33,14 +35,7 @@ BURST: Final = 100
 async def unread_answers(victim: Victim) -> None:
     """Connections that offer no room for answers, each with 150 calls for big pages."""
     who = victim.headers("mallory")
-    async with victim.channel() as channel:
-        stub = victim.stub(channel)
-        conf = {"spark.app.name": "x" * SPEC_BYTES}
-        for _ in range(LEASES):
-            spec = pb.LeaseSpec(mode=pb.LEASE_MODE_LOCAL, conf=conf)
-            request = pb.AcquireLeaseRequest(request_id=str(uuid.uuid4()), spec=spec)
-            with contextlib.suppress(Exception):
-                await stub.AcquireLease(request, metadata=who)
+    await _large_leases(victim)
     block = headers(SERVICE + "ListLeases", who)
     ask = message(pb.ListLeasesRequest(page_size=1000).SerializeToString())
     first = b"".join(
@@ -56,6 +51,41 @@ async def unread_answers(victim: Victim) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(10):
             group.create_task(one())
+
+
+async def _large_leases(victim: Victim) -> list[str]:
+    """Their names."""
+    names = []
+    async with victim.channel() as channel:
+        stub = victim.stub(channel)
+        for number in range(LEASES):
+            spec = pb.LeaseSpec(mode=pb.LEASE_MODE_LOCAL, conf={"spark.app.name": f"{number}" + "x" * SPEC_BYTES})
+            request = pb.AcquireLeaseRequest(request_id=str(uuid.uuid4()), spec=spec)
+            names.append((await stub.AcquireLease(request, metadata=victim.headers("mallory"))).lease.name)
+    return names
+
+
+async def unread_watches(victim: Victim) -> None:
+    """Connections that offer no room for answers, each with watches of large leases."""
+    names = await _large_leases(victim)
+    block = headers(SERVICE + "WatchLease", victim.headers("mallory"))
+
+    async def one(number: int) -> None:
+        first = b"".join(
+            frame(HEADERS, END_HEADERS, stream, block)
+            + frame(
+                DATA, END_STREAM, stream, message(pb.WatchLeaseRequest(name=names[stream % LEASES]).SerializeToString())
+            )
+            for stream in streams(WATCHES // 20)
+        )
+        while True:
+            with contextlib.suppress(OSError):
+                await (await connect(victim, first, window=0)).lost
+            await asyncio.sleep(0.1 + number / 100)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(40):
+            group.create_task(one(number))
 
 
 async def rapid_reset(victim: Victim) -> None:

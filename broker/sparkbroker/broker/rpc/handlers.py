@@ -68,6 +68,7 @@ class Handlers:
 
         async def serve(caller: Caller, call: Call, context: Context) -> bytes:
             request = _checked(name, caller, await call.read(name, context))
+            call.check_room()
             answer, remaining = method(caller, request), context.time_remaining()
             # gRPC itself cancels at the caller's deadline; a timer of our own costs 3 us.
             in_time = remaining is not None and remaining <= bound
@@ -87,6 +88,7 @@ class Handlers:
         Who calls is decided anew for each update, and when the tokens have changed: a token that was taken away ends the
         stream with an error; a caller with other roles than before ends it with OK, and may begin another.
         """
+        streams = self._calls.streams
 
         async def serve(caller: Caller, call: Call, context: Context) -> None:
             request = _checked(name, caller, await call.read(name, context))
@@ -97,9 +99,9 @@ class Handlers:
                 async for update in updates:
                     if admit() != caller:
                         break
-                    await context.write(convert(update))
+                    await streams.write(caller.principal, context, convert(update).SerializeToString())
 
-        return grpc.stream_stream_rpc_method_handler(self._wrapped(name, serve), reader(kind), _serialize)
+        return grpc.stream_stream_rpc_method_handler(self._wrapped(name, serve), reader(kind))
 
     def dialogue(
         self, name: str, kind: type[Q], method: Callable[[Caller, Q], Awaitable[Message]]

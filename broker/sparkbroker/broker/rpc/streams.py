@@ -1,9 +1,10 @@
 """The streams that are open: how many each principal has, how old they may get, and how they end when the broker does."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from sparkbroker.broker.domain.errors import BrokerError, TooMany, Unavailable
 from sparkbroker.broker.domain.units import Principal
@@ -22,6 +23,7 @@ class Streams:
         self._metrics = metrics
         self._open: set[Stream] = set()
         self._by_principal: dict[Principal, int] = {}
+        self._unsent: dict[Principal, _Unsent] = {}
         self.closing = False
 
     def __repr__(self) -> str:
@@ -49,6 +51,31 @@ class Streams:
         if self.closing:
             raise Unavailable(STOPPING, retry_after=1.0)
 
+    async def write(self, principal: Principal, context: Any, data: bytes) -> None:
+        """Send a message on one of the principal's streams, once it has room among the bytes that its clients haven't taken.
+
+        gRPC keeps a message until the peer's flow control lets it go. Without this each stream that nobody reads would
+        hold one.
+        """
+        unsent = self._unsent.get(principal)
+        if unsent is None:
+            unsent = self._unsent[principal] = _Unsent()
+        unsent.streams += 1
+        try:
+            while unsent.size and unsent.size + len(data) > self.limits.answer_bytes_per_principal:
+                self._metrics.limited("answer_bytes_per_principal")
+                await unsent.turn()
+            unsent.size += len(data)
+            try:
+                await context.write(data)
+            finally:
+                unsent.size -= len(data)
+                unsent.next()
+        finally:
+            unsent.streams -= 1
+            if not unsent.streams:
+                self._unsent.pop(principal, None)
+
     def add(self, stream: "Stream") -> None:
         """Count a stream. Raise TooMany, Unavailable."""
         self.refuse_if_closing()
@@ -74,6 +101,35 @@ class Streams:
         else:
             del self._by_principal[stream.principal]
         self._metrics.streams(stream.method, -1)
+
+
+class _Unsent:
+    """The bytes that a principal's streams have given to gRPC and that aren't sent yet, and the streams that wait for room."""
+
+    __slots__ = ("_turns", "size", "streams")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.streams = 0
+        self._turns: deque[asyncio.Future[None]] = deque()
+
+    async def turn(self) -> None:
+        """Wait until another stream has sent its message."""
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.next()  # It was given, and isn't used.
+            raise
+
+    def next(self) -> None:
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
 
 class Stream:
