@@ -6,7 +6,6 @@ window that it keeps shut) is kept by gRPC, and counts. Streams count here until
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any, Final
@@ -22,6 +21,7 @@ from sparkbroker.broker.rpc.connections import Connections
 from sparkbroker.broker.rpc.crowding import NOBODY, Connection
 from sparkbroker.broker.rpc.errors import DeadlineExceeded, MalformedRequest
 from sparkbroker.broker.rpc.limits import Limits
+from sparkbroker.broker.rpc.turns import Turns
 
 END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
 """What ``read`` of a context returns when the peer has no more messages."""
@@ -120,28 +120,14 @@ class _Account:
         self.calls = 0
         self.answer_bytes = 0
         self.reading = 0
-        self.turns: deque[asyncio.Future[None]] | None = None
-        """Of calls that wait to read their request."""
+        self.turns: Turns | None = None
+        """Of calls that wait to read their request; made when the first one does."""
 
     async def turn(self) -> None:
         """Wait until another call has read its request."""
         if self.turns is None:
-            self.turns = deque()
-        turn = asyncio.get_running_loop().create_future()
-        self.turns.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.next()  # It was given, and isn't used.
-            raise
-
-    def next(self) -> None:
-        while self.turns:
-            turn = self.turns.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+            self.turns = Turns()
+        await self.turns.wait()
 
 
 class Call:
@@ -175,7 +161,7 @@ class Call:
             finally:
                 account.reading -= 1
                 if account.turns:
-                    account.next()
+                    account.turns.next()
         finally:
             del reading[self]
         if request is END:

@@ -1,7 +1,6 @@
 """The streams that are open: how many each principal has, how old they may get, and how they end when the broker does."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
@@ -11,6 +10,7 @@ from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.rpc.limits import Limits
+from sparkbroker.broker.rpc.turns import Turns
 
 STOPPING: Final = "the broker is stopping; sessions go on: connect again and resume"
 
@@ -64,13 +64,13 @@ class Streams:
         try:
             while unsent.size and unsent.size + len(data) > self.limits.answer_bytes_per_principal:
                 self._metrics.limited("answer_bytes_per_principal")
-                await unsent.turn()
+                await unsent.turns.wait()
             unsent.size += len(data)
             try:
                 await context.write(data)
             finally:
                 unsent.size -= len(data)
-                unsent.next()
+                unsent.turns.next()
         finally:
             unsent.streams -= 1
             if not unsent.streams:
@@ -106,30 +106,12 @@ class Streams:
 class _Unsent:
     """The bytes that a principal's streams have given to gRPC and that aren't sent yet, and the streams that wait for room."""
 
-    __slots__ = ("_turns", "size", "streams")
+    __slots__ = ("size", "streams", "turns")
 
     def __init__(self) -> None:
         self.size = 0
         self.streams = 0
-        self._turns: deque[asyncio.Future[None]] = deque()
-
-    async def turn(self) -> None:
-        """Wait until another stream has sent its message."""
-        turn = asyncio.get_running_loop().create_future()
-        self._turns.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.next()  # It was given, and isn't used.
-            raise
-
-    def next(self) -> None:
-        while self._turns:
-            turn = self._turns.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+        self.turns = Turns()
 
 
 class Stream:
