@@ -340,6 +340,7 @@ with Broker(sys.argv[1]) as b:
 """
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("api", ["classic", "connect"])
 def test_local_sessions_have_the_leases_size_and_their_jvm_ends_with_them(
     broker: Any, run: Callable[..., str], spark_server: Any, state_folder: Path, api: str
@@ -348,7 +349,7 @@ def test_local_sessions_have_the_leases_size_and_their_jvm_ends_with_them(
     env = {"SPARK_REMOTE": "sc://elsewhere:1", "PYTHONWARNINGS": "ignore", "PYSPARK_PYTHON": sys.executable}
     env |= {"http_proxy": "http://127.0.0.1:9", "SPARK_LOCAL_REMOTE": "1", "PYSPARK_GATEWAY_PORT": "9"}
     expected = ["conflict", "ended", "ended"] if api == "classic" else ["refused", "conflict"]
-    assert run(LOCAL, api, env=env).split() == expected
+    assert run(LOCAL, api, env=env, timeout=250).split() == expected
     assert not broker.live()
 
 

@@ -68,7 +68,7 @@ def test_doctor_says_that_run_does_without_a_home(tmp_path, nameless):
     assert done.returncode == 0, done.stdout + done.stderr
     findings = {each["what"]: each for each in json.loads(done.stdout)}
     assert findings["configuration"]["status"] == "warn", "serve doesn't do without"
-    assert "the home of this user" in findings["configuration"]["found"]
+    assert "this user has no home" in findings["configuration"]["found"]
     assert findings["Java's start"]["status"] == "ok"
     assert {"state folder", "class archive of serve"}.isdisjoint(findings)
 
