@@ -174,15 +174,21 @@ class Events:
     def committed(self, events: list[LeaseEvent], revision: Revision) -> None:
         """Tell the subscribers: called by the authority after a commit, in the order of revisions."""
         for event in events:
-            told = event.told
-            for subscription in self._of_lease.get(event.lease_id, ()):
-                subscription.push(told)
-            for place in _places(event):
-                for interest, subscriptions in self._of_all.get(place, _NOBODY).items():
-                    if interest.wants(event):
-                        for subscription in subscriptions:
-                            subscription.push(told)
+            watching = list(self._of_lease.get(event.lease_id, ()))
+            if self._of_all:
+                watching += self._interested(event)
+            if watching:
+                told = event.told
+                for subscription in watching:
+                    subscription.push(told)
         self.revision = revision
+
+    def _interested(self, event: LeaseEvent) -> Iterator[Subscription]:
+        """The watches of all leases that want it."""
+        for place in _places(event):
+            for interest, subscriptions in self._of_all.get(place, _NOBODY).items():
+                if interest.wants(event):
+                    yield from subscriptions
 
     def progressed(self, lease_id: LeaseId) -> None:
         """Let those who watch this lease look again."""

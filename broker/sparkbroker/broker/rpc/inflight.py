@@ -178,10 +178,10 @@ class Call:
     def answer(self, message: Message) -> bytes:
         """The answer's bytes, which count until the call is left. Raise TooMany."""
         inflight, account = self._inflight, self._account
-        if account.answer_bytes + message.ByteSize() > inflight.limits.answer_bytes_per_principal:
-            del message  # The error's traceback has this frame: a thousand refused calls would keep as many pages.
-            raise inflight.unread(account)
         data = message.SerializeToString()
+        if account.answer_bytes + len(data) > inflight.limits.answer_bytes_per_principal:
+            del message, data  # The error's traceback has this frame: a thousand refused calls would keep as many pages.
+            raise inflight.unread(account)
         account.answer_bytes += len(data)
         self._size = len(data)
         inflight.answered[self] = perf_counter()
