@@ -2,6 +2,11 @@
 
 import asyncio
 import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -94,6 +99,39 @@ async def test_a_package_that_does_not_exist_is_named(machine):
     with pytest.raises(ProvisionerFailed, match=r"org\.example:nothing:9\.9 was not found") as refusal:
         await resolved(machine, ["org.example:nothing:9.9"], spark_jars_ivySettings=str(settings))
     assert refusal.value.misconfigured
+
+
+RESOLVES = """
+import asyncio, sys
+from pathlib import Path
+from sparkbroker.broker.adapters.local_provisioner import _ivy
+from sparkbroker.broker.adapters.local_provisioner._toolchain import discover
+from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
+from sparkbroker.broker.domain.profile import Profile
+cache, repository = sys.argv[1:]
+size = ContainerSize(cores=1, memory=1 << 30)
+tools = discover(Profile(name="p", defaults=LeaseSpec(profile="p", queue="q", driver=size)))
+names = ("org.example:wanted:1.0",)
+wanted = _ivy.wanted(names, {"spark.jars.repositories": repository}, tools, Path(cache))
+asyncio.run(_ivy.resolve_packages(wanted, names, tools, 60.0))
+"""
+
+
+@pytest.mark.spark
+def test_ivy_ends_with_a_broker_that_is_killed(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as repository:
+        repository.settimeout(60)
+        url = f"http://127.0.0.1:{repository.getsockname()[1]}"
+        with subprocess.Popen([sys.executable, "-c", RESOLVES, str(tmp_path), url]) as broker:
+            try:
+                asking, _ = repository.accept()
+                [ivy] = Path(f"/proc/{broker.pid}/task/{broker.pid}/children").read_text().split()
+                ended = os.pidfd_open(int(ivy))
+            finally:
+                broker.kill()
+    with asking:
+        assert select.select([ended], [], [], 10)[0], "Ivy runs on"
+    os.close(ended)
 
 
 @pytest.mark.parametrize(

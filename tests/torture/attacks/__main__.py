@@ -37,6 +37,8 @@ FLOOR: Final = 0.05
 """Seconds: a quiet broker answers within a millisecond or two, and five times that is what the processor's scheduler does."""
 QUIET: Final = 10.0
 LOOK: Final = 0.2
+ENDING: Final = 20.0
+"""Seconds that the attacker's process may take to end."""
 
 
 class Phase(NamedTuple):
@@ -48,7 +50,8 @@ class Phase(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Of one attack. ``memory`` is the most that the broker had, ``said`` what the attacker printed."""
+    """Of one attack. ``memory`` is the most that the broker had, ``ended`` the broker's exit status if it has one,
+    ``achieved`` what the attacker did, and ``failed`` why that was not the attack."""
 
     name: str
     quiet: Phase
@@ -56,11 +59,12 @@ class Outcome(NamedTuple):
     after: Phase
     memory: int
     ended: int | None
-    said: str
+    achieved: str
+    failed: str
 
     def faults(self) -> list[str]:
         """Each bound that was broken, as a sentence. Pure."""
-        found = []
+        found = [f"the attack itself failed: {self.failed}"] if self.failed else []
         for label, phase in (("under attack", self.attacked), ("after it", self.after)):
             for call, seconds in phase.p99.items():
                 bound = max(FLOOR, RATIO * self.quiet.p99.get(call, 0.0))
@@ -97,17 +101,17 @@ async def run(name: str, folder: Path, seconds: float, quiet: float = QUIET) -> 
             bystander.take()
             await asyncio.sleep(quiet)
             before = summary(bystander)
-            said = await attacked(target, name, seconds)
+            achieved, failed = await attacked(target, name, seconds)
             under = summary(bystander)
             await asyncio.sleep(quiet)
             after = summary(bystander)
-        return Outcome(name, before, under, after, target.look(), target.ended, said)
+        return Outcome(name, before, under, after, target.look(), target.ended, achieved, failed)
     finally:
         target.close()
 
 
-async def attacked(target: Target, name: str, seconds: float) -> str:
-    """Attack for this long, and return what the attacker's process printed."""
+async def attacked(target: Target, name: str, seconds: float) -> tuple[str, str]:
+    """Attack for this long. Return what the attacker achieved, and why it didn't if its process ended before, or couldn't."""
     command = [
         "nice",
         "-n",
@@ -125,12 +129,19 @@ async def attacked(target: Target, name: str, seconds: float) -> str:
     )  # fmt: skip
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.shield(process.wait()), seconds)
-    if process.returncode is None:
+    early = process.returncode is not None
+    if not early:
         process.terminate()
-    assert process.stdout is not None
-    said = (await process.stdout.read()).decode(errors="replace")
-    await process.wait()
-    return said.strip()
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), ENDING)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return "", f"it did not end within {ENDING:g} s"
+    text = said.decode(errors="replace").strip()
+    if early or process.returncode:
+        return "", f"it ended with status {process.returncode}: {text[-500:]}"
+    return text, "" if text != "nothing" else "it achieved nothing"
 
 
 @contextlib.asynccontextmanager
@@ -188,10 +199,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="sb-", ignore_cleanup_errors=True) as folder:
             outcome = asyncio.run(run(name, Path(folder), options.seconds))
         print(line(outcome), flush=True)
+        print(f"    {outcome.achieved}", flush=True)
         for fault in outcome.faults():
             print(f"    {fault}", flush=True)
-        if outcome.faults() and outcome.said:
-            print(f"    the attacker: {outcome.said[-500:]}", flush=True)
         broken = broken or bool(outcome.faults())
     return 1 if broken else 0
 

@@ -130,6 +130,7 @@ async def connect(
     _, peer = await asyncio.get_running_loop().create_connection(
         lambda: Peer(first, window=window, bodies=bodies), "127.0.0.1", victim.port
     )
+    victim.achieved["connections"] += 1
     return peer
 
 

@@ -25,6 +25,7 @@ async def slow_jars(victim: Victim) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             await reader.readuntil(b"\r\n\r\n")
+            victim.achieved["downloads"] += 1
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
             while True:
                 writer.write(b"P")
@@ -46,10 +47,8 @@ async def followed_logs(victim: Victim) -> None:
 
     async def follow(stub: Any, name: str) -> None:
         while True:
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                request = pb.StreamLogsRequest(name=name, follow=True)
-                async for _ in stub.StreamLogs(request, metadata=victim.headers(WHO)):
-                    pass
+            request = pb.StreamLogsRequest(name=name, follow=True)
+            await _stay(victim, stub.StreamLogs(request, metadata=victim.headers(WHO)))
             await asyncio.sleep(5)
 
     await _many(victim, FOLLOWERS, lambda stub, number: follow(stub, names[number % 2]))
@@ -68,7 +67,8 @@ async def shared_heartbeats(victim: Victim) -> None:
         call = stub.KeepAlive(metadata=headers)
         while True:
             await call.write(pb.KeepAliveRequest(renewals=renewals))
-            await call.read()
+            answer = await call.read()
+            victim.achieved["renewals"] += sum(not result.code for result in answer.results)
 
 
 async def watches_of_nothing(victim: Victim) -> None:
@@ -76,18 +76,27 @@ async def watches_of_nothing(victim: Victim) -> None:
 
     async def watch(stub: Any, number: int) -> None:
         while True:
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                request = pb.WatchLeasesRequest(filter=f"key=nothing{number}")
-                async for _ in stub.WatchLeases(request, metadata=victim.headers(WHO)):
-                    pass
+            request = pb.WatchLeasesRequest(filter=f"key=nothing{number}")
+            await _stay(victim, stub.WatchLeases(request, metadata=victim.headers(WHO)))
             await asyncio.sleep(5)
 
     await _many(victim, WATCHES, watch)
 
 
+async def _stay(victim: Victim, call: Any) -> None:
+    """Take what a stream brings, until it ends."""
+    victim.achieved["streams"] += 1
+    try:
+        async for _ in call:
+            victim.achieved["messages"] += 1
+    except grpc.aio.AioRpcError:
+        victim.achieved["streams refused or ended"] += 1
+
+
 async def _acquire(victim: Victim, channel: grpc.aio.Channel, **spec: Any) -> str:
     request = pb.AcquireLeaseRequest(request_id=str(uuid.uuid4()), spec=pb.LeaseSpec(**spec))
     acquired = await victim.stub(channel).AcquireLease(request, metadata=victim.headers(WHO))
+    victim.achieved["leases"] += 1
     name: str = acquired.lease.name
     return name
 

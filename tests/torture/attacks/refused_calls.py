@@ -22,6 +22,7 @@ async def attack(victim: Victim) -> None:
                 while True:
                     with contextlib.suppress(grpc.aio.AioRpcError):
                         await stub.ListLeases(pb.ListLeasesRequest(), timeout=5)
+                    victim.achieved["calls"] += 1
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(AT_ONCE):

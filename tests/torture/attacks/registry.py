@@ -1,7 +1,10 @@
-"""The attacks by name. ``python -m tests.torture.attacks.registry`` is the attacker's process: it attacks until SIGTERM."""
+"""The attacks by name. ``python -m tests.torture.attacks.registry`` is the attacker's process: it attacks until SIGTERM, and
+says then what it has achieved."""
 
 import asyncio
+import signal
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -31,12 +34,22 @@ SETTINGS: Final[Mapping[str, Mapping[str, str]]] = {}
 
 
 def main(name: str, folder: str, port: str, metrics_port: str, pid: str, *tokens: str) -> None:
-    victim = Victim(Path(folder), int(port), int(metrics_port), int(pid), dict(item.split("=", 1) for item in tokens))
+    known = dict(item.split("=", 1) for item in tokens)
+    victim = Victim(Path(folder), int(port), int(metrics_port), int(pid), known, Counter())
     asyncio.run(_attack(name, victim))
 
 
 async def _attack(name: str, victim: Victim) -> None:
-    await ATTACKS[name](victim)
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    attack = asyncio.ensure_future(ATTACKS[name](victim))
+    ended = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait({attack, ended}, return_when=asyncio.FIRST_COMPLETED)
+    if attack.done():
+        attack.result()  # An attack never ends by itself: raise what ended it.
+    attack.cancel()
+    await asyncio.wait({attack})
+    print(", ".join(f"{count:,} {what}" for what, count in sorted(victim.achieved.items())) or "nothing")
 
 
 if __name__ == "__main__":

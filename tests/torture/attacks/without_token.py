@@ -48,18 +48,20 @@ async def unfinished_health_requests(victim: Victim) -> None:
 
 async def silent_connections(victim: Victim) -> None:
     """3,000 connections that say nothing, and a new one for each that the broker closes."""
-    await _silent(victim.port)
+    await _silent(victim, victim.port)
 
 
 async def silent_metrics_connections(victim: Victim) -> None:
     """The same, to the port of the metrics."""
-    await _silent(victim.metrics_port)
+    await _silent(victim, victim.metrics_port)
 
 
 async def _calls(victim: Victim, path: str, body: bytes = b"") -> Peer:
     block = headers(path)
     first = b"".join(frame(HEADERS, END_HEADERS, stream, block) for stream in streams(CALLS))
-    return await connect(victim, first, bodies=dict.fromkeys(streams(CALLS), body) if body else None)
+    peer = await connect(victim, first, bodies=dict.fromkeys(streams(CALLS), body) if body else None)
+    victim.achieved["calls"] += CALLS
+    return peer
 
 
 async def _hold(count: int, make: Callable[[], Coroutine[Any, Any, Peer]]) -> None:
@@ -80,13 +82,14 @@ async def _again(count: int, make: Callable[[], Coroutine[Any, Any, Peer]]) -> N
             group.create_task(one())
 
 
-async def _silent(port: int) -> None:
+async def _silent(victim: Victim, port: int) -> None:
     async def one() -> None:
         loop = asyncio.get_running_loop()
         while True:
             with contextlib.suppress(OSError), socket.socket() as silent:
                 silent.setblocking(False)
                 await loop.sock_connect(silent, ("127.0.0.1", port))
+                victim.achieved["connections"] += 1
                 while await loop.sock_recv(silent, 4096):
                     pass
             await asyncio.sleep(0.1)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ import msgspec
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
 from sparkbroker.broker.domain.errors import ProvisionerFailed
 
+_TIED: Final = str(Path(__file__).with_name("_tied.py"))
 _COORDINATE: Final = re.compile(r"(?P<group>[\w.-]+):(?P<artifact>[\w.-]+):(?P<version>[\w.+-]+)")
 _EXCLUDE: Final = re.compile(r"(?P<group>[\w.*-]+):(?P<artifact>[\w.*-]+)")
 _SPARK_JAR: Final = re.compile(r"(?P<artifact>spark-[a-z-]+_[0-9.]+)-[0-9].*\.jar")
@@ -120,7 +122,7 @@ async def _run_ivy(
     (folder / "ivy.xml").write_text(package.module)
     (folder / "settings.xml").write_text(package.settings)
     process = await asyncio.create_subprocess_exec(
-        tools.java.executable, "-Xmx512m", "-Djava.net.useSystemProxies=true", "-cp", ivy, "org.apache.ivy.Main",
+        sys.executable, "-I", "-S", _TIED, str(os.getpid()), tools.java.executable, "-Xmx512m", "-Djava.net.useSystemProxies=true", "-cp", ivy, "org.apache.ivy.Main",
         "-settings", package.given or str(folder / "settings.xml"), "-ivy", str(folder / "ivy.xml"), "-confs", "default",
         "-types", "jar", "bundle", "test-jar", "eclipse-plugin", "-cachepath", str(folder / "found"),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
