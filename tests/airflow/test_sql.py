@@ -115,12 +115,34 @@ def test_a_value_that_json_can_not_hold_names_its_column(value, kind, what):
 def test_a_list_has_items_of_one_type():
     class Own(dt.datetime): ...
 
-    given = {"a": [Own(2024, 1, 1), dt.datetime(2024, 1, 1)], "b": [], "c": [[1], []]}  # noqa: DTZ001  it has none
+    given = {"a": [Own(2024, 1, 1), dt.datetime(2024, 1, 1)], "b": [], "c": [[1], [2]], "d": [[], []]}  # noqa: DTZ001  it has none
     assert read_parameters(given) == given
     with pytest.raises(
         InvalidArgument, match=r"parameters\['a'\]: a list of NoneType and int, .*; give items of one type"
     ):
         read_parameters({"a": [1, None]})
+    with pytest.raises(InvalidArgument, match=r"parameters\['a'\]: an empty list beside others"):
+        read_parameters({"a": [[1], []]})
+    with pytest.raises(InvalidArgument, match=r"parameters\['a'\]: a list of Decimals with different numbers of digits"):
+        read_parameters({"a": [decimal.Decimal("1.5"), decimal.Decimal("1.25")]})
+
+
+@given(st.decimals())
+@example(decimal.Decimal("1e37"))
+@example(decimal.Decimal("1e38"))
+@example(decimal.Decimal("1e-38"))
+@example(decimal.Decimal("1e-39"))
+def test_a_decimal_is_one_of_sparks(value):
+    try:
+        [read] = read_parameters({"d": value}).values()
+    except InvalidArgument as error:
+        assert "38 digits" in str(error)  # noqa: PT017  either is right, by the value
+        digits = format(value, "f").lstrip("-").replace(".", "").lstrip("0") if value.is_finite() else "9" * 39
+        assert len(digits) > 38 or value.as_tuple().exponent < -38
+    else:
+        assert read is value
+        assert abs(value) < decimal.Decimal("1e38")
+        assert value.as_tuple().exponent >= -38
 
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -185,7 +207,7 @@ def test_pendulums_and_all_else_are_taken_as_they_are():
     pendulum = pytest.importorskip("pendulum")
     value = pendulum.datetime(2024, 10, 27, 2, 30, tz="Europe/Berlin", fold=1)
     assert as_literal(value, Numbers()) == ("timestamp", 1_729_992_600_000_000)
-    for other in (None, 1, "2024-10-27", [1, 2], {"a": 1}, dt.time(1)):
+    for other in (None, 1, "2024-10-27", [], {"a": 1}, dt.time(1)):
         assert as_literal(other, Numbers()) is other
 
 
@@ -209,11 +231,12 @@ SHAPES_ROW = {
 }  # fmt: skip
 PARAMETERS = (
     "set time zone 'UTC'; select :aware as aware, :fold as fold, :naive as naive, :lo as lo, :hi as hi, :day as day, :list as list, "
-    ":p as p, cast(:long as string) as long, count_if(t >= :naive) as n from values (timestamp'2024-10-27 02:30:00') as v(t)"
+    ":p as p, :wide as wide, cast(:long as string) as long, count_if(t >= :naive) as n from values (timestamp'2024-10-27 02:30:00') as v(t)"
 )
 PARAMETERS_ROW = {
     "aware": ISO_F, "fold": ISO_F, "naive": "2024-10-27T02:30:00", "lo": "0001-01-01T00:00:00+00:00", "p": ISO_F,
     "hi": "9999-12-31T23:59:59.999999+00:00", "day": "0001-01-01", "list": [ISO_F, ISO_E], "n": 1,
+    "wide": [[1], [3_000_000_000, 2]],
     "long": "INTERVAL '106751990 00:00:00.999999' DAY TO SECOND",
 }  # fmt: skip
 
@@ -249,7 +272,7 @@ PARAMETERS_GIVEN = {
     "naive": dt.datetime(2024, 10, 27, 2, 30), "lo": dt.datetime(1, 1, 1, tzinfo=dt.UTC),
     "hi": dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=dt.UTC), "day": dt.date(1, 1, 1),
     "list": [F, F - dt.timedelta(hours=1)], "p": pendulum.datetime(2024, 10, 27, 1, 30),
-    "long": dt.timedelta(days=106751990, microseconds=999999),
+    "long": dt.timedelta(days=106751990, microseconds=999999), "wide": [[1], [3_000_000_000, 2]],
 }
 
 with DAG("statements", schedule=None, params={"n": 3}) as dag:

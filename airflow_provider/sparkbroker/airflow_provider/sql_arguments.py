@@ -13,6 +13,8 @@ _RESULTS: Final = ("count", "rows", None)
 _MOST_ROWS: Final = 2**31 - 1
 """More than Spark's LIMIT can ask for."""
 _BIGINT: Final = range(-(2**63), 2**63)
+_MOST_DIGITS: Final = 38
+"""Of Spark's DECIMAL (org.apache.spark.sql.types.DecimalType.MAX_PRECISION)."""
 _LATE: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _LITERALS: Final = (
     bool, int, float, str, bytes, bytearray, decimal.Decimal, dt.datetime, dt.date, dt.time, dt.timedelta,
@@ -77,6 +79,14 @@ def _kind(value: Any) -> str:
     return next((kind.__name__ for kind in (*_LITERALS, list, tuple) if isinstance(value, kind)), type(value).__name__)
 
 
+def _precision(value: decimal.Decimal) -> tuple[int, int]:
+    """The digits of the DECIMAL that Spark makes of it, before and after the point together, and those after it."""
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):  # neither a number nor infinite
+        return _MOST_DIGITS + 1, 0
+    return max(len(digits) + max(exponent, 0), -exponent), max(0, -exponent)
+
+
 def _literal(value: Any, name: str) -> Any:
     """What Spark takes as a literal, or a Column of its own."""
     if isinstance(value, list | tuple):
@@ -84,7 +94,15 @@ def _literal(value: Any, name: str) -> Any:
         if len(kinds) > 1:
             problem = f"a list of {' and '.join(kinds)}, which Spark takes no array of"
             raise InvalidArgument(name, problem, "give items of one type, and no None")
+        if kinds == ["Decimal"] and len(set(map(_precision, value))) > 1:
+            problem = "a list of Decimals with different numbers of digits, which Spark takes no array of"
+            raise InvalidArgument(name, problem, "give text, and cast it in the SQL")
+        if kinds == ["list"] and 0 < sum(map(bool, value)) < len(value):
+            raise InvalidArgument(name, "an empty list beside others, whose type Spark can't know", "leave it out")
         return [_literal(item, f"{name}[{place}]") for place, item in enumerate(value)]
+    if isinstance(value, decimal.Decimal) and _precision(value)[0] > _MOST_DIGITS:
+        problem = f"{shown(value)} is more than a DECIMAL holds, which has {_MOST_DIGITS} digits"
+        raise InvalidArgument(name, problem, "round it, or give text to cast")
     if isinstance(value, int) and value not in _BIGINT:
         raise InvalidArgument(name, f"{shown(value)} is more than a BIGINT holds", "give a Decimal, or text to cast")
     if (

@@ -6,7 +6,7 @@ first of January of the year 1. So they are made literals here.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from sparkbroker.airflow_provider.artifacts import is_connect
@@ -16,6 +16,7 @@ _EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001  what has a zone is coun
 _MICRO: Final = dt.timedelta(microseconds=1)
 _SECOND: Final = 1_000_000
 _DAY: Final = 86_400 * _SECOND
+_INT: Final = range(-(2**31), 2**31)
 _SKIPPED: Final = range(*(dt.date(1582, 10, day).toordinal() - _EPOCH.toordinal() for day in (5, 15)))
 """Days that were left out when the calendar changed. Spark has them; the ``java.sql`` types of a Connect server don't."""
 
@@ -40,7 +41,7 @@ def arguments(spark: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_literal(value: Any, literals: Literals) -> Any:
-    """Dates, times and intervals as columns, also within lists; all else as it is."""
+    """Dates, times, intervals and lists as columns; all else as it is."""
     match value:
         case dt.datetime():
             offset = value.utcoffset()
@@ -52,14 +53,34 @@ def as_literal(value: Any, literals: Literals) -> Any:
             return literals.date(value.toordinal() - _EPOCH.toordinal())
         case dt.timedelta():
             return literals.interval((value.days * 86_400 + value.seconds) * _SECOND + value.microseconds)
-        case list() if any(isinstance(item, dt.date | dt.timedelta | list) for item in value):
-            from pyspark.sql import functions as F  # noqa: N812, PLC0415  its usual name; parsing a DAG doesn't load it
-
-            return F.array(
-                *(column if _is_column(column := as_literal(item, literals)) else F.lit(item) for item in value)
-            )
+        case list() if value:
+            return _array(value, literals, wide=any(item not in _INT for item in _integers(value)))
         case _:
             return value
+
+
+def _array(value: list[Any], literals: Literals, *, wide: bool) -> Any:
+    """``wide``: its integers are BIGINTs. Spark wants literals of one type here, and casts none."""
+    from pyspark.sql import functions as F  # noqa: N812, PLC0415  its usual name; parsing a DAG doesn't load it
+
+    def column(item: Any) -> Any:
+        if isinstance(item, list) and item:
+            return _array(item, literals, wide=wide)
+        if wide and isinstance(item, int):
+            return F.expr(f"{int(item)}L")
+        literal = as_literal(item, literals)
+        return literal if _is_column(literal) else F.lit(literal)
+
+    return F.array(*map(column, value))
+
+
+def _integers(value: list[Any]) -> Iterator[int]:
+    """Those in the list, at any depth."""
+    for item in value:
+        if isinstance(item, list):
+            yield from _integers(item)
+        elif isinstance(item, int):
+            yield item
 
 
 def _is_column(value: Any) -> bool:
