@@ -243,14 +243,14 @@ from sparkbroker.airflow_provider.operators.script import SparkScriptOperator
 
 with DAG("scripts", schedule=None, params={{"who": "the driver"}}) as dag:
     def script(task_id, *arguments, **more):
-        given = {{"script": "program_of_test.py"}} | more
+        given = {{"script": "{odd}/program of test.py"}} | more
         return SparkScriptOperator(task_id=task_id, arguments=list(arguments), **given)
 
     with spark_lease(memory="600m") as lease:
-        script("works", 1, env={{"WHO": "{{{{ params.who }}}}"}}, py_files=["helper.py"], lease=lease)
+        script("works", 1, env={{"WHO": "{{{{ params.who }}}}"}}, py_files=["{odd}/helper.py"], lease=lease)
         script("fails", "fail", lease=lease)
         script("missing", script="nowhere.py", lease=lease)
-        script("again", 1, env={{"WHO": "another"}}, py_files="helper.py", lease=lease)
+        script("again", 1, env={{"WHO": "another"}}, py_files="{odd}/helper.py", lease=lease)
 """
 
 
@@ -258,9 +258,11 @@ with DAG("scripts", schedule=None, params={{"who": "the driver"}}) as dag:
 @pytest.mark.timeout(400)
 def test_programs_run_on_one_lease_one_session_each(spark_broker, run_dag, airflow_home):
     folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
-    (folder / "program_of_test.py").write_text(PROGRAM)
-    (folder / "helper.py").write_text("def twice(x):\n    return 2 * x\n")
-    run = run_dag(SCRIPTS.format())
+    odd = folder / "100%20 #1?"  # what a URL would be read otherwise
+    odd.mkdir()
+    (odd / "program of test.py").write_text(PROGRAM)
+    (odd / "helper.py").write_text("def twice(x):\n    return 2 * x\n")
+    run = run_dag(SCRIPTS.format(odd=odd.name))
     states = run.states
     assert {name: states[name] for name in ("works", "again", "fails", "missing")} == {
         "works": "success",
@@ -270,5 +272,5 @@ def test_programs_run_on_one_lease_one_session_each(spark_broker, run_dag, airfl
     }, run.log[-4000:]
     assert "the driver computed 20" in run.log
     assert "another computed 20" in run.log
-    assert "program_of_test.py has ended with exit status 7; its output is above" in run.log
+    assert "program of test.py has ended with exit status 7; its output is above" in run.log
     assert "script: there is no 'nowhere.py'" in run.log
