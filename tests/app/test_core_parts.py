@@ -61,6 +61,36 @@ async def test_a_watch_that_has_always_something_to_hear_waits_for_its_turn_all_
     await asyncio.wait_for(waiting, 1)
 
 
+async def test_whoever_always_has_something_to_tell_takes_turns():
+    wakes, turns = Wakes(), []
+
+    async def tell(principal, times):
+        for _ in range(times):
+            await wakes.turn(principal)
+            turns.append(principal)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10 * AT_ONCE):
+            group.create_task(tell(ANN, 3))
+        group.create_task(tell(BOB, 3))
+        told = []
+        while len(turns) < 30 * AT_ONCE + 3:
+            before = len(turns)
+            await asyncio.sleep(0)
+            told.append(len(turns) - before)
+        assert max(told) <= AT_ONCE
+    assert [place for place, principal in enumerate(turns) if principal == BOB][-1] <= 5 * AT_ONCE
+
+
+async def test_a_turn_that_nobody_waits_for_any_more_is_passed_on():
+    wakes = Wakes()
+    waiting = [asyncio.create_task(wakes.turn(ANN)) for _ in range(3 * AT_ONCE)]
+    await asyncio.sleep(0)
+    for each in waiting[AT_ONCE:-1]:
+        each.cancel()
+    await asyncio.wait_for(waiting[-1], 1)
+
+
 async def test_a_key_is_worked_on_once_at_a_time_and_again_if_it_was_added_meanwhile():
     queue: WorkQueue[str] = WorkQueue()
     for _ in range(3):

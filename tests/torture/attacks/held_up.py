@@ -16,6 +16,7 @@ LEASES: Final = 16
 FOLLOWERS: Final = 4000
 ATTACHMENTS: Final = 1000
 WATCHES: Final = 9900
+OWN_WATCHES: Final = 2000
 PER_CONNECTION: Final = 200
 
 
@@ -81,6 +82,31 @@ async def watches_of_nothing(victim: Victim) -> None:
             await asyncio.sleep(5)
 
     await _many(victim, WATCHES, watch)
+
+
+async def watched_churn(victim: Victim) -> None:
+    """As many watches as one may have, all of them of what one asks for and releases without a pause."""
+    headers = victim.headers(WHO)
+
+    async def watch(stub: Any, _: int) -> None:
+        while True:
+            await _stay(victim, stub.WatchLeases(pb.WatchLeasesRequest(), metadata=headers))
+            await asyncio.sleep(5)
+
+    async def churn() -> None:
+        async with victim.channel() as channel:
+            stub = victim.stub(channel)
+            while True:
+                try:
+                    name = await _acquire(victim, channel, mode=pb.LEASE_MODE_LOCAL)
+                    await stub.ReleaseLease(pb.ReleaseLeaseRequest(name=name), metadata=headers)
+                except grpc.aio.AioRpcError:
+                    victim.achieved["calls refused"] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(churn())
+        await _many(victim, OWN_WATCHES, watch)
 
 
 async def _stay(victim: Victim, call: Any) -> None:

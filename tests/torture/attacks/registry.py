@@ -28,6 +28,7 @@ ATTACKS: Final[Mapping[str, Callable[[Victim], Awaitable[None]]]] = {
     "followed_logs": held_up.followed_logs,
     "shared_heartbeats": held_up.shared_heartbeats,
     "watches_of_nothing": held_up.watches_of_nothing,
+    "watched_churn": held_up.watched_churn,
 }
 SETTINGS: Final[Mapping[str, Mapping[str, str]]] = {}
 """Lines of the broker's configuration that an attack needs: ``server`` and ``profile``."""

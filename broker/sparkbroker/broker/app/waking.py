@@ -1,4 +1,4 @@
-"""Who is woken when: many watches hear of one event, and others want to be answered in between."""
+"""Who goes on when: many watches hear of one event, and others want to be answered in between."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from sparkbroker.broker.domain.units import Principal
 
 AT_ONCE: Final = 32
-"""Watches that one turn of the loop wakes: some milliseconds of work."""
+"""That go on in one turn of the loop: some milliseconds of work."""
 
 
 class Sleeper(Protocol):
@@ -39,6 +39,12 @@ class Wakes:
         else:
             self._waiting.setdefault(sleeper.principal, deque()).append(sleeper)
 
+    async def turn(self, principal: Principal) -> None:
+        """Wait for a turn of one's own; at once if few want one. The caller bounds it in time."""
+        waiter = _Waiter(principal)
+        self.add(waiter)
+        await waiter.turn
+
     def _turn(self) -> None:
         self._scheduled, self._left = False, AT_ONCE
         while self._left and self._waiting:
@@ -51,3 +57,15 @@ class Wakes:
         if self._waiting or self._left < AT_ONCE:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
+
+
+class _Waiter:
+    __slots__ = ("principal", "turn")
+
+    def __init__(self, principal: Principal) -> None:
+        self.principal = principal
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def go(self) -> None:
+        if not self.turn.done():
+            self.turn.set_result(None)

@@ -97,6 +97,7 @@ class Handlers:
                 # At once, so that a client that resumes learns that it is heard before something happens.
                 await context.send_initial_metadata(())
                 async for update in updates:
+                    await streams.turn(caller.principal)
                     if admit() != caller:
                         break
                     await streams.write(caller.principal, context, convert(update).SerializeToString())

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
+from sparkbroker.broker.app.waking import Wakes
 from sparkbroker.broker.domain.errors import BrokerError, TooMany, Unavailable
 from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller
@@ -24,6 +25,7 @@ class Streams:
         self._open: set[Stream] = set()
         self._by_principal: dict[Principal, int] = {}
         self._unsent: dict[Principal, _Unsent] = {}
+        self._turns = Wakes()
         self.closing = False
 
     def __repr__(self) -> str:
@@ -50,6 +52,11 @@ class Streams:
     def refuse_if_closing(self) -> None:
         if self.closing:
             raise Unavailable(STOPPING, retry_after=1.0)
+
+    async def turn(self, principal: Principal) -> None:
+        """Wait until it is the principal's turn to make and send a message: a thousand streams with something to tell hold
+        up nobody else's calls."""
+        await self._turns.turn(principal)
 
     async def write(self, principal: Principal, context: Any, data: bytes) -> None:
         """Send a message on one of the principal's streams, once it has room among the bytes that its clients haven't taken.
