@@ -123,7 +123,9 @@ def test_a_list_has_items_of_one_type():
         read_parameters({"a": [1, None]})
     with pytest.raises(InvalidArgument, match=r"parameters\['a'\]: an empty list beside others"):
         read_parameters({"a": [[1], []]})
-    with pytest.raises(InvalidArgument, match=r"parameters\['a'\]: a list of Decimals with different numbers of digits"):
+    with pytest.raises(
+        InvalidArgument, match=r"parameters\['a'\]: a list of Decimals with different numbers of digits"
+    ):
         read_parameters({"a": [decimal.Decimal("1.5"), decimal.Decimal("1.25")]})
 
 
@@ -207,7 +209,8 @@ def test_pendulums_and_all_else_are_taken_as_they_are():
     pendulum = pytest.importorskip("pendulum")
     value = pendulum.datetime(2024, 10, 27, 2, 30, tz="Europe/Berlin", fold=1)
     assert as_literal(value, Numbers()) == ("timestamp", 1_729_992_600_000_000)
-    for other in (None, 1, "2024-10-27", [], {"a": 1}, dt.time(1)):
+    others: tuple[object, ...] = (None, 1, "2024-10-27", [], {"a": 1}, dt.time(1))
+    for other in others:
         assert as_literal(other, Numbers()) is other
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from pathlib import Path
 from uuid import uuid4
 
@@ -68,7 +69,7 @@ def port_of(served):
 
 
 def victim(served):
-    return Victim(Path(), port_of(served), 0, 0, {})
+    return Victim(Path(), port_of(served), 0, 0, {}, Counter())
 
 
 async def code_of(call):
@@ -203,7 +204,7 @@ async def deaf(served, metadata, count):
 
 
 async def test_answers_that_are_not_taken_have_a_bound(guarded, bearer):
-    served = await guarded(answer_bytes_per_principal=5000)
+    served = await guarded(answer_bytes_per_principal=5000, page_bytes=1000)
     stub = await served.stub()
     await acquire(stub, bearer["ann"], conf={"spark.app.name": "x" * 900})
     async with deaf(served, bearer["ann"], 20):

@@ -12,7 +12,7 @@ from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.app.records import digest
-from sparkbroker.broker.app.shares import Shares
+from sparkbroker.broker.app.shares import EVERYBODY, Shares
 from sparkbroker.broker.app.views import Attached, Connection, EventType, LeaseView, LocalSession, Renewed
 from sparkbroker.broker.domain import lease as steps
 from sparkbroker.broker.domain.driver import Driver, DriverState
@@ -40,7 +40,6 @@ ENDPOINT_LIMIT: Final = Seconds(15.0)
 """How long a provisioner may take to say how to connect."""
 ATTACHMENTS: Final = 1000
 """Live attachments that a shared lease may have."""
-EVERYBODY: Final = 1 << 30
 TEXT: Final = 256
 SOON: Final = 1.0
 

@@ -4,8 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from sparkbroker.broker.domain.units import Principal
+
+EVERYBODY: Final = 1 << 30
+"""A limit for all principals together that bounds nothing."""
 
 
 class Shares:

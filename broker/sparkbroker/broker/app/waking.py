@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from sparkbroker.broker.domain.units import Principal
 
 AT_ONCE: Final = 32
-"""That go on in one turn of the loop: some milliseconds of work."""
+"""Watches that go on in one turn of the loop: some milliseconds of work."""
 
 
 class Sleeper(Protocol):
@@ -19,12 +19,14 @@ class Sleeper(Protocol):
 
 
 class Wakes:
-    """Those whose turn comes. Principals take turns: one's thousand watches hold up nobody else's."""
+    """Those whose turn comes, ``at_once`` of them in each turn of the loop. Principals take turns: one's thousand watches hold
+    up nobody else's."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = AT_ONCE) -> None:
+        self._at_once = at_once
         self._waiting: dict[Principal, deque[Sleeper]] = {}
         """In the order of turns."""
-        self._left = AT_ONCE
+        self._left = at_once
         """That may still be woken in this turn of the loop."""
         self._scheduled = False
 
@@ -46,7 +48,7 @@ class Wakes:
         await waiter.turn
 
     def _turn(self) -> None:
-        self._scheduled, self._left = False, AT_ONCE
+        self._scheduled, self._left = False, self._at_once
         while self._left and self._waiting:
             self._left -= 1
             principal = next(iter(self._waiting))
@@ -54,7 +56,7 @@ class Wakes:
             sleepers.popleft().go()
             if sleepers:
                 self._waiting[principal] = sleepers  # behind the others
-        if self._waiting or self._left < AT_ONCE:
+        if self._waiting or self._left < self._at_once:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
 

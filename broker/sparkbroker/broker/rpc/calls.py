@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from time import perf_counter
 from typing import Final
 
+from sparkbroker.broker.app.shares import EVERYBODY, Shares
+from sparkbroker.broker.app.waking import Wakes
 from sparkbroker.broker.ports.authenticator import Authenticator
 from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.rpc.connections import Connections
@@ -13,6 +15,8 @@ from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.broker.rpc.refusals import Refusals
 from sparkbroker.broker.rpc.streams import Streams
 
+CALLS_AT_ONCE: Final = 16
+"""Calls that begin in one turn of the loop: some milliseconds of work."""
 PERIOD: Final = 1.0
 """Seconds between two looks at what has become too old."""
 
@@ -24,6 +28,10 @@ class Calls:
         self.streams = Streams(limits, metrics)
         self.connections = Connections(limits, metrics)
         self.inflight = InFlight(limits, metrics, self.connections)
+        self.beginning = Wakes(CALLS_AT_ONCE)
+        """Whose turn it is to begin a call."""
+        self.paging = Shares(EVERYBODY, 1)
+        """Whose turn it is to make a page: each principal makes one at a time, which is megabytes."""
         self.refusals = Refusals("rpc.refused", "code")
 
     def __repr__(self) -> str:

@@ -74,6 +74,29 @@ class Handlers:
             in_time = remaining is not None and remaining <= bound
             return call.answer(await (answer if in_time else _bounded(answer, bound)))
 
+        return self._unary(name, kind, serve)
+
+    def page(
+        self, name: str, kind: type[Q], method: Callable[[Caller, Q], Awaitable[Message]]
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
+        """As ``unary``, for an answer that may be large: a principal's are made one after the other."""
+        bound, paging = self._limits.unary_seconds, self._calls.paging
+
+        async def serve(caller: Caller, call: Call, context: Context) -> bytes:
+            request = _checked(name, caller, await call.read(name, context))
+
+            async def answer() -> Message:
+                async with paging.place(caller.principal):
+                    call.check_room()
+                    return await method(caller, request)
+
+            return call.answer(await _bounded(answer(), bound))
+
+        return self._unary(name, kind, serve)
+
+    def _unary(
+        self, name: str, kind: type[Q], serve: Callable[[Caller, Call, Context], Awaitable[bytes]]
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         return grpc.stream_unary_rpc_method_handler(self._wrapped(name, serve), reader(kind))
 
     def watch(
@@ -91,13 +114,13 @@ class Handlers:
         streams = self._calls.streams
 
         async def serve(caller: Caller, call: Call, context: Context) -> None:
+            streams.check_room(caller.principal)  # before anything is read: refused ones come by the thousand
             request = _checked(name, caller, await call.read(name, context))
             admit = partial(self._authenticate, context)
             async with self._open(name, caller, call, admit), _closing(method(caller, request)) as updates:
                 # At once, so that a client that resumes learns that it is heard before something happens.
                 await context.send_initial_metadata(())
                 async for update in updates:
-                    await streams.turn(caller.principal)
                     if admit() != caller:
                         break
                     await streams.write(caller.principal, context, convert(update).SerializeToString())
@@ -127,7 +150,7 @@ class Handlers:
         self, name: str, serve: Callable[[Caller, Call, Context], Awaitable[U]]
     ) -> Callable[..., Awaitable[U]]:
         """``serve`` for who is known; its errors as the call's status; counted."""
-        report = self._metrics.rpc
+        report, turn = self._metrics.rpc, self._calls.beginning.turn
 
         async def call(_requests: object, context: Context) -> U:
             started = perf_counter()
@@ -135,6 +158,7 @@ class Handlers:
             entered: Call | None = None
             try:
                 caller, entered = self._enter(context)
+                await turn(entered.line)
                 result = await serve(caller, entered, context)
                 code = "OK"
             except Exception as error:  # noqa: BLE001 - every failure becomes the call's status

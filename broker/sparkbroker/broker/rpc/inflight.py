@@ -170,9 +170,15 @@ class Call:
             raise MalformedRequest(f"the call of {name} carries no request; send one message")
         return request
 
+    @property
+    def line(self) -> Principal:
+        """In which it waits for its turn: its principal's, and without one that of its connection."""
+        return self._account.principal or Principal(self.connection.name)
+
     def check_room(self) -> None:
-        """Raise TooMany if the principal's clients have so much to take that no answer has room: then none is made."""
-        if self._account.answer_bytes >= self._inflight.limits.answer_bytes_per_principal:
+        """Raise TooMany if the principal's clients have so much to take that no page has room: then none is made."""
+        limits, held = self._inflight.limits, self._account.answer_bytes
+        if held and held + limits.page_bytes > limits.answer_bytes_per_principal:
             raise self._inflight.unread(self._account)
 
     def answer(self, message: Message) -> bytes:
@@ -180,7 +186,10 @@ class Call:
         inflight, account = self._inflight, self._account
         data = message.SerializeToString()
         if account.answer_bytes + len(data) > inflight.limits.answer_bytes_per_principal:
-            del message, data  # The error's traceback has this frame: a thousand refused calls would keep as many pages.
+            del (
+                message,
+                data,
+            )  # The error's traceback has this frame: a thousand refused calls would keep as many pages.
             raise inflight.unread(account)
         account.answer_bytes += len(data)
         self._size = len(data)

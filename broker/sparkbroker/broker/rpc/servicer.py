@@ -20,6 +20,9 @@ MAX_RENEWALS: Final = 1000
 RENEWALS_AT_ONCE: Final = 50
 """Of one request, before others are served: about a millisecond."""
 
+BYTES_AT_ONCE: Final = 128 * 1024
+"""Of a page, before others are served: about a millisecond."""
+
 V = TypeVar("V")
 
 
@@ -60,7 +63,7 @@ class BrokerServicer:
             limit=page_size(request.page_size),
         )
         leases: list[pb.Lease] = []
-        size, next_after = 0, page.next_after
+        size, paused, next_after = 0, 0, page.next_after
         for view, before in zip(page.views, (None, *page.views), strict=False):
             lease = showing.lease(view)
             size += lease.ByteSize()
@@ -68,6 +71,9 @@ class BrokerServicer:
                 next_after = sort_key(before.lease)
                 break
             leases.append(lease)
+            if size - paused > BYTES_AT_ONCE:
+                paused = size
+                await asyncio.sleep(0)
         return pb.ListLeasesResponse(
             leases=leases,
             next_page_token="" if next_after is None else self._pages.issue(query, next_after),

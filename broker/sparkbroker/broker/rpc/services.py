@@ -38,11 +38,13 @@ def broker(handlers: Handlers, servicer: BrokerServicer) -> "grpc.GenericRpcHand
     unary = {
         "AcquireLease": (pb.AcquireLeaseRequest, servicer.acquire_lease),
         "GetLease": (pb.GetLeaseRequest, servicer.get_lease),
-        "ListLeases": (pb.ListLeasesRequest, servicer.list_leases),
         "AttachLease": (pb.AttachLeaseRequest, servicer.attach_lease),
         "RenewLease": (pb.RenewLeaseRequest, servicer.renew_lease),
         "ReleaseLease": (pb.ReleaseLeaseRequest, servicer.release_lease),
         "GetConnection": (pb.GetConnectionRequest, servicer.get_connection),
+    }
+    pages = {
+        "ListLeases": (pb.ListLeasesRequest, servicer.list_leases),
         "ListQueues": (pb.ListQueuesRequest, servicer.list_queues),
         "ListProfiles": (pb.ListProfilesRequest, servicer.list_profiles),
     }
@@ -52,6 +54,7 @@ def broker(handlers: Handlers, servicer: BrokerServicer) -> "grpc.GenericRpcHand
         "StreamLogs": (pb.StreamLogsRequest, servicer.stream_logs, convert.log_chunk),
     }
     methods: dict[str, Any] = {name: handlers.unary(name, *row) for name, row in unary.items()}  # type: ignore[arg-type]
+    methods |= {name: handlers.page(name, *row) for name, row in pages.items()}  # type: ignore[arg-type]
     methods |= {name: handlers.watch(name, *row) for name, row in watches.items()}  # type: ignore[arg-type]
     methods["KeepAlive"] = handlers.dialogue("KeepAlive", pb.KeepAliveRequest, servicer.keep_alive)
     return grpc.method_handlers_generic_handler(BROKER, methods)

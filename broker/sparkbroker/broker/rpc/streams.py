@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sparkbroker.broker.app.waking import Wakes
 from sparkbroker.broker.domain.errors import BrokerError, TooMany, Unavailable
 from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller
@@ -13,6 +13,10 @@ from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.rpc.limits import Limits
 from sparkbroker.broker.rpc.turns import Turns
 
+SENT_AT_ONCE: Final = 16
+"""Messages of one principal's streams that are on their way into the network: a millisecond or two of work."""
+STALLED: Final = 0.25
+"""Seconds after which a message that isn't sent has a peer that doesn't read."""
 STOPPING: Final = "the broker is stopping; sessions go on: connect again and resume"
 
 
@@ -25,7 +29,6 @@ class Streams:
         self._open: set[Stream] = set()
         self._by_principal: dict[Principal, int] = {}
         self._unsent: dict[Principal, _Unsent] = {}
-        self._turns = Wakes()
         self.closing = False
 
     def __repr__(self) -> str:
@@ -53,49 +56,59 @@ class Streams:
         if self.closing:
             raise Unavailable(STOPPING, retry_after=1.0)
 
-    async def turn(self, principal: Principal) -> None:
-        """Wait until it is the principal's turn to make and send a message: a thousand streams with something to tell hold
-        up nobody else's calls."""
-        await self._turns.turn(principal)
-
     async def write(self, principal: Principal, context: Any, data: bytes) -> None:
         """Send a message on one of the principal's streams, once it has room among the bytes that its clients haven't taken.
 
         gRPC keeps a message until the peer's flow control lets it go. Without this each stream that nobody reads would
-        hold one.
+        hold one. And few are sent at a time: gRPC tells their ends in one line with new calls, a single one in each turn of
+        the loop once they are some hundreds, so that a thousand streams with news would hold up everybody's calls.
         """
         unsent = self._unsent.get(principal)
         if unsent is None:
             unsent = self._unsent[principal] = _Unsent()
         unsent.streams += 1
         try:
-            while unsent.size and unsent.size + len(data) > self.limits.answer_bytes_per_principal:
-                self._metrics.limited("answer_bytes_per_principal")
+            while not self._has_room(unsent, len(data)):
                 await unsent.turns.wait()
             unsent.size += len(data)
+            ticket = unsent.began()
             try:
                 await context.write(data)
             finally:
                 unsent.size -= len(data)
+                unsent.sending.pop(ticket, None)
                 unsent.turns.next()
         finally:
             unsent.streams -= 1
             if not unsent.streams:
                 self._unsent.pop(principal, None)
 
-    def add(self, stream: "Stream") -> None:
-        """Count a stream. Raise TooMany, Unavailable."""
-        self.refuse_if_closing()
-        count = self._by_principal.get(stream.principal, 0)
+    def _has_room(self, unsent: "_Unsent", size: int) -> bool:
+        if unsent.size and unsent.size + size > self.limits.answer_bytes_per_principal:
+            self._metrics.limited("answer_bytes_per_principal")
+            return False
+        if len(unsent.sending) < SENT_AT_ONCE:
+            return True
+        unsent.look_for_stalled()
+        return False
+
+    def check_room(self, principal: Principal) -> None:
+        """Raise TooMany if the principal may open no more."""
+        count = self._by_principal.get(principal, 0)
         if count >= self.limits.streams_per_principal:
             self._metrics.limited("streams_per_principal")
             raise TooMany(
-                f"{count} streams of {stream.principal} are open, and at most {self.limits.streams_per_principal} may be; "
+                f"{count} streams of {principal} are open, and at most {self.limits.streams_per_principal} may be; "
                 "end some, or watch all leases over one stream (WatchLeases)",
                 retry_after=5.0,
                 limit=str(self.limits.streams_per_principal),
             )
-        self._by_principal[stream.principal] = count + 1
+
+    def add(self, stream: "Stream") -> None:
+        """Count a stream. Raise TooMany, Unavailable."""
+        self.refuse_if_closing()
+        self.check_room(stream.principal)
+        self._by_principal[stream.principal] = self._by_principal.get(stream.principal, 0) + 1
         self._open.add(stream)
         self._metrics.streams(stream.method, 1)
 
@@ -111,14 +124,42 @@ class Streams:
 
 
 class _Unsent:
-    """The bytes that a principal's streams have given to gRPC and that aren't sent yet, and the streams that wait for room."""
+    """The messages that a principal's streams have given to gRPC and that aren't sent yet, and the streams that wait for room.
 
-    __slots__ = ("size", "streams", "turns")
+    One that isn't sent within STALLED has a peer that doesn't read: it is no longer among those that are ``sending``, and
+    keeps nothing of its principal's other streams from going on.
+    """
+
+    __slots__ = ("_count", "_timer", "sending", "size", "streams", "turns")
 
     def __init__(self) -> None:
         self.size = 0
         self.streams = 0
         self.turns = Turns()
+        self.sending: dict[int, float] = {}
+        """When each began, by its ticket, in that order."""
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def began(self) -> int:
+        """A message is given to gRPC; its ticket."""
+        self._count += 1
+        self.sending[self._count] = perf_counter()
+        return self._count
+
+    def look_for_stalled(self) -> None:
+        """Soon, as somebody waits."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(STALLED, self._pass_stalled)
+
+    def _pass_stalled(self) -> None:
+        self._timer = None
+        now = perf_counter()
+        for ticket in [ticket for ticket, began in self.sending.items() if now - began >= STALLED]:
+            del self.sending[ticket]
+            self.turns.next()
+        if self.turns:
+            self.look_for_stalled()
 
 
 class Stream:
