@@ -32,20 +32,26 @@ class Wakes:
 
     def add(self, sleeper: Sleeper) -> None:
         """Wake it: at once if few are, else in a later turn of the loop. Each is added once until it goes."""
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
-        if self._left and not self._waiting:
-            self._left -= 1
+        if self._go_at_once():
             sleeper.go()
         else:
             self._waiting.setdefault(sleeper.principal, deque()).append(sleeper)
 
     async def turn(self, principal: Principal) -> None:
         """Wait for a turn of one's own; at once if few want one. The caller bounds it in time."""
-        waiter = _Waiter(principal)
-        self.add(waiter)
-        await waiter.turn
+        if not self._go_at_once():
+            waiter = _Waiter(principal)
+            self._waiting.setdefault(principal, deque()).append(waiter)
+            await waiter.turn
+
+    def _go_at_once(self) -> bool:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+        if not self._left or self._waiting:
+            return False
+        self._left -= 1
+        return True
 
     def _turn(self) -> None:
         self._scheduled, self._left = False, self._at_once
