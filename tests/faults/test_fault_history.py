@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from sparkbroker.v1 import broker_pb2 as pb
 
@@ -46,11 +47,13 @@ def test_ten_thousand_large_leases_that_have_ended_fit_into_a_restart(broker, to
 
 @pytest.mark.promise(8)
 def test_a_request_that_is_repeated_after_100_000_others_is_the_same_request(broker):
+    # Nobody uses it meanwhile, for longer than the default allows.
+    asked = {"mode": pb.LEASE_MODE_LOCAL, "driver": SMALL, "unattended_ttl": Duration(seconds=3600)}
     first = str(uuid.uuid4())
-    held = broker.acquire(request_id=first, mode=pb.LEASE_MODE_LOCAL, driver=SMALL, key="held").name
+    held = broker.acquire(request_id=first, key="held", **asked).name
     many(100_200, lambda _: broker.release(broker.acquire(mode=pb.LEASE_MODE_LOCAL, driver=SMALL).name))
     for _ in range(2):
-        assert broker.acquire(request_id=first, mode=pb.LEASE_MODE_LOCAL, driver=SMALL, key="held").name == held
+        assert broker.acquire(request_id=first, key="held", **asked).name == held
         assert memory(broker) < 400
         broker.kill()
         broker.start()
