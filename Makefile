@@ -17,7 +17,7 @@ BENCHMARKS ?= throughput start recovery memory admission watches imports store a
 BENCH_ARGS ?=
 # Airflow 2.11 runs on older Pythons only.
 AIRFLOW2_BEFORE := 3.13
-CLUSTER := python3 -m tests.cluster
+CLUSTER := python3 -m tools.cluster
 
 .PHONY: help
 help: ## This list

@@ -39,9 +39,9 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
 from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.v1 import broker_pb2 as pb
 from sparkbroker.v1 import broker_pb2_grpc
-from tests.cluster.layout import BIN, HOST, KUBECONFIG
 from tests.kubernetes.small_api import connect_server
 from tests.kubernetes.space import ADMIN, Space
+from tools.cluster.layout import BIN, HOST, KUBECONFIG
 
 T = TypeVar("T")
 EXECUTORS = 2

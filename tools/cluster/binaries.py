@@ -1,4 +1,4 @@
-"""The cluster's programs, compiled from the Go modules under ``tools`` and kept in the cache folder.
+"""The cluster's programs, compiled from the Go modules under ``go`` and kept in the cache folder.
 
 Several modules, since one with everything in it doesn't compile. Cold it takes about six minutes of two cores and 8 GB of
 Go's own caches; a module whose go.mod, go.sum and flags haven't changed is left as it is.
@@ -9,9 +9,9 @@ import os
 import shlex
 import sys
 
-from tests.cluster.layout import BIN, KUBERNETES, TOOLS
-from tests.cluster.needs import check_build
-from tests.cluster.processes import run
+from tools.cluster.layout import BIN, GO_MODULES, KUBERNETES
+from tools.cluster.needs import check_build
+from tools.cluster.processes import run
 
 MODULES = ("containers", "kubernetes", "addons", "policies")
 
@@ -28,7 +28,7 @@ def build() -> None:
         print(f"compiling {module} (minutes, the first time)", file=sys.stderr)
         pairs = [f"{name}={value}" for name, value in settings.items()]
         words = ["env", *pairs, "go", "install", "-trimpath", "-ldflags", _link_flags(), "tool"]
-        run(*words, cwd=TOOLS / module)
+        run(*words, cwd=GO_MODULES / module)
         (BIN / f".{module}").write_text(_fingerprint(module))
 
 
@@ -38,7 +38,7 @@ def _is_built(module: str) -> bool:
 
 
 def _fingerprint(module: str) -> str:
-    texts = [(TOOLS / module / name).read_bytes() for name in ("go.mod", "go.sum")]
+    texts = [(GO_MODULES / module / name).read_bytes() for name in ("go.mod", "go.sum")]
     return hashlib.sha256(b"\0".join([*texts, os.fsencode(_link_flags())])).hexdigest()
 
 

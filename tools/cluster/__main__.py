@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from tests.cluster.binaries import build
-from tests.cluster.images import build_image, load
-from tests.cluster.kubectl import api_server_ready
-from tests.cluster.layout import BIN, CACHE, KUBECONFIG
-from tests.cluster.lifecycle import down, up
-from tests.cluster.needs import missing_packages
-from tests.cluster.problems import ClusterError
-from tests.cluster.processes import restart
+from tools.cluster.binaries import build
+from tools.cluster.images import build_image, load
+from tools.cluster.kubectl import api_server_ready
+from tools.cluster.layout import BIN, CACHE, KUBECONFIG
+from tools.cluster.lifecycle import down, up
+from tools.cluster.needs import missing_packages
+from tools.cluster.problems import ClusterError
+from tools.cluster.processes import restart
 
 CHANGES = ("build", "up", "down", "image", "load", "restart")
 TOOLS = ("kubectl", "helm")
@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python3 -m tests.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python3 -m tools.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", help="compile the programs (minutes the first time, kept afterwards)")

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster import oci
-from tests.cluster.kubectl import api_server_ready
-from tests.cluster.layout import BASE_IMAGE, BIN, CACHE, HERE, NODES, PAUSE_IMAGE, RUN, Node
-from tests.cluster.problems import ClusterError
-from tests.cluster.processes import run, start, wait
+from tools.cluster import oci
+from tools.cluster.kubectl import api_server_ready
+from tools.cluster.layout import BASE_IMAGE, BIN, CACHE, HERE, NODES, PAUSE_IMAGE, RUN, Node
+from tools.cluster.problems import ClusterError
+from tools.cluster.processes import run, start, wait
 
 BUILDKIT_DAEMON = "buildkitd"
 BUILDKIT = RUN / "buildkitd.sock"
@@ -65,7 +65,7 @@ def load_pause() -> None:
 
 def _need_cluster() -> None:
     if not api_server_ready():
-        raise ClusterError("the cluster isn't up: start it first (`make cluster`, or `python3 -m tests.cluster up`)")
+        raise ClusterError("the cluster isn't up: start it first (`make cluster`, or `python3 -m tools.cluster up`)")
 
 
 def _base() -> tuple[Path, str]:
