@@ -13,6 +13,7 @@ import asyncio
 import base64
 import copy
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -137,14 +138,20 @@ spec:
 # ---- what isn't there: nodes, drivers, Spark's scheduler
 
 
+def own_kwok() -> str:
+    """Compiled the first time."""
+    subprocess.run([sys.executable, "-m", "tools.cluster", "build", "kwok"], check=True, cwd=Path(__file__).parents[1])
+    return str(BIN / "kwok")
+
+
 @contextmanager
 def kwok(folder: Path, address: str) -> Iterator[None]:
     """The kubelets of our nodes, and of no others."""
     stages = folder / "stages.yaml"
     stages.write_text("---".join([NODES_STAGE, RUNS_STAGE.replace("ADDRESS", address), GOES_STAGE]))
-    own = BIN / "kwok"
+    program = shutil.which("kwok") or own_kwok()
     words = [
-        str(own) if own.exists() else "kwok", f"--kubeconfig={os.environ['KUBECONFIG']}", f"--config={stages}",
+        program, f"--kubeconfig={os.environ['KUBECONFIG']}", f"--config={stages}",
         "--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/bench=true",
         f"--node-ip={address}", "--node-lease-duration-seconds=40",
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from tools.cluster.binaries import build
+from tools.cluster.binaries import MODULES, build
 from tools.cluster.images import build_image, load
 from tools.cluster.kubectl import api_server_ready
 from tools.cluster.layout import BIN, CACHE, KUBECONFIG
@@ -45,7 +45,7 @@ def main() -> int:
 def _run(args: argparse.Namespace) -> None:
     match args.command:
         case "build":
-            build()
+            build(args.module or MODULES)
         case "up":
             began = time.monotonic()
             up()
