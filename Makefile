@@ -17,7 +17,13 @@ BENCHMARKS ?= throughput start recovery memory admission watches imports store a
 BENCH_ARGS ?=
 # Airflow 2.11 runs on older Pythons only.
 AIRFLOW2_BEFORE := 3.13
-CLUSTER := python3 -m tests.cluster
+CLUSTER := python3 -m tools.cluster
+# Of the cluster, and how each is built from this tree; $(1): options of the command.
+define IMAGES
+	$(CLUSTER) image $(1) sparkbroker.test/spark:1 images/spark
+	$(CLUSTER) image $(1) sparkbroker.test/broker:1 .
+	$(CLUSTER) image $(1) sparkbroker.test/airflow:1 . --file images/airflow/Dockerfile
+endef
 
 .PHONY: help
 help: ## This list
@@ -66,8 +72,7 @@ airflow: .venv/.demo-installed .venv-airflow3/.installed ## Airflow with the exa
 # ---- tests
 
 .PHONY: test
-test: test-core test-airflow ## Everything that this machine can run; of Kubernetes all but the longest
-	@$(MAKE) --no-print-directory test-kubernetes KUBERNETES_TESTS="kubernetes and not slow and not long"
+test: test-core test-airflow test-kubernetes-most ## Everything that this machine can run; of Kubernetes all but the longest
 
 .PHONY: test-core
 test-core: .venv/.installed ## All tests but those of Airflow, Kubernetes and torture
@@ -105,15 +110,18 @@ airflow-ends: .venv-airflow3/.installed .venv-airflow2/.installed airflow-archiv
 .PHONY: cluster
 cluster: ## A Kubernetes cluster of three nodes on this machine, with the broker on it (root, Go, minutes the first time)
 	$(CLUSTER) up >/dev/null
-	$(CLUSTER) image sparkbroker.test/spark:1 images/spark
-	$(CLUSTER) image sparkbroker.test/broker:1 .
-	$(CLUSTER) image sparkbroker.test/airflow:1 . --file images/airflow/Dockerfile
+	$(call IMAGES)
 	$(CLUSTER) kubectl apply -f tests/cluster/namespaces.yaml
 	$(CLUSTER) helm upgrade --install --namespace sparkbroker --values tests/cluster/values.yaml sparkbroker chart
 	$(CLUSTER) kubectl -n sparkbroker rollout restart deployment/sparkbroker
 	$(CLUSTER) kubectl -n sparkbroker rollout status --timeout=180s deployment/sparkbroker
 	@echo; echo "export KUBECONFIG=$$($(CLUSTER) kubeconfig)     # or: $(CLUSTER) kubectl get pods -A"
 	@echo "make test-kubernetes"; echo "make cluster-down"
+
+.PHONY: cluster-ahead
+cluster-ahead: ## What can be made of it before it is there: its programs, and the images' layers
+	$(CLUSTER) build
+	$(call IMAGES,--ahead)
 
 .PHONY: cluster-down
 cluster-down: ## Stop it; binaries and images are kept
@@ -125,6 +133,10 @@ test-kubernetes: .venv/.installed ## The tests that need a cluster: KUBECONFIG's
 	if [ -z "$$config$${CI:-}" ]; then echo "SKIPPED: all tests on Kubernetes: \`make cluster\` starts one"; exit; fi; \
 	if [ -z "$$config" ]; then $(MAKE) --no-print-directory cluster && config=$$($(CLUSTER) kubeconfig) || exit; fi; \
 	KUBECONFIG=$$config $(BIN)/python -m pytest -m "$(KUBERNETES_TESTS)" $(PYTEST_ARGS)
+
+.PHONY: test-kubernetes-most
+test-kubernetes-most: ## … but for the longest
+	@$(MAKE) --no-print-directory test-kubernetes KUBERNETES_TESTS="kubernetes and not slow and not long"
 
 .PHONY: kubernetes-faults
 kubernetes-faults: .venv/.installed ## Measure docs/reference/kubernetes-faults.md anew, on the cluster of `make cluster`

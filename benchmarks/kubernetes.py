@@ -13,6 +13,7 @@ import asyncio
 import base64
 import copy
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -39,9 +40,9 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
 from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.v1 import broker_pb2 as pb
 from sparkbroker.v1 import broker_pb2_grpc
-from tests.cluster.layout import BIN, HOST, KUBECONFIG
 from tests.kubernetes.small_api import connect_server
 from tests.kubernetes.space import ADMIN, Space
+from tools.cluster.layout import BIN, HOST, KUBECONFIG
 
 T = TypeVar("T")
 EXECUTORS = 2
@@ -137,14 +138,20 @@ spec:
 # ---- what isn't there: nodes, drivers, Spark's scheduler
 
 
+def own_kwok() -> str:
+    """Compiled the first time."""
+    subprocess.run([sys.executable, "-m", "tools.cluster", "build", "kwok"], check=True, cwd=Path(__file__).parents[1])
+    return str(BIN / "kwok")
+
+
 @contextmanager
 def kwok(folder: Path, address: str) -> Iterator[None]:
     """The kubelets of our nodes, and of no others."""
     stages = folder / "stages.yaml"
     stages.write_text("---".join([NODES_STAGE, RUNS_STAGE.replace("ADDRESS", address), GOES_STAGE]))
-    own = BIN / "kwok"
+    program = shutil.which("kwok") or own_kwok()
     words = [
-        str(own) if own.exists() else "kwok", f"--kubeconfig={os.environ['KUBECONFIG']}", f"--config={stages}",
+        program, f"--kubeconfig={os.environ['KUBECONFIG']}", f"--config={stages}",
         "--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/bench=true",
         f"--node-ip={address}", "--node-lease-duration-seconds=40",
     ]  # fmt: skip

@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster import layout
+from tools.cluster import layout
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
 def tool(need) -> Callable[[str], str]:
-    """The path of ``helm`` or ``kubectl``: this folder's own, else PATH's."""
+    """The path of ``helm`` or ``kubectl``: the cluster's own, else PATH's."""
 
     def find(name: str) -> str:
         own = layout.BIN / name
         found = str(own) if own.exists() else shutil.which(name)
-        need(found, f"{name} (`python3 -m tests.cluster build` compiles it)")
+        need(found, f"{name} (`python3 -m tools.cluster build` compiles it)")
         return str(found)
 
     return find

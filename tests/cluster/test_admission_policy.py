@@ -7,13 +7,13 @@ import copy
 import json
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.cluster import node_attacks as node
 from tests.cluster.executor_pod import pod
-from tests.cluster.layout import HERE
 from tests.cluster.lease_attacks import (
     LEASE_ATTACKS,
     a_second_owner,
@@ -25,7 +25,7 @@ from tests.cluster.lease_attacks import (
 )
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
-CHART = HERE.parents[1] / "chart"
+CHART = Path(__file__).parents[2] / "chart"
 ATTACKS = LEASE_ATTACKS | node.NODE_ATTACKS
 
 

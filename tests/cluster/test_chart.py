@@ -12,8 +12,8 @@ import yaml  # type: ignore[import-untyped]
 
 from sparkbroker.broker.adapters.kubernetes_provisioner import _examine
 from sparkbroker.broker.config import load_config
-from tests.cluster import layout
 from tests.kubernetes.space import RIGHTS
+from tools.cluster import layout
 
 pytestmark = pytest.mark.kubernetes
 
@@ -27,7 +27,7 @@ EXPLAINS = re.compile(r" *# -- ")
 def helm(need):
     program = layout.BIN / "helm"
     found = str(program) if program.exists() else shutil.which("helm")
-    need(found, "helm (`python3 -m tests.cluster build` compiles it)")
+    need(found, "helm (`python3 -m tools.cluster build` compiles it)")
 
     def run(*words, values=None):
         given = yaml.safe_dump(values or {})

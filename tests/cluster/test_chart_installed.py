@@ -17,10 +17,9 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from sparkbroker.client import Broker, ConnectConnection
-from tests.cluster.layout import HERE
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
-CHART = HERE.parents[1] / "chart"
+CHART = Path(__file__).parents[2] / "chart"
 BROKER_IMAGE = os.environ.get("SPARKBROKER_TEST_BROKER_IMAGE", "sparkbroker.test/broker:1")
 SPARK_IMAGE = os.environ.get("SPARKBROKER_TEST_IMAGE", "sparkbroker.test/spark:1")
 FORWARD_TIMEOUT = 20.0
@@ -198,7 +197,7 @@ def test_code_in_a_driver_gets_nothing_from_its_credential(helm, kubectl, tool, 
         lease = broker.acquire(unattended_ttl=300)
         lease.wait_ready(timeout=240)
         [(pod, uid)] = drivers(kubectl, namespace)
-        program = (HERE / "attacker.py").read_text()
+        program = Path(__file__).with_name("attacker.py").read_text()
         done = kubectl("-n", namespace, "exec", pod, "--", "python3", "-c", program)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == {

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import layout, needs, oci, processes
-from tests.cluster.images import build_image
-from tests.cluster.problems import ClusterError
+from tools.cluster import layout, needs, oci, processes
+from tools.cluster.images import build_image
+from tools.cluster.problems import ClusterError
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,12 +33,12 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_version_is_that_of_the_module():
-    text = (layout.TOOLS / "kubernetes" / "go.mod").read_text()
+    text = (layout.GO_MODULES / "kubernetes" / "go.mod").read_text()
     assert f"k8s.io/kubernetes v{layout.KUBERNETES} " in text
 
 
 def test_every_tool_module_is_pinned():
-    for mod in layout.TOOLS.glob("*/go.mod"):
+    for mod in layout.GO_MODULES.glob("*/go.mod"):
         assert (mod.parent / "go.sum").stat().st_size > 0
         assert "=> ." not in mod.read_text(), "a folder is not pinned"
 
@@ -59,7 +59,7 @@ def test_the_readme_names_what_is_needed():
     [named] = re.findall(r"`apt-get install ([^`]+)`", text)
     wanted = {word for packages in needs.PACKAGES.values() for word in packages.split()}
     assert set(named.split()) == wanted | {"containernetworking-plugins"}
-    go = needs.newest_go_line(path.read_text() for path in layout.TOOLS.glob("*/go.mod"))
+    go = needs.newest_go_line(path.read_text() for path in layout.GO_MODULES.glob("*/go.mod"))
     assert f"Go {go} " in text
 
 
@@ -139,7 +139,7 @@ def test_the_program_says_what_is_wrong_in_a_sentence(tmp_path):
         "SPARKBROKER_CLUSTER_CACHE": str(tmp_path / "c"),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cluster", "kubeconfig"],
+        [sys.executable, "-m", "tools.cluster", "kubeconfig"],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -3,14 +3,14 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import HOLDER, OWNER
-from tests.cluster.layout import HERE
 
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "managed-cluster.md").read_text()
 TEXT = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0]
 VALUES = yaml.safe_load(TEXT)

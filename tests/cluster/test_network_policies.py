@@ -1,6 +1,6 @@
 """The chart's NetworkPolicies on a network that enforces them: who reaches which port of a driver, and of an executor.
 
-A program that listens stands in for Spark. On another cluster than this folder's set ``SPARKBROKER_TEST_NETWORK_POLICIES=1``
+A program that listens stands in for Spark. On another cluster than that of ``make cluster`` set ``SPARKBROKER_TEST_NETWORK_POLICIES=1``
 if its network enforces policies.
 """
 
@@ -8,16 +8,16 @@ import json
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.cluster.layout import HERE
-from tests.cluster.policies import DAEMON
-from tests.cluster.processes import daemons
+from tools.cluster.policies import DAEMON
+from tools.cluster.processes import daemons
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
-CHART = HERE.parents[1] / "chart"
+CHART = Path(__file__).parents[2] / "chart"
 IMAGE = os.environ.get("SPARKBROKER_TEST_IMAGE", "sparkbroker.test/spark:1")
 CONNECT, UI, DRIVER, BLOCKS = 15002, 4040, 7078, 7079
 LISTEN = f"""

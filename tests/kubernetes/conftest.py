@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.cluster import layout
 from tests.kubernetes.faults_table import FaultsTable
 from tests.kubernetes.holder import Door, check_door_needs, door
 from tests.kubernetes.policy import policy as chart_policy
 from tests.kubernetes.space import Space, check_needs
 from tests.kubernetes.space import space as new_space
+from tools.cluster import layout
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +42,6 @@ async def policy(space, need) -> AsyncIterator[str]:
     """The chart's admission policy is in force in ``space``: the owner's value of a broker that works under it."""
     own = layout.BIN / "helm"
     helm = str(own) if own.exists() else shutil.which("helm")
-    need(helm, "helm (`python3 -m tests.cluster build` compiles it)")
+    need(helm, "helm (`python3 -m tools.cluster build` compiles it)")
     async with chart_policy(space, str(helm)) as owner:
         yield owner

@@ -13,13 +13,13 @@ import pytest
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api
 from sparkbroker.broker.adapters.system_clock import SystemClock
-from tests.cluster.layout import BIN
 from tests.kubernetes.kube_airflow import IMAGE, ROOT, KubeAirflow
 from tests.kubernetes.space import Space, check_image, check_needs
+from tools.cluster.layout import BIN
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.long, pytest.mark.timeout(900)]
 PAGE = ROOT / "docs" / "tutorial" / "kubernetes-airflow.md"
-ELSEWHERE = re.compile(r"make cluster|python3 -m tests\.cluster|export |.* (--watch|port-forward) ?.*")
+ELSEWHERE = re.compile(r"make cluster|python3 -m tools\.cluster|export |.* (--watch|port-forward) ?.*")
 """What has been done where this test runs, and what a person ends."""
 NAMESPACE = re.compile(r"(--namespace|namespace) airflow\b")
 PATH = os.pathsep.join([str(Path(sys.executable).parent), str(BIN), os.environ["PATH"]])

@@ -20,10 +20,10 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster,
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import owned
 from sparkbroker.v1 import broker_pb2 as pb
-from tests.cluster.layout import KUBECONFIG
-from tests.cluster.processes import daemons, restart
 from tests.kubernetes.broker import broker
 from tests.kubernetes.space import ADMIN, Space
+from tools.cluster.layout import KUBECONFIG
+from tools.cluster.processes import daemons, restart
 
 OUT_OF_SERVICE: Final = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
 CLUSTERS_TURN: Final = 240.0

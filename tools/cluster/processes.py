@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.cluster.layout import BIN, LOGS, RUN
-from tests.cluster.needs import search_path
-from tests.cluster.problems import ClusterError
+from tools.cluster.layout import BIN, LOGS, RUN
+from tools.cluster.needs import search_path
+from tools.cluster.problems import ClusterError
 
 PIDS = RUN / "pids"
 """A line of JSON for each daemon: the fields of ``Daemon``."""
@@ -67,7 +67,7 @@ def start(name: str, argv: Sequence[object]) -> None:
     program = shutil.which(words[0], path=settings["PATH"])
     if program is None:
         raise ClusterError(
-            f"there is no {words[0]}; `python3 -m tests.cluster build` compiles what isn't a Debian package's"
+            f"there is no {words[0]}; `python3 -m tools.cluster build` compiles what isn't a Debian package's"
         )
     appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     # Not subprocess: it wants to wait for what it started, and these outlive this program.

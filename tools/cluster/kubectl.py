@@ -4,8 +4,8 @@ import subprocess
 import textwrap
 from pathlib import Path
 
-from tests.cluster.layout import API_SERVER, BIN, KUBECONFIG, NODES, PKI, RUN
-from tests.cluster.processes import run
+from tools.cluster.layout import API_SERVER, BIN, KUBECONFIG, NODES, PKI, RUN
+from tools.cluster.processes import run
 
 
 def write_kubeconfig(name: str) -> Path:
@@ -26,11 +26,12 @@ def write_kubeconfig(name: str) -> Path:
 
 
 def kubectl(*argv: object) -> subprocess.CompletedProcess[str]:
-    """kubectl as admin; its result, whatever the exit status."""
+    """Runs kubectl as admin; returns its result, whatever the exit status."""
     return run(BIN / "kubectl", "--kubeconfig", KUBECONFIG, "--request-timeout=5s", *argv, check=False, quiet=True)
 
 
 def api_server_ready() -> bool:
+    """Whether the API server answers, and says that it is ready."""
     return kubectl("get", "--raw", "/readyz").returncode == 0
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TOOLS = HERE / "tools"
+GO_MODULES = HERE / "go"
 """The Go modules whose ``tool`` lines name the binaries; ``go.sum`` pins every byte of them."""
 
 CACHE = Path(
@@ -26,7 +26,7 @@ KUBECONFIG = RUN / "admin.kubeconfig"
 CNI_PLUGINS = Path("/usr/lib/cni")
 
 KUBERNETES = "1.36.3"
-"""As in tools/kubernetes/go.mod. A test holds the two together."""
+"""As in go/kubernetes/go.mod. A test holds the two together."""
 
 BRIDGE = "sbc0"
 POD_NETWORK = "10.89.0.0/16"

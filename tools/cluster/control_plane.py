@@ -2,8 +2,8 @@
 
 import textwrap
 
-from tests.cluster.kubectl import api_server_ready, write_kubeconfig
-from tests.cluster.layout import (
+from tools.cluster.kubectl import api_server_ready, write_kubeconfig
+from tools.cluster.layout import (
     API_SERVER,
     BIN,
     DNS,
@@ -18,7 +18,7 @@ from tests.cluster.layout import (
     SERVICE_NETWORK,
     STATE,
 )
-from tests.cluster.processes import run, start, wait
+from tools.cluster.processes import run, start, wait
 
 
 def start_control_plane() -> None:

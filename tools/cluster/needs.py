@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.cluster.layout import CNI_PLUGINS, TOOLS
-from tests.cluster.problems import ClusterError
+from tools.cluster.layout import CNI_PLUGINS, GO_MODULES
+from tools.cluster.problems import ClusterError
 
 PACKAGES = {
     "runc": "runc",
@@ -26,7 +26,7 @@ BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 def check_build() -> None:
     """Raises ClusterError without a Go that can compile the tools."""
-    wanted = newest_go_line(path.read_text() for path in sorted(TOOLS.glob("*/go.mod")))
+    wanted = newest_go_line(path.read_text() for path in sorted(GO_MODULES.glob("*/go.mod")))
     if not shutil.which("go"):
         raise ClusterError(f"the cluster's programs are compiled from Go modules: install Go {wanted} or newer")
     done = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=False)

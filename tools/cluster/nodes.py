@@ -4,7 +4,7 @@ import json
 import textwrap
 from pathlib import Path
 
-from tests.cluster.layout import (
+from tools.cluster.layout import (
     BIN,
     BRIDGE,
     CACHE,
@@ -18,7 +18,7 @@ from tests.cluster.layout import (
     RUN,
     Node,
 )
-from tests.cluster.processes import start, wait
+from tools.cluster.processes import start, wait
 
 CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_HIERARCHIES = ("cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "devices", "freezer", "systemd")

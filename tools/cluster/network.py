@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tests.cluster.layout import BRIDGE, DNS, HOST, NODES, POD_NETWORK
-from tests.cluster.needs import BRIDGE_FILTER
-from tests.cluster.processes import run
+from tools.cluster.layout import BRIDGE, DNS, HOST, NODES, POD_NETWORK
+from tools.cluster.needs import BRIDGE_FILTER
+from tools.cluster.processes import run
 
 MAC = "02:00:00:00:00:01"
 """Fixed: a bridge takes over the lowest address of its ports, so that pods coming and going stall their neighbours' DNS."""

@@ -3,17 +3,17 @@
 import shutil
 from pathlib import Path
 
-from tests.cluster.binaries import build
-from tests.cluster.control_plane import start_control_plane
-from tests.cluster.images import BUILDKIT_DAEMON, load_pause
-from tests.cluster.kubectl import default_account_exists, ready_nodes
-from tests.cluster.layout import LOGS, NODES, PKI, RUN, STATE
-from tests.cluster.needs import check_run
-from tests.cluster.network import make_network, remove_network
-from tests.cluster.nodes import start_node
-from tests.cluster.policies import start_policies, stop_policies
-from tests.cluster.processes import daemons, run, stop_all, wait
-from tests.cluster.volumes import make_volumes
+from tools.cluster.binaries import build
+from tools.cluster.control_plane import start_control_plane
+from tools.cluster.images import BUILDKIT_DAEMON, load_pause
+from tools.cluster.kubectl import default_account_exists, ready_nodes
+from tools.cluster.layout import LOGS, NODES, PKI, RUN, STATE
+from tools.cluster.needs import check_run
+from tools.cluster.network import make_network, remove_network
+from tools.cluster.nodes import start_node
+from tools.cluster.policies import start_policies, stop_policies
+from tools.cluster.processes import daemons, run, stop_all, wait
+from tools.cluster.volumes import make_volumes
 
 
 def up() -> None:

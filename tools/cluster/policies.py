@@ -5,9 +5,9 @@ where that is so it tries them again each second, in its log. Ours are iptables'
 from this machine itself passes, as it does from a node elsewhere.
 """
 
-from tests.cluster.kubectl import write_kubeconfig
-from tests.cluster.layout import BIN, NODES, POD_NETWORK
-from tests.cluster.processes import run, start
+from tools.cluster.kubectl import write_kubeconfig
+from tools.cluster.layout import BIN, NODES, POD_NETWORK
+from tools.cluster.processes import run, start
 
 DAEMON = "network-policies"
 QUEUE = "100"

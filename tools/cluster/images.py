@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster import oci
-from tests.cluster.kubectl import api_server_ready
-from tests.cluster.layout import BASE_IMAGE, BIN, CACHE, HERE, NODES, PAUSE_IMAGE, RUN, Node
-from tests.cluster.problems import ClusterError
-from tests.cluster.processes import run, start, wait
+from tools.cluster import oci
+from tools.cluster.kubectl import api_server_ready
+from tools.cluster.layout import BASE_IMAGE, BIN, CACHE, HERE, NODES, PAUSE_IMAGE, RUN, Node
+from tools.cluster.needs import check_run
+from tools.cluster.problems import ClusterError
+from tools.cluster.processes import run, start, wait
 
 BUILDKIT_DAEMON = "buildkitd"
 BUILDKIT = RUN / "buildkitd.sock"
@@ -22,8 +23,11 @@ AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 """This machine's, copied into the base: behind a company's proxy nothing can be installed without them."""
 
 
-def build_image(name: str, context: Path, dockerfile: Path | None = None) -> None:
-    """Builds ``context`` and loads it into every node as ``name`` (with a tag other than ``latest``)."""
+def build_image(name: str, context: Path, dockerfile: Path | None = None, *, ahead: bool = False) -> None:
+    """Builds ``context`` and loads it into every node as ``name`` (with a tag other than ``latest``).
+
+    ``ahead`` of the cluster's start nothing is loaded: the layers wait in BuildKit's cache.
+    """
     if ":" not in name.rpartition("/")[2] or name.endswith(":latest"):
         raise ClusterError(
             f"{name!r} needs a tag other than latest, or the kubelets try to pull it: for example {name}:1"
@@ -31,11 +35,16 @@ def build_image(name: str, context: Path, dockerfile: Path | None = None) -> Non
     dockerfile = dockerfile or context / "Dockerfile"
     if not dockerfile.is_file():
         raise ClusterError(f"there is no {dockerfile}")
-    _need_cluster()
-    layout, digest = _base()
-    _start_buildkit()
+    if ahead:
+        check_run()
+    else:
+        _need_cluster()
+    words = _prepared(context, dockerfile)
+    if ahead:
+        run(*words)
+        return
     with _temporary_archive() as path:
-        built = _build(name, context, dockerfile, f"base={layout}", f"oci-layout://base@{digest}", path)
+        built = _export(words, name, path)
         if not all(_has(node, name, built) for node in NODES):
             load(path)
 
@@ -65,7 +74,7 @@ def load_pause() -> None:
 
 def _need_cluster() -> None:
     if not api_server_ready():
-        raise ClusterError("the cluster isn't up: start it first (`make cluster`, or `python3 -m tests.cluster up`)")
+        raise ClusterError("the cluster isn't up: start it first (`make cluster`, or `python3 -m tools.cluster up`)")
 
 
 def _base() -> tuple[Path, str]:
@@ -110,13 +119,14 @@ def _buildkit_ready() -> bool:
     return BUILDKIT.exists() and asked.returncode == 0
 
 
-def _build(name: str, context: Path, dockerfile: Path, layout: str, base: str, path: Path) -> str:
-    """One build, its progress on the terminal; returns the image's digest.
+def _prepared(context: Path, dockerfile: Path) -> list[object]:
+    """The command of a build, whose daemon runs; it shows its progress on the terminal.
 
     A named context replaces the base and leaves the Dockerfile alone.
     """
-    described = path.with_suffix(".json")
-    run(
+    layout, digest = _base()
+    _start_buildkit()
+    return [
         BIN / "buildctl",
         f"--addr=unix://{BUILDKIT}",
         "build",
@@ -125,11 +135,16 @@ def _build(name: str, context: Path, dockerfile: Path, layout: str, base: str, p
         f"--local=context={context}",
         f"--local=dockerfile={dockerfile.parent}",
         f"--opt=filename={dockerfile.name}",
-        f"--oci-layout={layout}",
-        f"--opt=context:{BASE_IMAGE}={base}",
-        f"--output=type=oci,name={name},dest={path},compression=uncompressed",
-        f"--metadata-file={described}",
-    )
+        f"--oci-layout=base={layout}",
+        f"--opt=context:{BASE_IMAGE}=oci-layout://base@{digest}",
+    ]
+
+
+def _export(words: list[object], name: str, path: Path) -> str:
+    """Runs a build and writes the image to ``path``; returns its digest."""
+    described = path.with_suffix(".json")
+    output = f"type=oci,name={name},dest={path},compression=uncompressed"
+    run(*words, f"--output={output}", f"--metadata-file={described}")
     digest: str = json.loads(described.read_text())["containerimage.digest"]
     described.unlink()
     return digest

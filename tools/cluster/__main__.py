@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from tests.cluster.binaries import build
-from tests.cluster.images import build_image, load
-from tests.cluster.kubectl import api_server_ready
-from tests.cluster.layout import BIN, CACHE, KUBECONFIG
-from tests.cluster.lifecycle import down, up
-from tests.cluster.needs import missing_packages
-from tests.cluster.problems import ClusterError
-from tests.cluster.processes import restart
+from tools.cluster.binaries import MODULES, build
+from tools.cluster.images import build_image, load
+from tools.cluster.kubectl import api_server_ready
+from tools.cluster.layout import BIN, CACHE, KUBECONFIG
+from tools.cluster.lifecycle import down, up
+from tools.cluster.needs import missing_packages
+from tools.cluster.problems import ClusterError
+from tools.cluster.processes import restart
 
 CHANGES = ("build", "up", "down", "image", "load", "restart")
 TOOLS = ("kubectl", "helm")
@@ -45,7 +45,7 @@ def main() -> int:
 def _run(args: argparse.Namespace) -> None:
     match args.command:
         case "build":
-            build()
+            build(args.module or MODULES)
         case "up":
             began = time.monotonic()
             up()
@@ -54,7 +54,7 @@ def _run(args: argparse.Namespace) -> None:
         case "down":
             down()
         case "image":
-            build_image(args.name, args.context, args.file)
+            build_image(args.name, args.context, args.file, ahead=args.ahead)
         case "load":
             load(args.archive)
         case "restart":
@@ -69,10 +69,11 @@ def _run(args: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python3 -m tests.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python3 -m tools.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="compile the programs (minutes the first time, kept afterwards)")
+    built = commands.add_parser("build", help="compile the programs (minutes the first time, kept afterwards)")
+    built.add_argument("module", nargs="*", help=f"(default: {' '.join(MODULES)})")
     commands.add_parser("needs", help="print the Debian packages that are missing")
     commands.add_parser("up", help="start the cluster, unless it is up, and print the path of its kubeconfig")
     commands.add_parser("down", help="stop everything, unmount, and keep binaries and images")
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("name", help="with a tag, for example sparkbroker.test/spark:1")
     image.add_argument("context", type=Path, help="the folder that the Dockerfile copies from")
     image.add_argument("-f", "--file", type=Path, help="the Dockerfile (default: Dockerfile in that folder)")
+    image.add_argument("--ahead", action="store_true", help="only build it: the cluster may not be up yet")
     commands.add_parser("load", help="load an OCI archive into every node").add_argument("archive", type=Path)
     commands.add_parser("restart", help="end one of the daemons and start it again").add_argument(
         "name", help="for example apiserver, or kubelet-node1"

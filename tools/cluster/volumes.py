@@ -2,9 +2,9 @@
 
 import json
 
-from tests.cluster.kubectl import kubectl
-from tests.cluster.layout import NODES, RUN, STATE, Node
-from tests.cluster.problems import ClusterError
+from tools.cluster.kubectl import kubectl
+from tools.cluster.layout import NODES, RUN, STATE, Node
+from tools.cluster.problems import ClusterError
 
 CLASS = "standard"
 VOLUMES_PER_NODE = 8
