@@ -14,7 +14,7 @@ from sparkbroker.broker.domain.errors import (
     StaleGeneration,
     Unavailable,
 )
-from sparkbroker.broker.domain.lease import LeaseMode, LeaseReason, LeaseSharing, LeaseState
+from sparkbroker.broker.domain.lease.lease import LeaseMode, LeaseReason, LeaseSharing, LeaseState
 from sparkbroker.broker.domain.units import LeaseId
 
 

@@ -5,12 +5,12 @@ import asyncio
 import msgspec
 import pytest
 
-from sparkbroker.broker.domain.driver import DriverExit, DriverState
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import LeaseEnded, ProvisionerFailed
-from sparkbroker.broker.domain.filter import parse_filter
-from sparkbroker.broker.domain.lease import LeaseReason, LeaseState
-from sparkbroker.broker.domain.observation import Executors, Phase
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.lease.driver import DriverExit, DriverState
+from sparkbroker.broker.domain.lease.filter import parse_filter
+from sparkbroker.broker.domain.lease.lease import LeaseReason, LeaseState
+from sparkbroker.broker.domain.lease.observation import Executors, Phase
 
 DOUBT = ProvisionerFailed("it can't be seen now", retryable=True)
 

@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from sparkbroker.broker.domain.driver import DriverState
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.lease import LeaseReason, LeaseState
-from sparkbroker.broker.domain.observation import Phase
+from sparkbroker.broker.domain.lease.driver import DriverState
+from sparkbroker.broker.domain.lease.lease import LeaseReason, LeaseState
+from sparkbroker.broker.domain.lease.observation import Phase
 
 QUOTA = ProvisionerFailed("the quota 'small' of namespace 'spark' is full: this takes cpu=2", retryable=True)
 RIGHTS = ProvisionerFailed("the broker may not delete pods in namespace 'spark'", retryable=True)

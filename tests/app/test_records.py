@@ -6,8 +6,10 @@ import pytest
 from sparkbroker.broker.app import records
 from sparkbroker.broker.app.records import RequestResult
 from sparkbroker.broker.app.views import EventType, LeaseEvent
-from sparkbroker.broker.domain.driver import Driver, DriverExit
-from sparkbroker.broker.domain.lease import (
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.driver import Driver, DriverExit
+from sparkbroker.broker.domain.lease.lease import (
     Attachment,
     ContainerSize,
     ExecutorSpec,
@@ -16,9 +18,7 @@ from sparkbroker.broker.domain.lease import (
     LeaseSpec,
     LeaseState,
 )
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
-from sparkbroker.broker.domain.timings import Timings
+from sparkbroker.broker.domain.lease.timings import Timings
 from sparkbroker.broker.domain.units import (
     DriverId,
     Epoch,

@@ -6,8 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.filter import LeaseFilter, parse_filter, parse_order
-from sparkbroker.broker.domain.lease import LeaseState
+from sparkbroker.broker.domain.lease.filter import LeaseFilter, parse_filter, parse_order
+from sparkbroker.broker.domain.lease.lease import LeaseState
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkbroker.broker.domain.ledger import Lacking, Ledger, LimitKind
-from sparkbroker.broker.domain.resources import MIB, Resources
+from sparkbroker.broker.domain.capacity.ledger import Lacking, Ledger, LimitKind
+from sparkbroker.broker.domain.capacity.resources import MIB, Resources
 
 GIB = 1024 * MIB
 

@@ -7,11 +7,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sparkbroker.broker.domain import lease as steps
-from sparkbroker.broker.domain.admission import Admission, Waiting
-from sparkbroker.broker.domain.driver import Driver, DriverState, move, seen_with
-from sparkbroker.broker.domain.expiry import next_due, verdict
-from sparkbroker.broker.domain.lease import (
+from sparkbroker.broker.domain.admission.cycle import Admission, Waiting
+from sparkbroker.broker.domain.capacity.ledger import Ledger
+from sparkbroker.broker.domain.capacity.queue import Queue
+from sparkbroker.broker.domain.capacity.resources import Resources, total
+from sparkbroker.broker.domain.lease import lease as steps
+from sparkbroker.broker.domain.lease.driver import Driver, DriverState, move, seen_with
+from sparkbroker.broker.domain.lease.expiry import next_due, verdict
+from sparkbroker.broker.domain.lease.lease import (
     CHARGED,
     Attachment,
     ContainerSize,
@@ -21,10 +24,7 @@ from sparkbroker.broker.domain.lease import (
     LeaseSpec,
     LeaseState,
 )
-from sparkbroker.broker.domain.ledger import Ledger
-from sparkbroker.broker.domain.queue import Queue
-from sparkbroker.broker.domain.resources import Resources, total
-from sparkbroker.broker.domain.timings import Timings
+from sparkbroker.broker.domain.lease.timings import Timings
 from sparkbroker.broker.domain.units import (
     DriverId,
     Epoch,

@@ -23,10 +23,10 @@ from sparkbroker.broker.app.janitor import Janitor, Retention
 from sparkbroker.broker.app.leases import Leases
 from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.app.watching import Watching
-from sparkbroker.broker.domain.admission import Admission
-from sparkbroker.broker.domain.driver import DriverState
-from sparkbroker.broker.domain.lease import LeaseState
-from sparkbroker.broker.domain.ledger import Ledger
+from sparkbroker.broker.domain.admission.cycle import Admission
+from sparkbroker.broker.domain.capacity.ledger import Ledger
+from sparkbroker.broker.domain.lease.driver import DriverState
+from sparkbroker.broker.domain.lease.lease import LeaseState
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.ports.provisioner import Provisioner

@@ -17,7 +17,7 @@ from sparkbroker.broker.domain.errors import (
     StaleGeneration,
     TooMany,
 )
-from sparkbroker.broker.domain.lease import Lease, LeaseSharing, LeaseState
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseSharing, LeaseState
 from sparkbroker.broker.domain.units import Generation, LeaseId, Seconds
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock

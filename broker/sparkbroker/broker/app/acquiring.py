@@ -8,10 +8,10 @@ from sparkbroker.broker.app.catalogue import Catalogue, Resolved
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.views import Acquired, EventType, OnExisting
+from sparkbroker.broker.domain.asking.request import SpecRequest, check_key, check_request_id
 from sparkbroker.broker.domain.errors import InvalidField, KeyInUse, LeaseEnded
-from sparkbroker.broker.domain.lease import Lease, LeaseReason, LeaseState, want
-from sparkbroker.broker.domain.request import SpecRequest, check_key, check_request_id
-from sparkbroker.broker.domain.timings import Timings
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseReason, LeaseState, want
+from sparkbroker.broker.domain.lease.timings import Timings
 from sparkbroker.broker.domain.units import Generation, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock

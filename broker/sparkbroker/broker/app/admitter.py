@@ -8,9 +8,9 @@ import structlog
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.views import EventType, Progress
-from sparkbroker.broker.domain.admission import Admission, Waiting
-from sparkbroker.broker.domain.driver import Driver
-from sparkbroker.broker.domain.lease import Lease, LeaseMode, admit, grant_local
+from sparkbroker.broker.domain.admission.cycle import Admission, Waiting
+from sparkbroker.broker.domain.lease.driver import Driver
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseMode, admit, grant_local
 from sparkbroker.broker.domain.units import DriverId, Generation, LeaseId, ServingTime
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.metrics import Metrics

@@ -6,9 +6,9 @@ from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.app.views import EventType
-from sparkbroker.broker.domain import lease as steps
-from sparkbroker.broker.domain.driver import DriverState
-from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseMode, LeaseReason, LeaseState
+from sparkbroker.broker.domain.lease import lease as steps
+from sparkbroker.broker.domain.lease.driver import DriverState
+from sparkbroker.broker.domain.lease.lease import Attachment, Lease, LeaseMode, LeaseReason, LeaseState
 from sparkbroker.broker.domain.units import Generation
 from sparkbroker.broker.ports.clock import Clock
 

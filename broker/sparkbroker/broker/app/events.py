@@ -13,7 +13,7 @@ import msgspec
 
 from sparkbroker.broker.app.views import LeaseEvent
 from sparkbroker.broker.app.waking import Wakes
-from sparkbroker.broker.domain.filter import LeaseFilter
+from sparkbroker.broker.domain.lease.filter import LeaseFilter
 from sparkbroker.broker.domain.units import LeaseId, Principal, Revision
 
 BACKLOG: Final = 256

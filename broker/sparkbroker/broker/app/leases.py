@@ -25,8 +25,8 @@ from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.app.views import LeasePage, LeaseView, ProfileView, QueueView, WatchUpdate
 from sparkbroker.broker.app.watching import Watching
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.filter import LeaseFilter
-from sparkbroker.broker.domain.lease import Lease
+from sparkbroker.broker.domain.lease.filter import LeaseFilter
+from sparkbroker.broker.domain.lease.lease import Lease
 from sparkbroker.broker.domain.units import LeaseId, Revision, Seconds
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock

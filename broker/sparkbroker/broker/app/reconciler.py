@@ -12,11 +12,12 @@ from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.views import EventType
 from sparkbroker.broker.app.workqueue import WorkQueue
-from sparkbroker.broker.domain import plan
-from sparkbroker.broker.domain.driver import Driver, DriverExit, DriverState, move, seen_with
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import ProvisionerFailed, Unavailable
-from sparkbroker.broker.domain.hindrance import explain, hindered, unhindered
-from sparkbroker.broker.domain.lease import (
+from sparkbroker.broker.domain.lease import plan
+from sparkbroker.broker.domain.lease.driver import Driver, DriverExit, DriverState, move, seen_with
+from sparkbroker.broker.domain.lease.hindrance import explain, hindered, unhindered
+from sparkbroker.broker.domain.lease.lease import (
     Lease,
     LeaseReason,
     LeaseState,
@@ -26,9 +27,8 @@ from sparkbroker.broker.domain.lease import (
     requeue,
     retrying,
 )
-from sparkbroker.broker.domain.observation import Observation, Phase
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.timings import durations, seen_starting
+from sparkbroker.broker.domain.lease.observation import Observation, Phase
+from sparkbroker.broker.domain.lease.timings import durations, seen_starting
 from sparkbroker.broker.domain.units import DriverId, Generation
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.metrics import Metrics

@@ -4,10 +4,10 @@ from enum import StrEnum
 
 import msgspec
 
-from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseReason, LeaseState
-from sparkbroker.broker.domain.observation import Executors
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.lease import Attachment, Lease, LeaseReason, LeaseState
+from sparkbroker.broker.domain.lease.observation import Executors
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision, Seconds, WallTime
 from sparkbroker.broker.ports.provisioner import ClientAccess, ConnectEndpoint
 

@@ -14,8 +14,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from sparkbroker.broker.domain.capacity.resources import check_cores, parse_cpu, parse_memory
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.resources import check_cores, parse_cpu, parse_memory
 
 MAX_DURATION: Final = 10 * 366 * 86400.0
 MAX_SOCKET_PATH: Final = 107

@@ -20,10 +20,10 @@ from sparkbroker.broker.config.fields import (
     wrong,
 )
 from sparkbroker.broker.config.sections import Section
+from sparkbroker.broker.domain.asking.request import MAX_EXECUTORS
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.pod_bounds import check_bounds
-from sparkbroker.broker.domain.pod_settings import parse_pod
-from sparkbroker.broker.domain.request import MAX_EXECUTORS
+from sparkbroker.broker.domain.pods.bounds import check_bounds
+from sparkbroker.broker.domain.pods.settings import parse_pod
 
 _STANDALONE: Final = re.compile(r"spark://[^\s/:]+:[0-9]{1,5}(?:,[^\s/:]+:[0-9]{1,5})*")
 _CONNECT_URL: Final = re.compile(r"sc://(?:\[[0-9a-fA-F:.]+\]|[^\s/:;\[\]]+)(?::[0-9]{1,5})?/?(?P<parameters>;.*)?")

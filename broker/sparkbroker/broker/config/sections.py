@@ -18,7 +18,7 @@ from sparkbroker.broker.config.fields import (
     split_host_port,
     wrong,
 )
-from sparkbroker.broker.domain.queue import MAX_PRIORITY, PriorityBounds
+from sparkbroker.broker.domain.capacity.queue import MAX_PRIORITY, PriorityBounds
 
 DAY: Final = 86_400.0
 _PRIORITY: Final = PriorityBounds()
@@ -29,7 +29,7 @@ LEASE_BOUNDS: Final = {
     "acquire_timeout": (1.0, 30 * DAY, "1s to 30d"),
     "max_duration": (1.0, 366 * DAY, "1s to 366d"),
 }
-"""What a request may say (``domain.request``); a default outside of it would be refused with every lease."""
+"""What a request may say (``domain.asking.request``); a default outside of it would be refused with every lease."""
 
 
 class Section(BaseModel):

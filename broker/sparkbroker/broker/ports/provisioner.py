@@ -9,10 +9,10 @@ from typing import Protocol
 
 import msgspec
 
-from sparkbroker.broker.domain.lease import LeaseSpec
-from sparkbroker.broker.domain.observation import Handle, Observation, Phase
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.lease import LeaseSpec
+from sparkbroker.broker.domain.lease.observation import Handle, Observation, Phase
 from sparkbroker.broker.domain.units import DriverId, Principal, WallTime
 
 __all__ = [

@@ -13,11 +13,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
 
 from sparkbroker.broker.app.views import OnExisting
+from sparkbroker.broker.domain.asking.request import ExecutorRequest, SizeRequest, SpecRequest
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.filter import LeaseFilter, parse_filter
 from sparkbroker.broker.domain.json_values import MAX_WHOLE
-from sparkbroker.broker.domain.lease import HolderPod
-from sparkbroker.broker.domain.request import ExecutorRequest, SizeRequest, SpecRequest
+from sparkbroker.broker.domain.lease.filter import LeaseFilter, parse_filter
+from sparkbroker.broker.domain.lease.lease import HolderPod
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision
 from sparkbroker.broker.rpc.convert import LEASE_PREFIX, MODES, SHARINGS
 from sparkbroker.v1 import broker_pb2 as pb

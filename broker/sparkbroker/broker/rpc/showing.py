@@ -11,8 +11,8 @@ import structlog
 from google.protobuf.message import DecodeError, EncodeError
 
 from sparkbroker.broker.app.views import LeaseEvent, LeaseView, WatchUpdate
-from sparkbroker.broker.domain.lease import Lease, LeaseSpec, LeaseState
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseSpec, LeaseState
 from sparkbroker.broker.rpc.convert import (
     DRIVER_PREFIX,
     EVENT_TYPES,

@@ -21,8 +21,8 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._strays import Strays
 from sparkbroker.broker.adapters.kubernetes_provisioner._tasks import Tasks
 from sparkbroker.broker.adapters.kubernetes_provisioner._verdict import Evidence, observation
 from sparkbroker.broker.adapters.kubernetes_provisioner._watch import PodWatch
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import Handle, Observation, Phase

@@ -3,10 +3,10 @@
 import re
 from typing import Final
 
+from sparkbroker.broker.domain.asking.pod_sizing import Role
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.lease import LeaseSpec
-from sparkbroker.broker.domain.pod_settings import LABEL_PREFIX, NAME_PREFIX
-from sparkbroker.broker.domain.pod_sizing import Role
+from sparkbroker.broker.domain.lease.lease import LeaseSpec
+from sparkbroker.broker.domain.pods.settings import LABEL_PREFIX, NAME_PREFIX
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest
 

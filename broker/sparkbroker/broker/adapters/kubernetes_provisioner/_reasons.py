@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import ContainerStatus, Event, Pod, Terminated
-from sparkbroker.broker.domain.driver import DriverExit
-from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, NAME_PREFIX
-from sparkbroker.broker.domain.pod_sizing import Role
+from sparkbroker.broker.domain.asking.pod_sizing import Role
+from sparkbroker.broker.domain.lease.driver import DriverExit
+from sparkbroker.broker.domain.pods.settings import DRIVER_CONTAINER, NAME_PREFIX
 
 LONGEST: Final = 400
 OVERDUE: Final = 10.0

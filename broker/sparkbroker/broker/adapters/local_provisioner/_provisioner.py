@@ -29,9 +29,9 @@ from sparkbroker.broker.adapters.local_provisioner._scratch import find_scratch,
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
 from sparkbroker.broker.adapters.local_provisioner._system import refusals_told
 from sparkbroker.broker.adapters.local_provisioner._verdict import is_current, unreadable
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import (
