@@ -5,10 +5,10 @@ import pytest
 
 from sparkbroker.broker.app import records
 from sparkbroker.broker.app.records import RequestResult
-from sparkbroker.broker.app.views import EventType, LeaseEvent
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.lease.driver import Driver, DriverExit
+from sparkbroker.broker.domain.lease.event import EventType, LeaseEvent
 from sparkbroker.broker.domain.lease.lease import (
     Attachment,
     ContainerSize,

@@ -17,9 +17,7 @@ from sparkbroker.broker.app.views import (
     Acquired,
     Attached,
     Connection,
-    EventType,
     Forced,
-    LeaseEvent,
     LeasePage,
     LeaseView,
     ProfileView,
@@ -30,6 +28,7 @@ from sparkbroker.broker.app.views import (
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import BrokerError, Forbidden, NotFound, StaleGeneration
+from sparkbroker.broker.domain.lease.event import EventType, LeaseEvent
 from sparkbroker.broker.domain.lease.lease import (
     Attachment,
     ContainerSize,

@@ -11,13 +11,14 @@ from structlog.testing import capture_logs
 
 from sparkbroker.broker.app import records
 from sparkbroker.broker.app.catalogue import Catalogue
-from sparkbroker.broker.app.views import EventType, LeaseEvent, LeaseView, OnExisting, Progress, QueueView, WatchUpdate
+from sparkbroker.broker.app.views import LeaseView, OnExisting, Progress, QueueView, WatchUpdate
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.asking.request import ExecutorRequest, SizeRequest, SpecRequest
 from sparkbroker.broker.domain.capacity.queue import Queue
 from sparkbroker.broker.domain.capacity.resources import MIB, Resources, parse_memory
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.lease.driver import DriverExit
+from sparkbroker.broker.domain.lease.event import EventType, LeaseEvent
 from sparkbroker.broker.domain.lease.lease import (
     Attachment,
     ContainerSize,

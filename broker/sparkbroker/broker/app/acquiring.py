@@ -7,9 +7,10 @@ from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue, Resolved
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.ids import Ids
-from sparkbroker.broker.app.views import Acquired, EventType, OnExisting
+from sparkbroker.broker.app.views import Acquired, OnExisting
 from sparkbroker.broker.domain.asking.request import SpecRequest, check_key, check_request_id
 from sparkbroker.broker.domain.errors import InvalidField, KeyInUse, LeaseEnded
+from sparkbroker.broker.domain.lease.event import EventType
 from sparkbroker.broker.domain.lease.lease import Lease, LeaseReason, LeaseState, want
 from sparkbroker.broker.domain.lease.timings import Timings
 from sparkbroker.broker.domain.units import Generation, ServingTime

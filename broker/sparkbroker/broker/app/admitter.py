@@ -7,9 +7,10 @@ import structlog
 
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ids import Ids
-from sparkbroker.broker.app.views import EventType, Progress
+from sparkbroker.broker.app.views import Progress
 from sparkbroker.broker.domain.admission.cycle import Admission, Waiting
 from sparkbroker.broker.domain.lease.driver import Driver
+from sparkbroker.broker.domain.lease.event import EventType
 from sparkbroker.broker.domain.lease.lease import Lease, LeaseMode, admit, grant_local
 from sparkbroker.broker.domain.units import DriverId, Generation, LeaseId, ServingTime
 from sparkbroker.broker.ports.clock import Clock

@@ -13,7 +13,7 @@ from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.app.records import digest
 from sparkbroker.broker.app.shares import EVERYBODY, Shares
-from sparkbroker.broker.app.views import Attached, Connection, EventType, LeaseView, LocalSession, Renewed
+from sparkbroker.broker.app.views import Attached, Connection, LeaseView, LocalSession, Renewed
 from sparkbroker.broker.domain.asking.local_session import local_conf, local_master
 from sparkbroker.broker.domain.asking.request import check_request_id, check_text
 from sparkbroker.broker.domain.errors import (
@@ -26,6 +26,7 @@ from sparkbroker.broker.domain.errors import (
 )
 from sparkbroker.broker.domain.lease import lease as steps
 from sparkbroker.broker.domain.lease.driver import Driver, DriverState
+from sparkbroker.broker.domain.lease.event import EventType
 from sparkbroker.broker.domain.lease.lease import Attachment, Lease, LeaseMode, LeaseReason, LeaseSharing, LeaseState
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision, Seconds, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller

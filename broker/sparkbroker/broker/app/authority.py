@@ -19,11 +19,11 @@ from sparkbroker.broker.app.ended import Ended
 from sparkbroker.broker.app.records import RequestResult
 from sparkbroker.broker.app.serving import ServingClock
 from sparkbroker.broker.app.specs import Specs
-from sparkbroker.broker.app.views import EventType, LeaseEvent
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.capacity.ledger import Ledger
 from sparkbroker.broker.domain.errors import Unavailable
 from sparkbroker.broker.domain.lease.driver import Driver, DriverState
+from sparkbroker.broker.domain.lease.event import EventType, LeaseEvent
 from sparkbroker.broker.domain.lease.lease import CHARGED, Lease, LeaseMode, LeaseState, recover
 from sparkbroker.broker.domain.lease.observation import Executors
 from sparkbroker.broker.domain.units import (

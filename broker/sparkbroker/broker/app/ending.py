@@ -5,9 +5,9 @@ import msgspec
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.reconciler import Reconciler
-from sparkbroker.broker.app.views import EventType
 from sparkbroker.broker.domain.lease import lease as steps
 from sparkbroker.broker.domain.lease.driver import DriverState
+from sparkbroker.broker.domain.lease.event import EventType
 from sparkbroker.broker.domain.lease.lease import Attachment, Lease, LeaseMode, LeaseReason, LeaseState
 from sparkbroker.broker.domain.units import Generation
 from sparkbroker.broker.ports.clock import Clock

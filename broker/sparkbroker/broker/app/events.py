@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from sparkbroker.broker.app.views import LeaseEvent
 from sparkbroker.broker.app.waking import Wakes
+from sparkbroker.broker.domain.lease.event import LeaseEvent
 from sparkbroker.broker.domain.lease.filter import LeaseFilter
 from sparkbroker.broker.domain.units import LeaseId, Principal, Revision
 

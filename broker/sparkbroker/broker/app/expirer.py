@@ -10,8 +10,8 @@ from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.events import Events
 from sparkbroker.broker.app.serving import store_is_due
-from sparkbroker.broker.app.views import EventType
 from sparkbroker.broker.domain.lease import expiry
+from sparkbroker.broker.domain.lease.event import EventType
 from sparkbroker.broker.domain.lease.lease import Lease, LeaseState, notify, renew
 from sparkbroker.broker.domain.units import Generation, LeaseId, ServingTime
 

@@ -15,10 +15,11 @@ from sparkbroker.broker.app.access import Access
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.reconciler import Reconciler
-from sparkbroker.broker.app.views import EventType, Forced
+from sparkbroker.broker.app.views import Forced
 from sparkbroker.broker.domain.asking.request import check_text
 from sparkbroker.broker.domain.errors import BrokerError, Forbidden, ProvisionerFailed
 from sparkbroker.broker.domain.lease.driver import Driver, DriverState
+from sparkbroker.broker.domain.lease.event import EventType
 from sparkbroker.broker.domain.lease.lease import LeaseReason, LeaseState
 from sparkbroker.broker.domain.units import Generation, LeaseId
 from sparkbroker.broker.ports.authenticator import Caller

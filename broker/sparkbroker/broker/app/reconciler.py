@@ -10,12 +10,12 @@ import structlog
 
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
-from sparkbroker.broker.app.views import EventType
 from sparkbroker.broker.app.workqueue import WorkQueue
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import ProvisionerFailed, Unavailable
 from sparkbroker.broker.domain.lease import plan
 from sparkbroker.broker.domain.lease.driver import Driver, DriverExit, DriverState, move, seen_with
+from sparkbroker.broker.domain.lease.event import EventType
 from sparkbroker.broker.domain.lease.hindrance import explain, hindered, unhindered
 from sparkbroker.broker.domain.lease.lease import (
     Lease,

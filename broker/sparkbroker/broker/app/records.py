@@ -11,10 +11,10 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from sparkbroker.broker.app.views import LeaseEvent
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.json_values import count_values
 from sparkbroker.broker.domain.lease.driver import Driver
+from sparkbroker.broker.domain.lease.event import LeaseEvent
 from sparkbroker.broker.domain.lease.lease import Lease, LeaseSpec
 from sparkbroker.broker.domain.text import escaped
 from sparkbroker.broker.domain.units import Generation, LeaseId, ServingTime, SpecId, WallTime

@@ -12,7 +12,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from sparkbroker.broker.app.views import (
     Connection,
-    EventType,
     ProfileView,
     Progress,
     QueueView,
@@ -21,6 +20,7 @@ from sparkbroker.broker.app.views import (
 from sparkbroker.broker.domain.asking.profile import Limits
 from sparkbroker.broker.domain.capacity.resources import Resources, format_memory
 from sparkbroker.broker.domain.lease.driver import DriverExit
+from sparkbroker.broker.domain.lease.event import EventType
 from sparkbroker.broker.domain.lease.lease import (
     Attachment,
     ContainerSize,

@@ -10,8 +10,9 @@ import msgspec
 import structlog
 from google.protobuf.message import DecodeError, EncodeError
 
-from sparkbroker.broker.app.views import LeaseEvent, LeaseView, WatchUpdate
+from sparkbroker.broker.app.views import LeaseView, WatchUpdate
 from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.event import LeaseEvent
 from sparkbroker.broker.domain.lease.lease import Lease, LeaseSpec, LeaseState
 from sparkbroker.broker.rpc.convert import (
     DRIVER_PREFIX,

@@ -6,12 +6,13 @@ quoted, with ``\"`` and ``\\`` for a quote and a backslash. A label that a lease
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.lease.event import LeaseEvent
 from sparkbroker.broker.domain.lease.lease import Lease, LeaseMode, LeaseState
 
 MAX_FILTER: Final = 1000
@@ -35,21 +36,6 @@ _ESCAPE: Final = re.compile(r"\\(.)")
 _EXPECTED: Final = 'write terms such as state=READY AND key="a/b" AND labels.team!=x'
 
 
-class EventLike(Protocol):
-    """What of an event can be filtered."""
-
-    @property
-    def principal(self) -> str: ...
-    @property
-    def queue(self) -> str: ...
-    @property
-    def profile(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def labels(self) -> Mapping[str, str]: ...
-
-
 class Term(msgspec.Struct, frozen=True):
     """One term. ``field`` is ``labels`` for a label, whose key is ``label``."""
 
@@ -68,7 +54,7 @@ _LEASE_VALUE: Final[dict[str, Callable[[Lease], str]]] = {
     "mode": lambda lease: lease.spec.mode,
     "live": lambda lease: "true" if lease.live else "false",
 }
-_EVENT_VALUE: Final[dict[str, Callable[[EventLike], str]]] = {
+_EVENT_VALUE: Final[dict[str, Callable[[LeaseEvent], str]]] = {
     "queue": lambda event: event.queue,
     "profile": lambda event: event.profile,
     "principal": lambda event: event.principal,
@@ -89,7 +75,7 @@ class LeaseFilter(msgspec.Struct, frozen=True):
                 return False
         return True
 
-    def matches_event(self, event: EventLike) -> bool:
+    def matches_event(self, event: LeaseEvent) -> bool:
         """Whether the lease of this event is selected, by what doesn't change: terms on state, live and mode select no
         events, and are passed over."""
         for term in self.terms:
