@@ -108,7 +108,7 @@ async def quiet(world):
     assert repr(reconciler) == "<Reconciler <WorkQueue [0 ready, 0 active, 0 delayed]>>"
     assert not reconciler._queue._failures
     assert not reconciler._queue._again
-    assert not reconciler._session_waiters
+    assert not world.core.session_ends._waiters
     assert not authority.keys
     assert not authority.live_of
     assert not authority.commits._waiters

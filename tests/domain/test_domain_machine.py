@@ -12,7 +12,8 @@ from sparkbroker.broker.domain.capacity.ledger import Ledger
 from sparkbroker.broker.domain.capacity.queue import Queue
 from sparkbroker.broker.domain.capacity.resources import Resources, total
 from sparkbroker.broker.domain.lease import lease as steps
-from sparkbroker.broker.domain.lease.driver import Driver, DriverState, move, seen_with
+from sparkbroker.broker.domain.lease import plan, transition
+from sparkbroker.broker.domain.lease.driver import Driver, DriverExit, DriverState
 from sparkbroker.broker.domain.lease.expiry import next_due, verdict
 from sparkbroker.broker.domain.lease.lease import (
     CHARGED,
@@ -24,7 +25,9 @@ from sparkbroker.broker.domain.lease.lease import (
     LeaseSpec,
     LeaseState,
 )
+from sparkbroker.broker.domain.lease.observation import Observation, Phase
 from sparkbroker.broker.domain.lease.timings import Timings
+from sparkbroker.broker.domain.lease.transition import Changes, Now
 from sparkbroker.broker.domain.units import (
     DriverId,
     Epoch,
@@ -43,6 +46,7 @@ QUEUES = {
 POOLS = {"p": Resources.of(cores=10, memory=12), "r": Resources.of(cores=3, memory=12)}
 WALL = WallTime(1.0)
 INDEX = st.integers(0, 1000)
+MAX_ATTEMPTS = 3
 
 
 def driver_of(lease: Lease) -> DriverId:
@@ -87,8 +91,9 @@ class Broker(RuleBasedStateMachine):
     @rule(
         queue=st.sampled_from(sorted(QUEUES)), pool=st.sampled_from(sorted(POOLS)), cores=st.integers(1, 6),
         memory=st.integers(0, 6), priority=st.integers(-2, 2), sharing=st.sampled_from(LeaseSharing),
+        at_once=st.booleans(),
     )  # fmt: skip
-    def acquire(self, queue, pool, cores, memory, priority, sharing):
+    def acquire(self, queue, pool, cores, memory, priority, sharing, at_once):
         self.count += 1
         size = ContainerSize(cores=cores, memory=memory)
         spec = LeaseSpec(
@@ -102,25 +107,26 @@ class Broker(RuleBasedStateMachine):
         )  # fmt: skip
         self.leases[lease.id] = lease
         self.wait(lease)
+        if at_once:
+            self.admit()
 
     @rule()
     def admit(self):
         while admitted := self.admission.admit_next(self.ledger, lambda w: f"d{self.count}-{w.lease_id}"):
             self.count += 1
             lease = self.leases[admitted.waiting.lease_id]
-            driver = Driver(
-                id=DriverId(admitted.owner), lease_id=lease.id, attempt=lease.attempt, provisioner="local",
-                profile_fingerprint="f", queue=lease.spec.queue, pool=lease.pool, target=lease.charge,
-                created=WALL, start_deadline=ServingTime(self.now + 9),
-            )  # fmt: skip
-            self.drivers[driver.id] = driver
-            self.leases[lease.id] = steps.admit(lease, driver.id, WALL)
+            self.record(
+                transition.admit(
+                    lease, DriverId(admitted.owner), provisioner="local", start_timeout=9.0, now=self.moment()
+                )
+            )
+            queue, pool = lease.spec.queue, lease.pool
             for name in lease.charge.quantities:
                 if lease.charge[name]:
-                    assert name not in self.limits[driver.queue].quantities or (
-                        self.ledger.used(driver.queue)[name] <= self.limits[driver.queue][name]
+                    assert name not in self.limits[queue].quantities or (
+                        self.ledger.used(queue)[name] <= self.limits[queue][name]
                     )
-                    assert self.ledger.pool_used(driver.pool)[name] <= POOLS[driver.pool][name]
+                    assert self.ledger.pool_used(pool)[name] <= POOLS[pool][name]
         self.nothing_was_overlooked()
 
     def nothing_was_overlooked(self) -> None:
@@ -133,59 +139,98 @@ class Broker(RuleBasedStateMachine):
             self.admission._change(line)
         assert self.admission.admit_next(self.ledger, lambda w: "overlooked") is None
 
+    def moment(self) -> Now:
+        return Now(ServingTime(self.now), WALL)
+
+    def record(self, changes: Changes) -> None:
+        """As ``app.authority`` and ``app.admitter`` do."""
+        if changes.driver is not None:
+            driver = self.drivers[changes.driver.id] = changes.driver
+            if driver.state is DriverState.GONE:
+                self.ledger.release(driver.id)
+            else:
+                assert self.ledger.resize(driver.id, driver.charge)
+        lease = changes.lease or changes.noted
+        if lease is not None:
+            self.leases[lease.id] = lease
+            if lease.state is LeaseState.QUEUED:
+                self.wait(lease)
+
+    def pick_driver(self, index: int, *states: DriverState) -> Driver | None:
+        found = [driver for driver in self.drivers.values() if driver.state in states]
+        return found[index % len(found)] if found else None
+
+    def filled_by(self, driver: Driver) -> Lease | None:
+        assert driver.lease_id is not None
+        lease = self.leases[driver.lease_id]
+        return lease if lease.driver_id == driver.id and not lease.terminal else None
+
+    def apply(self, driver: Driver, step: plan.Step, seen: Observation | None = None) -> None:
+        self.record(
+            transition.apply(
+                driver, self.filled_by(driver), step, seen=seen, max_attempts=MAX_ATTEMPTS, now=self.moment()
+            )
+        )
+
+    def create(self, driver: Driver) -> None:
+        self.apply(driver, plan.Create(), Observation(driver_id=driver.id, phase=Phase.STARTING, handle={"pid": 1}))
+        assert self.drivers[driver.id].handle == {"pid": 1}, "what was made can be found again"
+
+    @rule(index=INDEX)
+    def starts(self, index):
+        """Or has ended while it was made."""
+        if driver := self.pick_driver(index, DriverState.PENDING, DriverState.STOPPING):
+            self.create(driver)
+
     @rule(index=INDEX)
     def ready(self, index):
-        lease = self.pick(index, lambda v: v.state is LeaseState.PROVISIONING)
-        if lease is not None and self.drivers[driver_of(lease)].state is DriverState.PENDING:
-            self.drivers[driver_of(lease)] = move(self.drivers[driver_of(lease)], DriverState.READY)
-            self.leases[lease.id] = steps.become_ready(lease, lease.timings, ServingTime(self.now))
+        """Or has ended meanwhile."""
+        self.admit()
+        if driver := self.pick_driver(index, DriverState.PENDING, DriverState.STARTING, DriverState.STOPPING):
+            if driver.state is DriverState.PENDING:
+                self.create(driver)
+            seen = Observation(driver_id=driver.id, phase=Phase.READY)
+            self.apply(self.drivers[driver.id], plan.BecomeReady(), seen)
 
     @rule(index=INDEX, outcome=st.sampled_from([LeaseState.RELEASED, LeaseState.EXPIRED, LeaseState.FAILED]))
     def end(self, index, outcome):
         lease = self.pick(index, lambda v: v.live)
-        if lease is None:
-            return
-        self.admission.remove(lease.id)
-        self.leases[lease.id] = steps.end(lease, outcome, LeaseReason.UNSPECIFIED, "m", WALL)
-        if lease.driver_id is not None:
-            self.stop(driver_of(lease))
-
-    @rule(index=INDEX)
-    def start_fails(self, index):
-        lease = self.pick(index, lambda v: v.state is LeaseState.PROVISIONING)
         if lease is not None:
-            self.stop(driver_of(lease))
+            self.admission.remove(lease.id)
+            self.finish(lease, outcome)
 
-    def stop(self, driver_id: DriverId) -> None:
-        if self.drivers[driver_id].state is not DriverState.STOPPING:
-            self.drivers[driver_id] = move(self.drivers[driver_id], DriverState.STOPPING)
+    def finish(self, lease: Lease, outcome: LeaseState) -> None:
+        driver = None if lease.driver_id is None else self.drivers[lease.driver_id]
+        self.record(transition.end(lease, driver, outcome, LeaseReason.UNSPECIFIED, "m", self.moment()))
+
+    @rule(index=INDEX, misconfigured=st.booleans(), out_of_memory=st.booleans())
+    def fails(self, index, misconfigured, out_of_memory):
+        driver = self.pick_driver(index, *set(DriverState) - {DriverState.GONE})
+        if driver is None:
+            return
+        before = self.filled_by(driver)
+        exit = DriverExit(out_of_memory=True) if out_of_memory else None
+        self.apply(driver, plan.Stop("m", exit, misconfigured=misconfigured))
+        assert self.drivers[driver.id].state is DriverState.STOPPING
+        if before is not None and before.state is LeaseState.READY:
+            after = self.leases[before.id]
+            assert (after.state, after.outcome) == (LeaseState.RELEASING, LeaseState.FAILED), "it is never tried again"
 
     @rule(index=INDEX)
     def gone(self, index):
-        stopping = [driver for driver in self.drivers.values() if driver.state is DriverState.STOPPING]
-        if not stopping:
-            return
-        driver = stopping[index % len(stopping)]
-        self.drivers[driver.id] = move(driver, DriverState.GONE)
-        self.ledger.release(driver.id)
-        lease = self.leases[driver.lease_id]
-        if lease.state is LeaseState.RELEASING:
-            self.leases[lease.id] = steps.finish(lease, WALL)
-        else:
-            self.leases[lease.id] = steps.requeue(lease, ServingTime(self.now), "again")
-            self.wait(self.leases[lease.id])
+        driver = self.pick_driver(index, DriverState.STOPPING)
+        if driver is not None:
+            self.apply(driver, plan.Gone())
 
     @rule(index=INDEX, cores=st.integers(0, 14), memory=st.integers(0, 14))
     def is_seen(self, index, cores, memory):
         """It has grown, or shrunk: it is charged for that, and never for less than it was promised."""
-        running = [driver for driver in self.drivers.values() if driver.state is not DriverState.GONE]
-        if running:
-            driver = running[index % len(running)]
+        driver = self.pick_driver(index, *set(DriverState) - {DriverState.GONE})
+        if driver is not None:
             resources = Resources.of(cores=cores, memory=memory)
-            driver = seen_with(driver, {}, resources)
-            assert driver.charge == driver.target.maximum(resources)
-            self.drivers[driver.id] = driver
-            assert self.ledger.resize(driver.id, driver.charge)
+            seen = Observation(driver_id=driver.id, phase=Phase.STARTING, resources=resources)
+            self.record(transition.look(driver, self.filled_by(driver), seen))
+            assert self.drivers[driver.id].charge == driver.target.maximum(resources)
 
     @rule(index=INDEX)
     def attach(self, index):
@@ -244,8 +289,7 @@ class Broker(RuleBasedStateMachine):
                 break
             for lease in running:
                 if lease.live:
-                    self.leases[lease.id] = steps.end(lease, LeaseState.RELEASED, LeaseReason.UNSPECIFIED, "m", WALL)
-                self.stop(driver_of(lease))
+                    self.finish(lease, LeaseState.RELEASED)
             for _ in running:
                 self.gone(0)
         assert len(self.ledger) == 0
@@ -292,4 +336,4 @@ class Broker(RuleBasedStateMachine):
 @pytest.mark.promise(4)
 @pytest.mark.promise(13)
 def test_any_interleaving_keeps_the_promises():
-    run_state_machine_as_test(Broker, settings=settings(max_examples=120, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(Broker, settings=settings(max_examples=300, stateful_step_count=50, deadline=None))

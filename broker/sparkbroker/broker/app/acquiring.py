@@ -116,9 +116,7 @@ class Acquiring:
             acquire_deadline=None if spec.acquire_timeout is None else ServingTime(now + spec.acquire_timeout),
             renewed_epoch=self._authority.epoch,
         )
-        lease = self._authority.put_lease(lease, (EventType.STATE, Generation(0)))
-        self._admitter.add(lease)
-        return lease
+        return self._authority.put_lease(lease, (EventType.STATE, Generation(0)))
 
     def _wanted(self, lease: Lease) -> Lease:
         """Somebody asks for it: it waits for them as long as a new one would."""

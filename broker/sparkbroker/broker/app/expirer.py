@@ -32,6 +32,7 @@ class Expirer:
         self._ending = ending
         self._heap: list[tuple[ServingTime, LeaseId]] = []
         self._due: dict[LeaseId, ServingTime] = {}
+        authority.on_lease.append(self.note)
 
     def __repr__(self) -> str:
         return f"<Expirer [{len(self._due)} deadlines]>"

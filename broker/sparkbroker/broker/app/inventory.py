@@ -61,9 +61,8 @@ class Inventory:
                 for driver in self._authority.drivers.values():
                     if driver.state is not DriverState.GONE:
                         self._reconciler.enqueue(driver.id)
-                self._admitter.inventory_complete = True
+                self._admitter.begin()
                 self.complete.set()
-                self._admitter.soon()
             begun = self._clock.monotonic()
             await self._forget([left for each in seen for left in each or ()])
             pause = FIRST_RETRY if None in seen else RESYNC

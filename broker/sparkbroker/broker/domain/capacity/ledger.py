@@ -8,7 +8,7 @@ Every operation is O(1) in the number of charges. A limit lists names and quanti
 that it lists; a *pool* has only the names that it lists, and nothing of others.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -92,6 +92,7 @@ class Ledger:
         """Grows with each change that could let something fit, or that was not asked for (force, resize)."""
         self.configuration = 0
         """Grows with every ``reconfigure``."""
+        self._on_freed: list[Callable[[], None]] = []
         self.reconfigure(queues, pools)
 
     def __repr__(self) -> str:
@@ -106,6 +107,11 @@ class Ledger:
 
     def __contains__(self, owner: object) -> bool:
         return owner in self._charges
+
+    def on_freed(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called whenever capacity may have become free. Others are changed in the same breath: it only takes
+        note, and looks at the ledger later."""
+        self._on_freed.append(tell)
 
     def get(self, owner: str) -> Charge | None:
         """What the owner holds."""
@@ -148,6 +154,8 @@ class Ledger:
             account.add(charge.amount, -1)
             account.add(amount, 1)
         self._note(accounts)
+        if not charge.amount.fits(amount):
+            self._freed()
         return True
 
     def release(self, owner: str) -> None:
@@ -159,6 +167,7 @@ class Ledger:
         for account in accounts:
             account.add(charge.amount, -1)
         self._note(accounts)
+        self._freed()
 
     def fits(self, queue: str, pool: str, amount: Resources) -> bool:
         """Whether ``charge`` would take it now."""
@@ -233,6 +242,7 @@ class Ledger:
                     accounts[name] = _Account(kind, name)
                 accounts[name].configure(limits.get(name))
         self._note((*self._queues.values(), *self._pools.values()))
+        self._freed()
 
     def check(self) -> None:
         """Raise AssertionError unless every sum is that of the charges."""
@@ -246,6 +256,10 @@ class Ledger:
                     raise AssertionError(f"{name}: {_sum(account)} by {account.holders}, charged are {charges}")
                 if account.left != {what: most - expected[what] for what, most in account.limit.items()}:
                     raise AssertionError(f"{name}: {account.left} is left, charged are {charges}")
+
+    def _freed(self) -> None:
+        for tell in self._on_freed:
+            tell()
 
     def _note(self, accounts: Iterable[_Account]) -> None:
         """These have changed, at once."""

@@ -8,6 +8,7 @@ from typing import Final, assert_never
 
 import msgspec
 
+from sparkbroker.broker.domain.errors import ProvisionerFailed
 from sparkbroker.broker.domain.lease.driver import Driver, DriverExit, DriverState
 from sparkbroker.broker.domain.lease.observation import Observation, Phase
 from sparkbroker.broker.domain.units import Seconds, ServingTime
@@ -40,10 +41,11 @@ class EndSessions(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """It is of no use any more: end it. ``exit`` if it ended by itself."""
+    """It is of no use any more: end it. ``exit`` if it ended by itself; ``misconfigured``: another attempt would fail, too."""
 
     message: str
     exit: DriverExit | None = None
+    misconfigured: bool = False
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -76,6 +78,38 @@ def next_step(driver: Driver, seen: Observation | None, now: ServingTime) -> Ste
             return Wait(READY_POLL)
         case _:
             assert_never(driver.state)
+
+
+def after_failure(driver: Driver, error: ProvisionerFailed, now: ServingTime) -> Stop | None:
+    """What follows from a call about this driver that failed. None: the call is tried again.
+
+    It ends an attempt only while the driver is being made: where the failure is for good, or has lasted for too long.
+    """
+    if driver.state not in (DriverState.PENDING, DriverState.STARTING):
+        return None
+    if error.retryable and now < driver.start_deadline:
+        return None
+    return Stop(error.message, misconfigured=error.misconfigured)
+
+
+def look_again(step: Step, driver: Driver, seen: Observation | None) -> Seconds | None:
+    """After how many seconds to look at the driver again, once the step is taken. None: never by itself."""
+    match step:
+        case Create():
+            starts = driver.state is DriverState.STARTING and seen is not None and seen.phase is Phase.STARTING
+            return STARTING_POLL if starts else Seconds(0.0)
+        case Wait(after):
+            return after
+        case BecomeReady() | EndSessions():
+            return READY_POLL
+        case Stop():
+            return Seconds(0.0)
+        case Delete():
+            return STOPPING_POLL
+        case Gone():
+            return None
+        case _:
+            assert_never(step)
 
 
 def _looked(seen: Observation | None) -> Observation:
