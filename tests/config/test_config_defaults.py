@@ -9,7 +9,8 @@ from sparkbroker.broker.adapters.local_provisioner import Bounds
 from sparkbroker.broker.adapters.sql_store import StateFolder
 from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.janitor import Retention
-from sparkbroker.broker.config import load_config
+from sparkbroker.broker.config import load_config, to_queues
+from sparkbroker.broker.domain.capacity.queue import Queue
 from sparkbroker.broker.rpc.limits import Limits
 
 
@@ -33,3 +34,8 @@ def test_what_is_kept(config):
 
 def test_downloads(config):
     assert bootstrap._bounds(config) == Bounds()
+
+
+def test_queues(config):
+    [queue] = to_queues(config, {}).values()
+    assert queue == Queue(name=queue.name, nominal=queue.nominal)

@@ -164,7 +164,7 @@ async def static(folder: Path) -> tuple[Setup, Callable[[], Awaitable[None]]]:
         await host.remove()
         await host.provisioner.close()
 
-    return Setup(profile, lambda: StaticProvisioner(folder=folder / "loans", profiles=[profile], clock=clock)), close
+    return Setup(profile, lambda: StaticProvisioner(folder=folder / "loans", clock=clock)), close
 
 
 def kubernetes(folder: Path, settings: Mapping[str, Any]) -> Setup:

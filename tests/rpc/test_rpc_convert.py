@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 
 from sparkbroker.broker.app import records
 from sparkbroker.broker.app.catalogue import Catalogue
-from sparkbroker.broker.app.views import LeaseView, OnExisting, Progress, QueueView, WatchUpdate
+from sparkbroker.broker.app.views import LeaseView, OnExisting, QueueView, WatchUpdate
+from sparkbroker.broker.domain.admission.cycle import Progress
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.asking.request import ExecutorRequest, SizeRequest, SpecRequest
 from sparkbroker.broker.domain.capacity.queue import Queue

@@ -7,8 +7,7 @@ import structlog
 
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ids import Ids
-from sparkbroker.broker.app.views import Progress
-from sparkbroker.broker.domain.admission.cycle import Admission, Waiting
+from sparkbroker.broker.domain.admission.cycle import Admission, Progress, Waiting
 from sparkbroker.broker.domain.lease import transition
 from sparkbroker.broker.domain.lease.event import EventType
 from sparkbroker.broker.domain.lease.lease import Lease, LeaseMode, LeaseState, grant_local
@@ -82,8 +81,7 @@ class Admitter:
         """Why a lease waits; None: it doesn't."""
         if lease.id not in self._admission:
             return None
-        waits = self._admission.progress(lease.id, self._authority.ledger, inventory_complete=self._inventory_complete)
-        return Progress(waits.position, waits.queue_length, waits.reason, waits.message)
+        return self._admission.progress(lease.id, self._authority.ledger, inventory_complete=self._inventory_complete)
 
     def queue_length(self, queue: str) -> int:
         return self._admission.queue_length(queue)

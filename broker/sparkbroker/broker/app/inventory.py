@@ -11,9 +11,8 @@ import structlog
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.reconciler import Reconciler
-from sparkbroker.broker.domain.asking.profile import ProvisionerName
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.lease.driver import Driver, DriverKind, DriverState
+from sparkbroker.broker.domain.lease.driver import Driver, DriverKind, DriverState, ProvisionerName
 from sparkbroker.broker.domain.lease.observation import Observation, Phase
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock

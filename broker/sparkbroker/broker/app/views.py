@@ -4,10 +4,11 @@ from enum import StrEnum
 
 import msgspec
 
+from sparkbroker.broker.domain.admission.cycle import Progress
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.lease.event import LeaseEvent
-from sparkbroker.broker.domain.lease.lease import Attachment, Lease, LeaseReason, LeaseState
+from sparkbroker.broker.domain.lease.lease import Attachment, Lease, LeaseState
 from sparkbroker.broker.domain.lease.observation import Executors
 from sparkbroker.broker.domain.units import Revision, Seconds
 from sparkbroker.broker.ports.provisioner import ClientAccess, ConnectEndpoint
@@ -19,15 +20,6 @@ class OnExisting(StrEnum):
     FAIL = "FAIL"
     REATTACH = "REATTACH"
     REPLACE = "REPLACE"
-
-
-class Progress(msgspec.Struct, frozen=True, gc=False):
-    """Why a queued lease waits: position from 1, the queue's length, the blocking reason and its sentence."""
-
-    position: int
-    queue_length: int
-    reason: LeaseReason
-    message: str
 
 
 class LeaseView(msgspec.Struct, frozen=True, gc=False):

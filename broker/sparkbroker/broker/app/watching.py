@@ -9,7 +9,8 @@ from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.events import Events, Interest, Subscription
 from sparkbroker.broker.app.shares import Shares
-from sparkbroker.broker.app.views import LeaseView, Progress, WatchUpdate
+from sparkbroker.broker.app.views import LeaseView, WatchUpdate
+from sparkbroker.broker.domain.admission.cycle import Progress
 from sparkbroker.broker.domain.errors import Compacted, InvalidField
 from sparkbroker.broker.domain.lease.event import LeaseEvent
 from sparkbroker.broker.domain.lease.lease import TERMINAL, Lease, LeaseReason, LeaseState, renew

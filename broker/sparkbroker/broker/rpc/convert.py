@@ -13,10 +13,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sparkbroker.broker.app.views import (
     Connection,
     ProfileView,
-    Progress,
     QueueView,
     Renewed,
 )
+from sparkbroker.broker.domain.admission.cycle import Progress
 from sparkbroker.broker.domain.asking.profile import Limits
 from sparkbroker.broker.domain.capacity.resources import Resources, format_memory
 from sparkbroker.broker.domain.lease.driver import DriverExit

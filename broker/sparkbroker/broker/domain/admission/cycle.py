@@ -21,8 +21,8 @@ until its pool has room for one of those that the last look saw (``contention``)
 leases only where what is free is enough for the least that they ask (``capacity.floors.Floor``). A step costs O(log n) in the
 length of the queues, and doesn't grow with the number of queues as long as what is free is too little for all of them.
 
-Fair share will change rule 1 (``Line.turn_now``); borrowing, what ``_lacks`` says; preemption begins where ``_look``
-finds nothing.
+Fair share will change rule 1 (``Line.turn_now``); borrowing, what ``Ledger.lacking`` says; preemption begins
+where ``look`` finds nothing.
 """
 
 import heapq
@@ -40,7 +40,7 @@ from sparkbroker.broker.domain.capacity.queue import Queue
 from sparkbroker.broker.domain.lease.lease import LeaseReason
 from sparkbroker.broker.domain.units import LeaseId
 
-__all__ = ["Admission", "Admitted", "Waiting", "Waits"]
+__all__ = ["Admission", "Admitted", "Progress", "Waiting"]
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
@@ -50,7 +50,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     owner: str
 
 
-class Waits(msgspec.Struct, frozen=True, gc=False):
+class Progress(msgspec.Struct, frozen=True, gc=False):
     """Why a lease waits: position from 1, the queue's length, the reason and its sentence."""
 
     position: int
@@ -154,7 +154,7 @@ class Admission:
                 return self._admit(line, entry, ledger, owner_of(entry.waiting))
         return None
 
-    def progress(self, lease_id: LeaseId, ledger: Ledger, *, inventory_complete: bool = True) -> Waits:
+    def progress(self, lease_id: LeaseId, ledger: Ledger, *, inventory_complete: bool = True) -> Progress:
         """Where a lease stands and why it isn't admitted now. Raise KeyError if it doesn't wait."""
         line = self._line_of[lease_id]
         entry = line.entries[lease_id]
@@ -163,7 +163,7 @@ class Admission:
             reason, message = explain.why(line, entry, before, ledger, self._pools)
         else:
             reason, message = LeaseReason.INVENTORY, explain.INVENTORY
-        return Waits(before + 1, len(line.order), reason, message)
+        return Progress(before + 1, len(line.order), reason, message)
 
     def blocking_message(self, queue: str, ledger: Ledger, *, inventory_complete: bool = True) -> str:
         """Why the first in line waits. Empty: none waits."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.lease.lease import HolderPod, LeaseMode
+from sparkbroker.broker.domain.text import shown
 
 FIELD: Final = "spec.holder_pod"
 _UID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -29,18 +30,14 @@ def check_holder_pod(
         raise InvalidField(FIELD, "is missing: in mode CLIENT the holder's own pod is the driver", expected)
     if pod.namespace not in profile.namespaces:
         allowed = ", ".join(profile.namespaces)
-        problem = f"{_shown(pod.namespace)} is not a namespace of profile `{profile.name}`"
+        problem = f"{shown(pod.namespace, 60)} is not a namespace of profile `{profile.name}`"
         raise InvalidField(f"{FIELD}.namespace", problem, f"its drivers may be in: {allowed}")
     asked = settings.get("namespace") or pod.namespace
     if asked != pod.namespace:
-        problem = f"{_shown(pod.namespace)} is not the executors' namespace, {_shown(str(asked))}"
+        problem = f"{shown(pod.namespace, 60)} is not the executors' namespace, {shown(str(asked), 60)}"
         raise InvalidField(f"{FIELD}.namespace", problem, "leave spec.pod.namespace unset")
     if _NAME.fullmatch(pod.name) is None:
-        raise InvalidField(f"{FIELD}.name", f"{_shown(pod.name)} is no pod's name", "give metadata.name")
+        raise InvalidField(f"{FIELD}.name", f"{shown(pod.name, 60)} is no pod's name", "give metadata.name")
     if _UID.fullmatch(pod.uid) is None:
-        raise InvalidField(f"{FIELD}.uid", f"{_shown(pod.uid)} is no pod's uid", "give metadata.uid, a UUID")
+        raise InvalidField(f"{FIELD}.uid", f"{shown(pod.uid, 60)} is no pod's uid", "give metadata.uid, a UUID")
     return pod
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "…")

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.pods.bounds import check_conf_within
+from sparkbroker.broker.domain.text import shown
 
 MAX_CONF_KEYS: Final = 200
 MAX_CONF_BYTES: Final = 64 * 1024
@@ -109,12 +110,12 @@ def check_unset_conf(unset: tuple[str, ...], conf: dict[str, str], profile: Prof
     for key in unset:
         _check_key(key, profile, "spec.unset_conf")
         if key in conf:
-            raise InvalidField(f"spec.unset_conf[{_shown(key)}]", "is in conf as well", "say either, not both")
+            raise InvalidField(f"spec.unset_conf[{shown(key, 80)}]", "is in conf as well", "say either, not both")
     return frozenset(unset)
 
 
 def _check_key(key: str, profile: Profile, whose: str = "spec.conf") -> None:
-    field = f"{whose}[{_shown(key)}]"
+    field = f"{whose}[{shown(key, 80)}]"
     if _KEY.fullmatch(key) is None:
         raise InvalidField(field, "is not the key of a Spark configuration", 'it must begin with "spark."')
     for pattern, words in _USE_INSTEAD_COMPILED:
@@ -134,7 +135,7 @@ def _check_key(key: str, profile: Profile, whose: str = "spec.conf") -> None:
 
 
 def _check_value(key: str, value: str) -> None:
-    field = f"spec.conf[{_shown(key)}]"
+    field = f"spec.conf[{shown(key, 80)}]"
     if "${" in value:
         raise InvalidField(field, 'its value holds "${"', "write the value itself: variables are not substituted")
     if _FORBIDDEN_CHARACTER.search(value):
@@ -147,14 +148,14 @@ def check_packages(packages: tuple[str, ...], profile: Profile) -> tuple[str, ..
     for index, package in enumerate(packages):
         if len(package) <= MAX_DEPENDENCY and _CLASSIFIED.fullmatch(package):
             problem = (
-                f"{_shown(package)} has a classifier or a packaging, which Spark's resolver of packages doesn't take"
+                f"{shown(package, 80)} has a classifier or a packaging, which Spark's resolver of packages doesn't take"
             )
             raise InvalidField(
                 f"spec.packages[{index}]", problem, "write group:artifact:version, or give that jar's URL in jars"
             )
         if len(package) > MAX_DEPENDENCY or _PACKAGE.fullmatch(package) is None:
             expected = 'write group:artifact:version, as "org.apache.spark:spark-avro_2.13:4.0.0"'
-            raise InvalidField(f"spec.packages[{index}]", f"{_shown(package)} is not a Maven coordinate", expected)
+            raise InvalidField(f"spec.packages[{index}]", f"{shown(package, 80)} is not a Maven coordinate", expected)
     return coordinates(packages)
 
 
@@ -170,7 +171,7 @@ def check_jars(jars: tuple[str, ...], profile: Profile) -> tuple[str, ...]:
         fits = _JAR_URL.fullmatch(jar) or _JAR_PATH.fullmatch(jar)
         if len(jar) > MAX_DEPENDENCY or fits is None or "${" in jar or not jar.isprintable():
             expected = "write an absolute path, or a URL with http(s), s3a, gs, abfs(s), hdfs, viewfs or file"
-            raise InvalidField(f"spec.jars[{index}]", f"{_shown(jar)} is not the place of a jar", expected)
+            raise InvalidField(f"spec.jars[{index}]", f"{shown(jar, 80)} is not the place of a jar", expected)
     return jars
 
 
@@ -190,7 +191,3 @@ def _check_allowed(items: tuple[str, ...], profile: Profile, field: str) -> None
         raise InvalidField(field, problem, "leave it unset, or use another profile")
     if len(items) > MAX_DEPENDENCIES:
         raise InvalidField(field, f"{len(items)} entries", f"at most {MAX_DEPENDENCIES} are taken")
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "…")

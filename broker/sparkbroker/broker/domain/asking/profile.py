@@ -1,15 +1,12 @@
 """What ops define once, as the domain sees it: a resolved profile is stored with each lease and never changes under it."""
 
 from hashlib import sha256
-from typing import Literal
 
 import msgspec
 
+from sparkbroker.broker.domain.lease.driver import ProvisionerName
 from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseMode, LeaseSpec
 from sparkbroker.broker.domain.pods.settings import PodSettings
-
-ProvisionerName = Literal["local", "static", "kubernetes"]
-"""Who runs the drivers of a profile."""
 
 
 class StaticEndpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,6 @@ raises InvalidField with the field's path in the API. Not promised: that it fits
 it ever could) or that the caller may use the queue: pass only the queues that they may use.
 """
 
-import math
 import re
 from collections.abc import Collection
 from typing import Any, Final
@@ -14,6 +13,7 @@ import msgspec
 
 from sparkbroker.broker.domain.asking.client_mode import check_holder_pod
 from sparkbroker.broker.domain.asking.conf import check_conf, check_jars, check_packages, check_unset_conf, coordinates
+from sparkbroker.broker.domain.asking.durations import DURATIONS
 from sparkbroker.broker.domain.asking.local_session import check_local
 from sparkbroker.broker.domain.asking.pod import check_pod
 from sparkbroker.broker.domain.asking.profile import Profile
@@ -37,6 +37,7 @@ from sparkbroker.broker.domain.lease.lease import (
     LeaseSharing,
     LeaseSpec,
 )
+from sparkbroker.broker.domain.text import shown
 from sparkbroker.broker.domain.units import Seconds
 
 MAX_EXECUTORS: Final = 10_000
@@ -45,18 +46,9 @@ MAX_LABEL_KEY: Final = 63
 MAX_LABEL_VALUE: Final = 256
 MAX_KEY: Final = 256
 
-_DAY: Final = 86_400.0
 _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _NIL: Final = "00000000-0000-0000-0000-000000000000"
-
-_DURATIONS: Final[dict[str, tuple[float, float, str]]] = {
-    "wait_ttl": (1.0, 7 * _DAY, "1s to 7 days"),
-    "unattended_ttl": (1.0, 7 * _DAY, "1s to 7 days"),
-    "ttl": (1.0, 3600.0, "1s to 1 hour (5s or more is sensible)"),
-    "acquire_timeout": (1.0, 30 * _DAY, "1s to 30 days"),
-    "max_duration": (1.0, 366 * _DAY, "1s to 366 days"),
-}
 
 
 class SizeRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +163,7 @@ def check_key(key: str) -> str:
 def check_request_id(text: str) -> str:
     """A request id, in lower case. Raise InvalidField unless it is a UUID (and not all zeros)."""
     if _UUID.fullmatch(text) is None or text == _NIL:
-        problem = f"{_shown(text)} is not a UUID" if text else "is empty"
+        problem = f"{shown(text)} is not a UUID" if text else "is empty"
         raise InvalidField("request_id", problem, f'make a new UUID for each request, as "{_NIL[:-1]}1"')
     return text.lower()
 
@@ -224,7 +216,7 @@ def _queue(request: SpecRequest, profile: Profile, queues: Collection[str], defa
     usable = sorted(name for name in queues if not profile.queues or name in profile.queues)
     if queue not in usable:
         problem = f"can't be used with profile `{profile.name}`" if queue in queues else "is unknown"
-        raise InvalidField("spec.queue", f"{_shown(queue)} {problem}", f"use one of: {_listed(usable)}")
+        raise InvalidField("spec.queue", f"{shown(queue)} {problem}", f"use one of: {_listed(usable)}")
     return queue
 
 
@@ -282,16 +274,16 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
     for key, value in labels.items():
         if len(key) > MAX_LABEL_KEY or _LABEL_KEY.fullmatch(key) is None:
             expected = f"at most {MAX_LABEL_KEY} of A-Z a-z 0-9 . _ / -, a letter or digit first and last"
-            raise InvalidField("spec.labels", f"{_shown(key)} is not a label's key", expected)
+            raise InvalidField("spec.labels", f"{shown(key)} is not a label's key", expected)
         check_text(f"spec.labels.{key}", value, MAX_LABEL_VALUE)
     return labels
 
 
 def _duration(name: str, asked: float | None, default: float) -> Seconds:
     value = default if asked is None else asked
-    low, high, words = _DURATIONS[name]
-    if not math.isfinite(value) or not low <= value <= high:
-        raise InvalidField(f"spec.{name}", f"{value:g}s is out of range", f"it must be from {words}")
+    bounds = DURATIONS[name]
+    if not bounds.include(value):
+        raise InvalidField(f"spec.{name}", f"{value:g}s is out of range", f"it must be from {bounds.words}")
     return Seconds(float(value))
 
 
@@ -349,7 +341,3 @@ def _joined(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
 def _listed(names: list[str]) -> str:
     shown = ", ".join(f"`{name}`" for name in names[:20])
     return (shown or "none is open to you") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "…")

@@ -36,7 +36,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     nominal: Resources = Resources()
-    priority_step: Seconds = Seconds(60.0)
+    priority_step: Seconds = Seconds(300.0)
     bypass_budget: int = 16
     users: tuple[str, ...] = ()
     max_queued: int = 10_000

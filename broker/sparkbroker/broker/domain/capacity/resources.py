@@ -11,6 +11,7 @@ from typing import Final, Self
 import msgspec
 
 from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.text import shown
 
 CPU: Final = "cpu"
 """Thousandths of a core."""
@@ -105,10 +106,10 @@ def parse_memory(text: str, field: str) -> int:
     """
     match = _MEMORY.fullmatch(text.strip())
     if match is None:
-        raise InvalidField(field, f"{_shown(text)} is not a memory size", _MEMORY_EXPECTED)
+        raise InvalidField(field, f"{shown(text)} is not a memory size", _MEMORY_EXPECTED)
     amount = int(match["number"]) * _UNIT[match["unit"].lower()]
     if not MIB <= amount <= MAX_MEMORY:
-        raise InvalidField(field, f"{_shown(text)} is out of range", "it must be from 1m to 1024t")
+        raise InvalidField(field, f"{shown(text)} is out of range", "it must be from 1m to 1024t")
     return amount
 
 
@@ -116,11 +117,11 @@ def parse_cpu(text: str, field: str) -> int:
     """Thousandths of a core from Kubernetes' notation: ``8``, ``0.5``, ``500m``. Raise InvalidField otherwise."""
     match = _CPU.fullmatch(text.strip())
     if match is None:
-        raise InvalidField(field, f"{_shown(text)} is not a number of cores", 'write it as "8", "0.5" or "500m"')
+        raise InvalidField(field, f"{shown(text)} is not a number of cores", 'write it as "8", "0.5" or "500m"')
     milli = match["milli"]
     amount = int(milli) if milli else int(match["whole"]) * 1000 + int((match["part"] or "0").ljust(3, "0"))
     if not 1 <= amount <= MAX_CORES * 1000:
-        raise InvalidField(field, f"{_shown(text)} is out of range", f"it must be from 1m to {MAX_CORES} cores")
+        raise InvalidField(field, f"{shown(text)} is out of range", f"it must be from 1m to {MAX_CORES} cores")
     return amount
 
 
@@ -152,7 +153,3 @@ def total(parts: Mapping[str, Resources]) -> Resources:
     for part in parts.values():
         result += part
     return result
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "…")

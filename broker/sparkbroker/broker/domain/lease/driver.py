@@ -20,6 +20,10 @@ Handle = dict[str, str | int | float]
 """What a provisioner needs to find a driver again. It is stored and shown: never a secret in it."""
 
 
+ProvisionerName = Literal["local", "static", "kubernetes"]
+"""Who runs a driver."""
+
+
 class DriverState(StrEnum):
     """See the module."""
 
@@ -80,7 +84,7 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     kind: DriverKind = DriverKind.LEASED
     lease_id: LeaseId | None = None
     attempt: int = 1
-    provisioner: Literal["local", "static", "kubernetes"]
+    provisioner: ProvisionerName
     profile_fingerprint: str
     queue: str
     pool: str

@@ -14,6 +14,7 @@ import msgspec
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.lease.event import LeaseEvent
 from sparkbroker.broker.domain.lease.lease import Lease, LeaseMode, LeaseState
+from sparkbroker.broker.domain.text import shown
 
 MAX_FILTER: Final = 1000
 MAX_TERMS: Final = 20
@@ -98,7 +99,7 @@ def parse_filter(text: str) -> LeaseFilter:
     while True:
         match = _TERM.match(text, position)
         if match is None:
-            raise InvalidField("filter", f"no term at {_shown(text[position:])}", _EXPECTED)
+            raise InvalidField("filter", f"no term at {shown(text[position:])}", _EXPECTED)
         terms.append(_term(match))
         if len(terms) > MAX_TERMS:
             raise InvalidField("filter", "has too many terms", f"it may have {MAX_TERMS}")
@@ -107,7 +108,7 @@ def parse_filter(text: str) -> LeaseFilter:
             return LeaseFilter(tuple(terms))
         joint = _AND.match(text, position)
         if joint is None:
-            raise InvalidField("filter", f"no AND at {_shown(text[position:])}", _EXPECTED)
+            raise InvalidField("filter", f"no AND at {shown(text[position:])}", _EXPECTED)
         position = joint.end()
 
 
@@ -118,7 +119,7 @@ def parse_order(text: str) -> bool:
         return True
     if words in (["create_time"], ["create_time", "asc"]):
         return False
-    raise InvalidField("order_by", f"{_shown(text)} is unknown", 'use "create_time" or "create_time desc"')
+    raise InvalidField("order_by", f"{shown(text)} is unknown", 'use "create_time" or "create_time desc"')
 
 
 def _term(match: re.Match[str]) -> Term:
@@ -128,7 +129,7 @@ def _term(match: re.Match[str]) -> Term:
     if field.startswith("labels.") and len(field) > len("labels."):
         return Term("labels", value, negated, field.removeprefix("labels."))
     if field not in _FIELDS:
-        raise InvalidField("filter", f"{_shown(field)} is not a field", f"known are {_KNOWN}")
+        raise InvalidField("filter", f"{shown(field)} is not a field", f"known are {_KNOWN}")
     if field in _CHOICES:
         value = _choice(field, value)
     return Term(field, value, negated)
@@ -138,8 +139,4 @@ def _choice(field: str, value: str) -> str:
     for choice in _CHOICES[field]:
         if choice.lower() == value.lower():
             return str(choice)
-    raise InvalidField("filter", f"{field} {_shown(value)} is unknown", f"known are {', '.join(_CHOICES[field])}")
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "…")
+    raise InvalidField("filter", f"{field} {shown(value)} is unknown", f"known are {', '.join(_CHOICES[field])}")

@@ -5,13 +5,13 @@ after the step that records it (6); a session that was lost is said to be (9). A
 has gone on meanwhile, changes nothing. Not promised: that a step was carried out; it is applied after that.
 """
 
-from typing import Final, Literal, assert_never
+from typing import Final, assert_never
 
 import msgspec
 
 from sparkbroker.broker.domain.lease import lease as steps
 from sparkbroker.broker.domain.lease import plan
-from sparkbroker.broker.domain.lease.driver import Driver, DriverExit, DriverState, move, seen_with
+from sparkbroker.broker.domain.lease.driver import Driver, DriverExit, DriverState, ProvisionerName, move, seen_with
 from sparkbroker.broker.domain.lease.hindrance import explain
 from sparkbroker.broker.domain.lease.lease import Lease, LeaseReason, LeaseState
 from sparkbroker.broker.domain.lease.observation import Observation
@@ -49,7 +49,7 @@ def admit(
     lease: Lease,
     driver_id: DriverId,
     *,
-    provisioner: Literal["local", "static", "kubernetes"],
+    provisioner: ProvisionerName,
     start_timeout: float,
     now: Now,
 ) -> Changes:

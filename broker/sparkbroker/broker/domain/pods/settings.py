@@ -14,6 +14,7 @@ from sparkbroker.broker.domain.capacity.resources import parse_cpu
 from sparkbroker.broker.domain.errors import InvalidField
 from sparkbroker.broker.domain.json_values import check_values
 from sparkbroker.broker.domain.pods.shapes import check_shapes
+from sparkbroker.broker.domain.text import shown_value
 
 LABEL_PREFIX: Final = "sparkbroker.io/"
 """Of the labels and annotations by which the broker finds its own."""
@@ -159,25 +160,27 @@ def _check_names(settings: PodSettings, field: str) -> None:
     for name, pattern, expected in rules:
         value = getattr(settings, name)
         if value and pattern.fullmatch(value) is None:
-            raise InvalidField(f"{field}.{name}", f"{_shown(value)} is not valid", expected)
+            raise InvalidField(f"{field}.{name}", f"{shown_value(value)} is not valid", expected)
     for secret in settings.image_pull_secrets:
         if _DNS_NAME.fullmatch(secret) is None:
-            raise InvalidField(f"{field}.image_pull_secrets", f"{_shown(secret)} is no name", "write a Secret's name")
+            raise InvalidField(
+                f"{field}.image_pull_secrets", f"{shown_value(secret)} is no name", "write a Secret's name"
+            )
 
 
 def _check_maps(settings: PodSettings, field: str) -> None:
     for name in ("labels", "annotations", "node_selector"):
         for key, value in getattr(settings, name).items():
-            where = f"{field}.{name}[{_shown(key)}]"
+            where = f"{field}.{name}[{shown_value(key)}]"
             if _KEY.fullmatch(key) is None:
                 raise InvalidField(where, "is not a key that Kubernetes takes", 'write it as "name" or "domain/name"')
             if name != "node_selector" and key.startswith(LABEL_PREFIX):
                 raise InvalidField(where, "is the broker's own", "use another key")
             if name != "annotations" and _LABEL_VALUE.fullmatch(value) is None:
                 expected = "write at most 63 of A-Z a-z 0-9 - _ ."
-                raise InvalidField(where, f"{_shown(value)} is not a label's value", expected)
+                raise InvalidField(where, f"{shown_value(value)} is not a label's value", expected)
     for key in settings.env:
-        where = f"{field}.env[{_shown(key)}]"
+        where = f"{field}.env[{shown_value(key)}]"
         if _ENV_NAME.fullmatch(key) is None:
             raise InvalidField(where, "is not the name of a variable", "use letters, digits and '_'")
         if key in _OWNED_ENV:
@@ -195,7 +198,9 @@ def _check_lists(settings: PodSettings, field: str) -> None:
             where = f"{field}.{name}[{index}]"
             own = item.get("name")
             if not isinstance(own, str) or _DNS_LABEL.fullmatch(own) is None:
-                raise InvalidField(f"{where}.name", f"{_shown(own)} is no name", "write at most 63 of a-z, 0-9 and '-'")
+                raise InvalidField(
+                    f"{where}.name", f"{shown_value(own)} is no name", "write at most 63 of a-z, 0-9 and '-'"
+                )
             if own.startswith((NAME_PREFIX, "spark-local-dir-")) or own in (DRIVER_CONTAINER, EXECUTOR_CONTAINER):
                 raise InvalidField(f"{where}.name", f"{own!r} is the broker's or Spark's own", "use another name")
             if own in seen:
@@ -261,8 +266,3 @@ def _lower(text: str) -> str:
 
 def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
