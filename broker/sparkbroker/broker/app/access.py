@@ -77,7 +77,7 @@ class Answers:
         self._request_age = request_age
 
     def find(self, caller: Caller, request_id: str, kind: str, asked: str) -> RequestResult | None:
-        """The first answer, if there was one. Raise RequestIdReused if it was to another request."""
+        """The first answer, if there was one (promise 8). Raise RequestIdReused if it was to another request."""
         if not request_id:
             return None
         result = self._authority.requests.find(caller.principal, request_id)
@@ -119,7 +119,7 @@ class Answers:
         *,
         existing: bool = False,
     ) -> None:
-        """Store the answer in the transaction of what it tells."""
+        """Store the answer in the transaction of what it tells (promise 8)."""
         if request_id:
             result = RequestResult(
                 kind=kind,

@@ -212,7 +212,7 @@ class GroupCommit:
                 return
 
     def stop(self) -> None:
-        """Let ``run`` return once everything is committed."""
+        """Let ``run`` return once everything is committed (promise 15)."""
         self._stopping = True
         self._dirty.set()
 

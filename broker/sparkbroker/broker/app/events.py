@@ -172,7 +172,7 @@ class Events:
         return lease_id in self._of_lease
 
     def committed(self, events: list[LeaseEvent], revision: Revision) -> None:
-        """Tell the subscribers: called by the authority after a commit, in the order of revisions."""
+        """Tell the subscribers: called after each commit, in the order of revisions (promise 14)."""
         for event in events:
             watching = list(self._of_lease.get(event.lease_id, ()))
             if self._of_all:

@@ -68,7 +68,8 @@ class Inventory:
             await asyncio.sleep(max(0.0, pause - (self._clock.monotonic() - begun)))
 
     async def _look(self, name: str) -> list[tuple[str, DriverId]] | None:
-        """Charge what there is; return what left only its records. None: it couldn't be looked at."""
+        """Charge what there is, and have what nobody recorded ended (promise 6). Return what left only its records. None: it
+        couldn't be looked at."""
         drivers = self._authority.drivers
         gone = {driver.id for driver in drivers.values() if driver.state is DriverState.GONE}
         try:

@@ -70,6 +70,7 @@ class Reconciler:
                     self.enqueue(driver_id)
 
     async def _work(self, driver_id: DriverId, slot: "_Slot") -> None:
+        """One driver's turn. Whatever its calls do, the others have theirs (promise 13)."""
         after: float | None = None
         failed = False
         begun = self._authority.drivers.get(driver_id)
@@ -128,7 +129,8 @@ class Reconciler:
         return None
 
     async def reconcile(self, driver_id: DriverId) -> float | None:
-        """Take one step for this driver; return after how many seconds to look again, None: never by itself."""
+        """Take one step for this driver, once all that is recorded of it is durable (promise 6). Return after how many seconds
+        to look again, None: never by itself."""
         # The record comes first: what is made or ended below is found again after a crash at any point.
         driver = await self._recorded(driver_id)
         if driver is None:

@@ -21,7 +21,8 @@ class SessionEnds:
         return f"<SessionEnds [{len(self._waiters)} drivers waited for]>"
 
     async def wait(self, driver_id: DriverId) -> None:
-        """Until the sessions of this driver's former attachments are ended, or it is. The caller bounds it in time."""
+        """Until the sessions of this driver's former attachments are ended, or it is (promise 2). The caller bounds it in
+        time."""
         while (driver := self._authority.drivers.get(driver_id)) is not None and driver.ending_sessions:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             waiters = self._waiters.setdefault(driver_id, set())

@@ -147,7 +147,7 @@ class Watching:
     async def _next(
         self, subscription: Subscription, lease_id: LeaseId | None, last: Revision, interest: Interest | None = None
     ) -> AsyncIterator[LeaseEvent]:
-        """What has come since ``last``: from memory, or after an overflow from the store, which has other events too."""
+        """What has come since ``last``, all of it and in order (promise 14): from memory, or after an overflow from the store, which has other events too."""
         while subscription.overflowed:
             subscription.overflowed = False
             complete = False
@@ -165,6 +165,7 @@ class Watching:
                 yield event
 
     def _check(self, after: Revision) -> None:
+        """Raise Compacted, and InvalidField, where a watch can't resume without a loss (promise 14)."""
         if after > self._authority.commits.revision:
             raise InvalidField(
                 "after_revision",

@@ -115,7 +115,7 @@ class Provisioner(Protocol):
         ...
 
     async def observe(self, driver_id: DriverId, handle: Handle, profile: Profile) -> Observation:
-        """Look now; bounded in time. Doubt is not ABSENT: raise ProvisionerFailed(retryable=True)."""
+        """Look now; bounded in time. Doubt is not ABSENT (promise 7): raise ProvisionerFailed(retryable=True)."""
         ...
 
     async def delete(self, driver_id: DriverId, handle: Handle, *, force: bool) -> None:

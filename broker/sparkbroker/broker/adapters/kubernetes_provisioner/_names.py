@@ -87,7 +87,7 @@ def wanted(spec: LeaseSpec) -> int:
 
 
 def owned(owner: str) -> str:
-    """The selector of everything of this broker."""
+    """The selector of everything of this broker: nothing else is ever looked at or ended (promise 6)."""
     return f"{OWNER}={owner}"
 
 

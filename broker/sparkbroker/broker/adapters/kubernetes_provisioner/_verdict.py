@@ -136,6 +136,7 @@ def _of_holder(own: Pod, evidence: Evidence) -> tuple[Phase, str, DriverExit | N
 
 
 def _of_nothing(evidence: Evidence) -> tuple[Phase, str, DriverExit | None]:
+    """That nothing exists was confirmed: a look that may have missed some of it never comes here (promise 7)."""
     if evidence.last is None:
         return Phase.ABSENT, "", None
     ended = driver_exit(evidence.last, evidence.log_tail)

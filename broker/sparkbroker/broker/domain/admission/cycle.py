@@ -140,7 +140,7 @@ class Admission:
     def admit_next(
         self, ledger: Ledger, owner_of: Callable[[Waiting], str], *, inventory_complete: bool = True
     ) -> Admitted | None:
-        """Charge the next lease that can be admitted, and let it wait no more. None: there is none now.
+        """Charge the next lease that can be admitted, and let it wait no more (promise 13). None: there is none now.
 
         Call it until it returns None, whenever a lease, a charge or the configuration has changed. If ``owner_of``
         raises, nothing has changed.

@@ -118,7 +118,7 @@ class Ledger:
         return self._charges.get(owner)
 
     def charge(self, owner: str, queue: str, pool: str, amount: Resources, *, force: bool = False) -> bool:
-        """Take capacity. False, and nothing is changed, if it doesn't fit or the queue or pool is not configured.
+        """Take capacity: the only way to do so (promise 1). False, and nothing is changed, if it doesn't fit or the queue or pool is not configured.
 
         With ``force``, for what runs already, it is always recorded (also over an earlier charge of the same owner).
         Without it, raise ValueError if the owner has a charge: that would be counted twice.

@@ -319,7 +319,7 @@ def finish(lease: Lease, wall: WallTime) -> Lease:
 
 
 def attach(lease: Lease, attachment: Attachment) -> Lease:
-    """A new live user. An exclusive lease's other attachments are superseded."""
+    """A new live user. An exclusive lease's other attachments are superseded (promise 2)."""
     if not lease.live:
         raise IllegalTransition(f"lease {lease.id} is {lease.state}: nothing can attach to it")
     kept = lease.attachments if lease.spec.sharing is LeaseSharing.SHARED else ()
@@ -361,7 +361,7 @@ def want(lease: Lease, now: ServingTime, epoch: Epoch) -> Lease:
 
 
 def recover(lease: Lease, began: Mapping[Epoch, ServingTime]) -> Lease:
-    """A lease as loaded by a new leadership; ``began`` tells when each of the last ones did, this one included.
+    """A lease as loaded by a new leadership (promise 4); ``began`` tells when each of the last ones did, this one included.
 
     Renewals since the last write of the row are not stored, so a stored deadline may be early. What was last renewed
     under leadership ``n`` lasts at least its full time to live from when ``n + 1`` began: never less than its holder

@@ -64,7 +64,8 @@ Step = Create | Wait | BecomeReady | EndSessions | Stop | Delete | Gone
 
 
 def next_step(driver: Driver, seen: Observation | None, now: ServingTime) -> Step:
-    """The one next step. ``seen`` None: it was not looked at (a PENDING driver needs no look)."""
+    """The one next step: Gone only after a confirmation (promise 5). ``seen`` None: it was not looked at (a PENDING driver needs
+    no look)."""
     match driver.state:
         case DriverState.PENDING:
             return Create()

@@ -140,7 +140,7 @@ def _ready(driver: Driver, lease: Lease | None, seen: Observation | None, now: N
 
 
 def _failed(driver: Driver, lease: Lease | None, stop: plan.Stop, max_attempts: int, now: Now) -> Changes:
-    """So has its lease, or this attempt of it."""
+    """So has its lease, or this attempt of it. A session that was lost is never made again (promise 9)."""
     if driver.state in _ENDING:
         return NOTHING
     lost = driver.state is DriverState.READY
