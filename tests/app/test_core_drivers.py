@@ -286,7 +286,7 @@ async def test_bytes_that_are_no_text_fail_no_commit(world):
     lease = await world.state(first, LeaseState.FAILED)
     assert lease.exit.log_tail == (shown,)
     assert shown in lease.message
-    await world.until(lambda: shown in world.now(second).message)
+    await world.until(lambda: shown in world.now(second).full_message)
     world.undeletable.clear()
     await world.state(second, LeaseState.RELEASED)
     await world.until(lambda: shown in world.now(third).message)

@@ -101,6 +101,13 @@ def test_every_kind_comes_back_equal():
     assert records.decode_request(RequestRecord("ann", "r", WallTime(1.5), records.encode(ANSWER))) == ANSWER
 
 
+def test_a_hindrance_that_an_earlier_version_stored_is_shown_once():
+    now = msgspec.structs.replace(LEASE, message="ended", hindrance="no rights")
+    assert now.full_message == "ended; no rights"
+    then = msgspec.structs.replace(now, message="ended; no rights", hindrance="; no rights")
+    assert records.decode_lease(row(RowKind.LEASE, "l1", records.encode(then))) == now
+
+
 def test_numbers_of_a_handle_keep_their_kind():
     handle = records.decode_driver(row(RowKind.DRIVER, "d1", records.encode(DRIVER))).handle
     assert [type(value) for value in handle.values()] == [int, float, str]

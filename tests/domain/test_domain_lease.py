@@ -278,7 +278,7 @@ def test_what_holds_an_end_up_is_in_the_message_while_it_does(make_lease, reason
     for failure in failures:
         lease = hindered(lease, failure) if failure else unhindered(lease)
         expected = f"done; its driver isn't confirmed gone: {failure}; tried again" if failure else "done"
-        assert (lease.message, lease.why) == (expected, "done")
+        assert (lease.full_message, lease.message) == (expected, "done")
         assert (hindered(lease, failure) if failure else unhindered(lease)) is lease
     if state is LeaseState.RELEASING:
         ended = steps.finish(lease, WallTime(2.0))

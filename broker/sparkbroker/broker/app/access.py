@@ -159,7 +159,7 @@ def ended(lease: Lease) -> LeaseEnded:
     """The lease is RELEASING or terminal, and why."""
     outcome = lease.outcome or lease.state
     return LeaseEnded(
-        f"lease leases/{lease.id} is {lease.state} ({lease.reason}): {lease.message}",
+        f"lease leases/{lease.id} is {lease.state} ({lease.reason}): {lease.full_message}",
         lease=f"leases/{lease.id}",
         state=str(lease.state),
         outcome=str(outcome),

@@ -310,7 +310,7 @@ class Authority:
             type=kind,
             state=lease.state,
             reason=lease.reason,
-            message=lease.message if kind is not EventType.NOTICE else lease.notice,
+            message=lease.full_message if kind is not EventType.NOTICE else lease.notice,
             time=self._clock.wall(),
             attempt=lease.attempt,
             generation=generation,

@@ -102,6 +102,6 @@ class Forcing:
         log.warning("lease.forced", lease=lease_id, message=text)
         lease = self._authority.leases.get(lease_id)
         if lease is not None:
-            told = msgspec.structs.replace(lease, message=text)
+            told = msgspec.structs.replace(lease, message=text, hindrance="")
             lease = self._authority.put_lease(told, (EventType.FORCED, Generation(0)))
             await self._authority.commits.settle(lease.revision)

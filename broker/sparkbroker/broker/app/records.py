@@ -128,6 +128,9 @@ def decode_lease(row: StoredRow, spec_of: Callable[[SpecId], LeaseSpec | None] =
         raise _unusable(_row(row), f"its spec ({stored.spec_id}) is not there")
     fields = msgspec.structs.asdict(stored)
     fields["spec"] = spec
+    if stored.hindrance.startswith("; "):  # an earlier version stored it as the end of the message, too
+        fields["message"] = stored.message.removesuffix(stored.hindrance)
+        fields["hindrance"] = stored.hindrance.removeprefix("; ")
     return Lease(**fields)
 
 

@@ -93,7 +93,7 @@ class Watching:
             lease.reason is LeaseReason.STARTING or lease.hindrance or told.hindrance
         )
         told.hindrance = bool(lease.hindrance)
-        progress = Progress(0, 0, lease.reason, lease.message) if under_way else self._admitter.progress(lease)
+        progress = Progress(0, 0, lease.reason, lease.full_message) if under_way else self._admitter.progress(lease)
         return told.news(progress, self._authority.serving.now())
 
     async def _view(self, lease: Lease) -> LeaseView:

@@ -132,7 +132,7 @@ def _lease(view: LeaseView) -> pb.Lease:
     message.principal = value.principal
     message.state = STATES[value.state]
     message.reason = REASONS[value.reason]
-    message.message = value.message
+    message.message = value.full_message
     message.attempt = value.attempt
     message.generation = value.generation
     message.revision = value.revision

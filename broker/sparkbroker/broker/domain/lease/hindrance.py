@@ -1,4 +1,4 @@
-"""What holds up a lease's start or its driver's end, as part of the lease's message. Pure.
+"""What holds up a lease's start, as part of its message, or its driver's end, beside it. Pure.
 
 It is told while it lasts and no longer: of a start with the next observation, of an end with the next call that succeeds.
 It is no event, and each function returns the lease itself where there is nothing new to tell.
@@ -31,7 +31,7 @@ def hindered(lease: Lease, failure: str) -> Lease:
     if lease.state is LeaseState.PROVISIONING and lease.reason is LeaseReason.STARTING:
         return explain(lease, f"{failure}; tried again")
     if lease.state in (LeaseState.PROVISIONING, LeaseState.RELEASING):
-        return _ending(lease, f"; its driver isn't confirmed gone: {failure}; tried again")
+        return _ending(lease, f"its driver isn't confirmed gone: {failure}; tried again")
     return lease
 
 
@@ -41,7 +41,4 @@ def unhindered(lease: Lease) -> Lease:
 
 
 def _ending(lease: Lease, hindrance: str) -> Lease:
-    message = lease.why + hindrance
-    if (message, hindrance) == (lease.message, lease.hindrance):
-        return lease
-    return msgspec.structs.replace(lease, message=message, hindrance=hindrance)
+    return lease if hindrance == lease.hindrance else msgspec.structs.replace(lease, hindrance=hindrance)

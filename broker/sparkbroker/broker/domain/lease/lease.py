@@ -199,7 +199,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: LeaseReason = LeaseReason.UNSPECIFIED
     message: str = ""
     hindrance: str = ""
-    """The end of ``message`` that says what holds its driver's end up: see ``domain.lease.hindrance``."""
+    """What holds its driver's end up: see ``domain.lease.hindrance``."""
     outcome: LeaseState | None = None
     attempt: int = 1
     driver_id: DriverId | None = None
@@ -228,9 +228,9 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.state in TERMINAL
 
     @property
-    def why(self) -> str:
-        """Its message without what holds its driver's end up."""
-        return self.message.removesuffix(self.hindrance)
+    def full_message(self) -> str:
+        """As it is shown: with what holds its driver's end up."""
+        return f"{self.message}; {self.hindrance}" if self.hindrance else self.message
 
     def attachment(self, generation: Generation) -> Attachment | None:
         """The live attachment of this generation."""
@@ -315,7 +315,7 @@ def finish(lease: Lease, wall: WallTime) -> Lease:
     if lease.outcome is None:
         raise IllegalTransition(f"lease {lease.id} is {lease.state} without an outcome")
     timings = msgspec.structs.replace(lease.timings, ended=wall)
-    return _move(lease, lease.outcome, lease.reason, lease.why, timings=timings)
+    return _move(lease, lease.outcome, lease.reason, lease.message, timings=timings)
 
 
 def attach(lease: Lease, attachment: Attachment) -> Lease:

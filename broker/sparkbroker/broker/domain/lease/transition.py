@@ -166,7 +166,7 @@ def _gone(driver: Driver, lease: Lease | None, exit: DriverExit | None, now: Now
     if lease.state is LeaseState.RELEASING:
         return Changes(driver=gone, lease=steps.finish(lease, now.wall))
     if lease.state is LeaseState.PROVISIONING:
-        return Changes(driver=gone, lease=steps.requeue(lease, now.serving, lease.why))
+        return Changes(driver=gone, lease=steps.requeue(lease, now.serving, lease.message))
     return Changes(driver=gone)
 
 
