@@ -63,6 +63,8 @@ class Broker(RuleBasedStateMachine):
         self.began = {Epoch(1): ServingTime(0.0)}
         self.limits = {name: queue.nominal for name, queue in QUEUES.items()}
         self.fenced: dict[LeaseId, int] = {}
+        self.back: set[DriverId] = set()
+        """Those that were confirmed gone and run again: the world's doing, and not the broker's."""
         self.rebuild()
 
     def rebuild(self) -> None:
@@ -148,8 +150,11 @@ class Broker(RuleBasedStateMachine):
             driver = self.drivers[changes.driver.id] = changes.driver
             if driver.state is DriverState.GONE:
                 self.ledger.release(driver.id)
-            else:
-                assert self.ledger.resize(driver.id, driver.charge)
+            elif not self.ledger.resize(driver.id, driver.charge):
+                assert driver.state is DriverState.STOPPING, "admission charges what is to be made"
+                self.ledger.charge(driver.id, driver.queue, driver.pool, driver.charge, force=True)
+            if changes.forgotten:
+                del self.drivers[driver.id]
         lease = changes.lease or changes.noted
         if lease is not None:
             self.leases[lease.id] = lease
@@ -161,9 +166,8 @@ class Broker(RuleBasedStateMachine):
         return found[index % len(found)] if found else None
 
     def filled_by(self, driver: Driver) -> Lease | None:
-        assert driver.lease_id is not None
-        lease = self.leases[driver.lease_id]
-        return lease if lease.driver_id == driver.id and not lease.terminal else None
+        lease = None if driver.lease_id is None else self.leases[driver.lease_id]
+        return lease if lease is not None and lease.driver_id == driver.id and not lease.terminal else None
 
     def apply(self, driver: Driver, step: plan.Step, seen: Observation | None = None) -> None:
         self.record(
@@ -221,6 +225,20 @@ class Broker(RuleBasedStateMachine):
         driver = self.pick_driver(index, DriverState.STOPPING)
         if driver is not None:
             self.apply(driver, plan.Gone())
+
+    @rule(index=INDEX, pool=st.sampled_from(sorted(POOLS)), cores=st.integers(1, 6))
+    def is_found_running(self, index, pool, cores):
+        """Nobody recorded it, or it was confirmed gone."""
+        gone = self.pick_driver(index, DriverState.GONE)
+        resources = Resources.of(cores=cores)
+        if gone is not None and index % 2:
+            seen = Observation(driver_id=gone.id, phase=Phase.READY, resources=resources)
+            self.record(transition.come_back(gone, seen, self.moment()))
+            self.back.add(gone.id)
+        else:
+            self.count += 1
+            seen = Observation(driver_id=DriverId(f"o{self.count}"), phase=Phase.READY, resources=resources, pool=pool)
+            self.record(transition.find("local", seen, self.moment()))
 
     @rule(index=INDEX, cores=st.integers(0, 14), memory=st.integers(0, 14))
     def is_seen(self, index, cores, memory):
@@ -284,11 +302,11 @@ class Broker(RuleBasedStateMachine):
         """Nothing is left charged, and nothing that can fit waits for ever."""
         for _ in range(1000):
             self.admit()
-            running = [lease for lease in self.leases.values() if lease.state in CHARGED]
+            running = [driver for driver in self.drivers.values() if driver.state is not DriverState.GONE]
             if not running:
                 break
-            for lease in running:
-                if lease.live:
+            for lease in list(self.leases.values()):
+                if lease.live and lease.driver_id is not None:
                     self.finish(lease, LeaseState.RELEASED)
             for _ in running:
                 self.gone(0)
@@ -311,7 +329,10 @@ class Broker(RuleBasedStateMachine):
             assert (lease.id in self.admission) is (lease.state is LeaseState.QUEUED)
             if lease.state in CHARGED:
                 assert self.drivers[driver_of(lease)].state is not DriverState.GONE
-            owners = [d for d in self.drivers.values() if d.lease_id == lease.id and d.state is not DriverState.GONE]
+            owners = [
+                driver for driver in self.drivers.values()
+                if driver.lease_id == lease.id and driver.state is not DriverState.GONE and driver.id not in self.back
+            ]  # fmt: skip
             assert len(owners) == (lease.state in CHARGED), "never two drivers for a lease, and none without one"
 
     @invariant()

@@ -11,7 +11,15 @@ import msgspec
 
 from sparkbroker.broker.domain.lease import lease as steps
 from sparkbroker.broker.domain.lease import plan
-from sparkbroker.broker.domain.lease.driver import Driver, DriverExit, DriverState, ProvisionerName, move, seen_with
+from sparkbroker.broker.domain.lease.driver import (
+    Driver,
+    DriverExit,
+    DriverKind,
+    DriverState,
+    ProvisionerName,
+    move,
+    seen_with,
+)
 from sparkbroker.broker.domain.lease.hindrance import explain
 from sparkbroker.broker.domain.lease.lease import Lease, LeaseReason, LeaseState
 from sparkbroker.broker.domain.lease.observation import Observation
@@ -83,6 +91,41 @@ def look(driver: Driver, lease: Lease | None, seen: Observation) -> Changes:
     """What an observation changes by itself: its handle and its charge, and what is shown of its start."""
     noticed = seen_with(driver, seen.handle, seen.resources)
     return Changes(driver=None if noticed is driver else noticed, noted=_noted(driver, lease, seen))
+
+
+def find(provisioner: ProvisionerName, seen: Observation, now: Now) -> Changes:
+    """Something runs that nobody recorded: it is charged for what it takes, and ended (promise 6)."""
+    driver = Driver(
+        id=seen.driver_id,
+        kind=DriverKind.UNKNOWN,
+        provisioner=provisioner,
+        profile_fingerprint=seen.profile_fingerprint,
+        queue="",
+        pool=seen.pool or "local",
+        target=seen.resources,
+        observed=seen.resources,
+        state=DriverState.STOPPING,
+        handle=seen.handle,
+        created=seen.process_started or now.wall,
+        start_deadline=now.serving,
+        stop_requested=now.serving,
+        stop_message="nobody recorded it",
+    )
+    return Changes(driver=driver)
+
+
+def come_back(driver: Driver, seen: Observation, now: Now) -> Changes:
+    """It was confirmed gone, and yet it runs. That is not in the state table: it is no step that a driver takes, but a record
+    that was wrong."""
+    return Changes(
+        driver=msgspec.structs.replace(
+            driver,
+            state=DriverState.STOPPING,
+            handle=seen.handle,
+            observed=seen.resources,
+            stop_requested=now.serving,
+        )
+    )
 
 
 def apply(
