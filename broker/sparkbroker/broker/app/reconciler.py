@@ -8,7 +8,7 @@ from typing import Final, assert_never
 import structlog
 
 from sparkbroker.broker.app.authority import Authority
-from sparkbroker.broker.app.workqueue import WorkQueue
+from sparkbroker.broker.app.workqueue import Slot, WorkQueue
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import ProvisionerFailed, Unavailable
 from sparkbroker.broker.domain.lease import plan, transition
@@ -23,9 +23,8 @@ from sparkbroker.broker.ports.provisioner import DriverRequest, Provisioner
 log = structlog.get_logger()
 
 WORKERS: Final = 16
-"""Drivers that are worked on at a time, not counting those whose call takes longer than SLOW: a provisioner that hangs
+"""Drivers that are worked on at a time, not counting those whose call is slow (``Slot``): a provisioner that hangs
 for some of them delays no others (promise 13). How many there can be of these is bounded by the capacity."""
-SLOW: Final = 2.0
 CALL_LIMIT: Final = 60.0
 """Seconds that one call of a provisioner may take."""
 
@@ -54,7 +53,7 @@ class Reconciler:
             while True:
                 await slots.acquire()
                 driver_id = await self._queue.get()
-                group.create_task(self._work(driver_id, _Slot(slots)), name=f"reconcile-{driver_id}")
+                group.create_task(self._work(driver_id, Slot(slots)), name=f"reconcile-{driver_id}")
 
     async def _follow(self, provisioner: Provisioner) -> None:
         while True:
@@ -69,7 +68,7 @@ class Reconciler:
                 if driver_id in self._authority.drivers:
                     self.enqueue(driver_id)
 
-    async def _work(self, driver_id: DriverId, slot: "_Slot") -> None:
+    async def _work(self, driver_id: DriverId, slot: Slot) -> None:
         """One driver's turn. Whatever its calls do, the others have theirs (promise 13)."""
         after: float | None = None
         failed = False
@@ -226,18 +225,3 @@ def _log(driver: Driver, changes: Changes) -> None:
         log.warning("lease.failed", lease=lease.id, driver=driver.id, reason=str(lease.reason), message=lease.message)
     else:
         log.info("lease.ended", lease=lease.id, state=str(lease.state), reason=str(lease.reason))
-
-
-class _Slot:
-    """One of the WORKERS, given back at the end of the work, or earlier if it turns out to be slow."""
-
-    def __init__(self, slots: asyncio.Semaphore) -> None:
-        self._slots: asyncio.Semaphore | None = slots
-        self._timer = asyncio.get_running_loop().call_later(SLOW, self.free)
-
-    def free(self) -> None:
-        """Idempotent."""
-        self._timer.cancel()
-        slots, self._slots = self._slots, None
-        if slots is not None:
-            slots.release()

@@ -8,6 +8,8 @@ K = TypeVar("K", bound=str)
 
 FIRST_BACKOFF: Final = 0.2
 MAX_BACKOFF: Final = 30.0
+SLOW: Final = 2.0
+"""Seconds after which a worker counts no more."""
 
 
 class WorkQueue(Generic[K]):
@@ -79,3 +81,18 @@ class WorkQueue(Generic[K]):
             timer.cancel()
         self._failures.pop(key, None)
         self._again.discard(key)
+
+
+class Slot:
+    """One of so many workers, given back at the end of the work, or earlier if it turns out to be slow."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots: asyncio.Semaphore | None = slots
+        self._timer = asyncio.get_running_loop().call_later(SLOW, self.free)
+
+    def free(self) -> None:
+        """Idempotent."""
+        self._timer.cancel()
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.release()
