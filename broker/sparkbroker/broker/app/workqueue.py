@@ -74,14 +74,6 @@ class WorkQueue(Generic[K]):
         elif after is not None:
             self.add_after(key, min(after, FIRST_BACKOFF) if again else after)
 
-    def forget(self, key: K) -> None:
-        """No more of it."""
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-        self._failures.pop(key, None)
-        self._again.discard(key)
-
 
 class Slot:
     """One of so many workers, given back at the end of the work, or earlier if it turns out to be slow."""
