@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 from servers import load, row
 
-from sparkbroker.broker.domain.admission import Admission, Waiting
-from sparkbroker.broker.domain.ledger import Ledger
-from sparkbroker.broker.domain.queue import Queue
-from sparkbroker.broker.domain.resources import MIB, Resources
+from sparkbroker.broker.domain.admission.cycle import Admission, Waiting
+from sparkbroker.broker.domain.capacity.ledger import Ledger
+from sparkbroker.broker.domain.capacity.queue import Queue
+from sparkbroker.broker.domain.capacity.resources import MIB, Resources
 from sparkbroker.broker.domain.units import LeaseId, ServingTime
 
 GIB = 1024 * MIB

@@ -28,11 +28,11 @@ from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.views import OnExisting
 from sparkbroker.broker.core import Core
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseMode, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.queue import Queue
-from sparkbroker.broker.domain.request import SizeRequest, SpecRequest
-from sparkbroker.broker.domain.resources import MIB, Resources
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.request import SizeRequest, SpecRequest
+from sparkbroker.broker.domain.capacity.queue import Queue
+from sparkbroker.broker.domain.capacity.resources import MIB, Resources
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseMode, LeaseSpec
 from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.metrics import NoMetrics

@@ -29,9 +29,9 @@ from sparkbroker.broker.adapters.local_provisioner._conf import MAIN_CLASS
 from sparkbroker.broker.adapters.local_provisioner._launch import TOKEN_VARIABLE, Place
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain, discover
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.sizing import charge
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest
 from sparkbroker.v1 import broker_pb2 as pb

@@ -258,7 +258,7 @@ def _default(field: Any, written: str) -> str:
     if "Duration" in written:
         return f"`{value:g}s`"
     if "Memory" in written:
-        from sparkbroker.broker.domain.resources import format_memory
+        from sparkbroker.broker.domain.capacity.resources import format_memory
 
         return f"`{format_memory(value)}`"
     if isinstance(value, tuple) and len(value) > SHORT:

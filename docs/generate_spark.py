@@ -116,10 +116,10 @@ def set_by_the_broker() -> dict[str, str]:
 
 
 def _example() -> Any:
-    from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, LeaseSpec
-    from sparkbroker.broker.domain.pod_settings import parse_pod
-    from sparkbroker.broker.domain.profile import Profile
-    from sparkbroker.broker.domain.resources import Resources
+    from sparkbroker.broker.domain.asking.profile import Profile
+    from sparkbroker.broker.domain.capacity.resources import Resources
+    from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec, LeaseSpec
+    from sparkbroker.broker.domain.pods.settings import parse_pod
     from sparkbroker.broker.domain.units import DriverId, Principal
     from sparkbroker.broker.ports.provisioner import DriverRequest
 
@@ -141,8 +141,8 @@ def page() -> str:
     """All of it."""
     from sparkbroker.broker.adapters.kubernetes_provisioner import _conf
     from sparkbroker.broker.config.allowed_conf import OWNED_CONF
-    from sparkbroker.broker.domain.holder_conf import EXACT_ONLY, USE_INSTEAD
-    from sparkbroker.broker.domain.pod_settings import parse_pod
+    from sparkbroker.broker.domain.asking.conf import EXACT_ONLY, USE_INSTEAD
+    from sparkbroker.broker.domain.pods.settings import parse_pod
 
     given = set_by_the_broker()
     defaults = {**_conf.defaults(parse_pod({"decommission": True}, "pod")), **_conf.defaults(parse_pod({}, "pod"))}

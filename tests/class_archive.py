@@ -8,8 +8,8 @@ import os
 import time
 
 from sparkbroker.broker.adapters.local_provisioner import Archives, ArchiveState, class_archive, discover
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
 from tests.airflow.brokers import CACHE
 
 

@@ -56,7 +56,7 @@ def test_python_is_python(page, text):
 
 
 def test_the_table_of_pod_settings_has_each_once():
-    from sparkbroker.broker.domain.pod_settings import SETTINGS
+    from sparkbroker.broker.domain.pods.settings import SETTINGS
 
     settings, _, _ = (ROOT / "docs" / "reference" / "pod-settings.md").read_text().partition("## Bounds")
     rows = settings.splitlines()

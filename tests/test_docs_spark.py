@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sparkbroker.broker.domain.pod_settings import PodSettings
+from sparkbroker.broker.domain.pods.settings import PodSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
 SPARK = importlib.util.find_spec("pyspark")

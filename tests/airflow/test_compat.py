@@ -216,7 +216,7 @@ def test_every_pod_setting_is_one_that_the_broker_knows():
     assert "executor_template" not in apart
     for pod in (agreed, apart):
         program = (
-            "import json, sys\nfrom sparkbroker.broker.domain.pod_settings import parse_pod\n"
+            "import json, sys\nfrom sparkbroker.broker.domain.pods.settings import parse_pod\n"
             "parse_pod(json.load(sys.stdin), 'pod')"
         )
         command = [str(BROKER_PYTHON), "-c", program]

@@ -19,15 +19,16 @@ from sparkbroker.broker.app import records
 from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.janitor import Retention
-from sparkbroker.broker.app.views import Acquired, Attached, LeaseEvent, LeaseView, OnExisting
+from sparkbroker.broker.app.views import Acquired, Attached, LeaseView, OnExisting
 from sparkbroker.broker.core import Core
-from sparkbroker.broker.domain.driver import Driver
-from sparkbroker.broker.domain.lease import ContainerSize, Lease, LeaseSpec, LeaseState
-from sparkbroker.broker.domain.observation import Handle, Observation, Phase
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.queue import Queue
-from sparkbroker.broker.domain.request import SizeRequest, SpecRequest
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.request import SizeRequest, SpecRequest
+from sparkbroker.broker.domain.capacity.queue import Queue
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.driver import Driver
+from sparkbroker.broker.domain.lease.event import LeaseEvent
+from sparkbroker.broker.domain.lease.lease import ContainerSize, Lease, LeaseSpec, LeaseState
+from sparkbroker.broker.domain.lease.observation import Handle, Observation, Phase
 from sparkbroker.broker.domain.units import DriverId, LeaseId, Principal, WallTime
 from sparkbroker.broker.ports.authenticator import Caller, Role
 from sparkbroker.broker.ports.metrics import Metrics, NoMetrics

@@ -14,7 +14,7 @@ from sparkbroker.broker.domain.errors import (
     StaleGeneration,
     Unavailable,
 )
-from sparkbroker.broker.domain.lease import LeaseMode, LeaseReason, LeaseSharing, LeaseState
+from sparkbroker.broker.domain.lease.lease import LeaseMode, LeaseReason, LeaseSharing, LeaseState
 from sparkbroker.broker.domain.units import LeaseId
 
 
@@ -91,7 +91,7 @@ async def test_a_connection_that_waits_too_long_for_sessions_is_unavailable_and_
         with pytest.raises(Unavailable) as caught:
             await broker.connection(lease_id, second.generation)
         assert caught.value.retry_after
-    assert not broker.core.reconciler._session_waiters
+    assert not broker.core.session_ends._waiters
     broker.unhang("end_session")
     await broker.connection(lease_id, second.generation)
 

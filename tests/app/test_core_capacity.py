@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparkbroker.broker.app.views import OnExisting
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import BrokerError, ProvisionerFailed
-from sparkbroker.broker.domain.lease import LeaseMode, LeaseSharing, LeaseState
-from sparkbroker.broker.domain.observation import Phase
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.lease.lease import LeaseMode, LeaseSharing, LeaseState
+from sparkbroker.broker.domain.lease.observation import Phase
 
 GIB = 1 << 30
 
@@ -108,7 +108,7 @@ async def quiet(world):
     assert repr(reconciler) == "<Reconciler <WorkQueue [0 ready, 0 active, 0 delayed]>>"
     assert not reconciler._queue._failures
     assert not reconciler._queue._again
-    assert not reconciler._session_waiters
+    assert not world.core.session_ends._waiters
     assert not authority.keys
     assert not authority.live_of
     assert not authority.commits._waiters

@@ -5,12 +5,12 @@ import asyncio
 import msgspec
 import pytest
 
-from sparkbroker.broker.domain.driver import DriverExit, DriverState
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import LeaseEnded, ProvisionerFailed
-from sparkbroker.broker.domain.filter import parse_filter
-from sparkbroker.broker.domain.lease import LeaseReason, LeaseState
-from sparkbroker.broker.domain.observation import Executors, Phase
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.lease.driver import DriverExit, DriverState
+from sparkbroker.broker.domain.lease.filter import parse_filter
+from sparkbroker.broker.domain.lease.lease import LeaseReason, LeaseState
+from sparkbroker.broker.domain.lease.observation import Executors, Phase
 
 DOUBT = ProvisionerFailed("it can't be seen now", retryable=True)
 
@@ -286,7 +286,7 @@ async def test_bytes_that_are_no_text_fail_no_commit(world):
     lease = await world.state(first, LeaseState.FAILED)
     assert lease.exit.log_tail == (shown,)
     assert shown in lease.message
-    await world.until(lambda: shown in world.now(second).message)
+    await world.until(lambda: shown in world.now(second).full_message)
     world.undeletable.clear()
     await world.state(second, LeaseState.RELEASED)
     await world.until(lambda: shown in world.now(third).message)

@@ -3,9 +3,9 @@
 import pytest
 
 from sparkbroker.broker.adapters.fake_provisioner import FakeProvisioner
-from sparkbroker.broker.app.views import EventType
 from sparkbroker.broker.domain.errors import Forbidden, NotFound, ProvisionerFailed
-from sparkbroker.broker.domain.lease import LeaseReason, LeaseState
+from sparkbroker.broker.domain.lease.event import EventType
+from sparkbroker.broker.domain.lease.lease import LeaseReason, LeaseState
 from sparkbroker.broker.domain.units import LeaseId
 
 

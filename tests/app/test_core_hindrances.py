@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from sparkbroker.broker.domain.driver import DriverState
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.lease import LeaseReason, LeaseState
-from sparkbroker.broker.domain.observation import Phase
+from sparkbroker.broker.domain.lease.driver import DriverState
+from sparkbroker.broker.domain.lease.lease import LeaseReason, LeaseState
+from sparkbroker.broker.domain.lease.observation import Phase
 
 QUOTA = ProvisionerFailed("the quota 'small' of namespace 'spark' is full: this takes cpu=2", retryable=True)
 RIGHTS = ProvisionerFailed("the broker may not delete pods in namespace 'spark'", retryable=True)
@@ -106,7 +106,7 @@ async def test_why_an_end_lasts_is_told_until_it_is_over(broker, call):
     events, revision = broker.stored_events(lease_id), broker.core.authority.commits.revision
     tried = broker.called("observe", driver.id)
     await broker.until(lambda: broker.called("observe", driver.id) > tried + 4)
-    assert (await broker.core.leases.get(broker.ann, lease_id)).lease.message == message
+    assert (await broker.core.leases.get(broker.ann, lease_id)).lease.full_message == message
     assert of_progress(told).count(message) == 1
     assert (broker.stored_events(lease_id), broker.core.authority.commits.revision) == (events, revision)
     assert broker.now(waiting).state is LeaseState.QUEUED, "and it is charged all the time"
@@ -136,7 +136,7 @@ async def test_an_end_that_cannot_be_carried_out_is_told_again_after_a_restart(b
     await broker.start()
     tried = broker.called("observe", driver.id)
     await broker.until(lambda: broker.called("observe", driver.id) > tried + 2)
-    assert broker.now(lease_id).message.count(RIGHTS.message) == 1
+    assert broker.now(lease_id).full_message.count(RIGHTS.message) == 1
     broker.machine.set(driver.id, Phase.ABSENT)  # somebody else ended it: no call of ours has succeeded
     assert (await broker.state(lease_id, LeaseState.RELEASED)).message == ended
 

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from sparkbroker.broker.app.catalogue import Catalogue
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.request import SpecRequest
+from sparkbroker.broker.domain.capacity.queue import PriorityBounds, Queue
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import BrokerError, InvalidField, NotFound
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.queue import PriorityBounds, Queue
-from sparkbroker.broker.domain.request import SpecRequest
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
 from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller, Role
 

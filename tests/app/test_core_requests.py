@@ -7,6 +7,8 @@ import pytest
 
 from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.views import OnExisting
+from sparkbroker.broker.domain.capacity.queue import Queue
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import (
     KeyInUse,
     LeaseEnded,
@@ -15,9 +17,7 @@ from sparkbroker.broker.domain.errors import (
     TooMany,
     Unavailable,
 )
-from sparkbroker.broker.domain.lease import LeaseReason, LeaseState
-from sparkbroker.broker.domain.queue import Queue
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.lease.lease import LeaseReason, LeaseState
 
 FAIL, REATTACH, REPLACE = OnExisting.FAIL, OnExisting.REATTACH, OnExisting.REPLACE
 

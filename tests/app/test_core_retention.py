@@ -10,11 +10,11 @@ import pytest
 from sparkbroker.broker.app import event_log
 from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.janitor import Retention
-from sparkbroker.broker.domain.driver import DriverState
 from sparkbroker.broker.domain.errors import Compacted, InvalidField, NotFound, ProvisionerFailed, TooMany
-from sparkbroker.broker.domain.filter import parse_filter
-from sparkbroker.broker.domain.lease import LeaseMode, LeaseState
-from sparkbroker.broker.domain.observation import Phase
+from sparkbroker.broker.domain.lease.driver import DriverState
+from sparkbroker.broker.domain.lease.filter import parse_filter
+from sparkbroker.broker.domain.lease.lease import LeaseMode, LeaseState
+from sparkbroker.broker.domain.lease.observation import Phase
 from sparkbroker.broker.domain.units import Seconds
 from sparkbroker.broker.ports.metrics import NoMetrics
 from sparkbroker.broker.ports.store import RowKind

@@ -7,10 +7,10 @@ import pytest
 
 from sparkbroker.broker.app.commits import StoreLost
 from sparkbroker.broker.app.views import OnExisting
+from sparkbroker.broker.domain.asking.request import SizeRequest, SpecRequest
 from sparkbroker.broker.domain.errors import BrokerError, KeyInUse, LeaseEnded, StaleGeneration, Unavailable
-from sparkbroker.broker.domain.filter import parse_filter
-from sparkbroker.broker.domain.lease import LeaseMode, LeaseState
-from sparkbroker.broker.domain.request import SizeRequest, SpecRequest
+from sparkbroker.broker.domain.lease.filter import parse_filter
+from sparkbroker.broker.domain.lease.lease import LeaseMode, LeaseState
 
 
 def leaves(error):

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from sparkbroker.broker.domain.driver import DriverState
-from sparkbroker.broker.domain.lease import LeaseReason, LeaseState
-from sparkbroker.broker.domain.observation import Phase
+from sparkbroker.broker.domain.lease.driver import DriverState
+from sparkbroker.broker.domain.lease.lease import LeaseReason, LeaseState
+from sparkbroker.broker.domain.lease.observation import Phase
 
 
 def elapsed():

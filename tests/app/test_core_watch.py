@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from sparkbroker.broker.app import events, watching
 from sparkbroker.broker.domain.errors import Compacted, InvalidField, NotFound
-from sparkbroker.broker.domain.filter import parse_filter
-from sparkbroker.broker.domain.lease import LeaseMode, LeaseState
-from sparkbroker.broker.domain.observation import Phase
+from sparkbroker.broker.domain.lease.filter import parse_filter
+from sparkbroker.broker.domain.lease.lease import LeaseMode, LeaseState
+from sparkbroker.broker.domain.lease.observation import Phase
 from sparkbroker.broker.domain.units import LeaseId, Principal, Revision
 
 ALL = parse_filter("")

@@ -5,9 +5,11 @@ import pytest
 
 from sparkbroker.broker.app import records
 from sparkbroker.broker.app.records import RequestResult
-from sparkbroker.broker.app.views import EventType, LeaseEvent
-from sparkbroker.broker.domain.driver import Driver, DriverExit
-from sparkbroker.broker.domain.lease import (
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.driver import Driver, DriverExit
+from sparkbroker.broker.domain.lease.event import EventType, LeaseEvent
+from sparkbroker.broker.domain.lease.lease import (
     Attachment,
     ContainerSize,
     ExecutorSpec,
@@ -16,9 +18,7 @@ from sparkbroker.broker.domain.lease import (
     LeaseSpec,
     LeaseState,
 )
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
-from sparkbroker.broker.domain.timings import Timings
+from sparkbroker.broker.domain.lease.timings import Timings
 from sparkbroker.broker.domain.units import (
     DriverId,
     Epoch,
@@ -99,6 +99,13 @@ def test_every_kind_comes_back_equal():
     assert records.decode_profile(row(RowKind.PROFILE, "f", records.encode(PROFILE))) == PROFILE
     assert records.decode_event(EventRecord(Revision(7), "l1", records.encode(EVENT))) == EVENT
     assert records.decode_request(RequestRecord("ann", "r", WallTime(1.5), records.encode(ANSWER))) == ANSWER
+
+
+def test_a_hindrance_that_an_earlier_version_stored_is_shown_once():
+    now = msgspec.structs.replace(LEASE, message="ended", hindrance="no rights")
+    assert now.full_message == "ended; no rights"
+    then = msgspec.structs.replace(now, message="ended; no rights", hindrance="; no rights")
+    assert records.decode_lease(row(RowKind.LEASE, "l1", records.encode(then))) == now
 
 
 def test_numbers_of_a_handle_keep_their_kind():

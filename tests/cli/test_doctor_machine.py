@@ -9,8 +9,8 @@ import pytest
 from sparkbroker.broker.adapters.local_provisioner import discover
 from sparkbroker.broker.adapters.local_provisioner._archive import archive_files
 from sparkbroker.broker.cli import doctor_machine
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
 
 
 @pytest.fixture

@@ -9,7 +9,10 @@ from sparkbroker.broker.adapters.local_provisioner import Bounds
 from sparkbroker.broker.adapters.sql_store import StateFolder
 from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.janitor import Retention
-from sparkbroker.broker.config import load_config
+from sparkbroker.broker.config import load_config, to_profiles, to_queues
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.queue import Queue
+from sparkbroker.broker.domain.lease.lease import LeaseSpec
 from sparkbroker.broker.rpc.limits import Limits
 
 
@@ -33,3 +36,15 @@ def test_what_is_kept(config):
 
 def test_downloads(config):
     assert bootstrap._bounds(config) == Bounds()
+
+
+def test_queues(config):
+    [queue] = to_queues(config, {}).values()
+    assert queue == Queue(name=queue.name, nominal=queue.nominal)
+
+
+def test_profiles_and_what_a_lease_gets(config):
+    [profile] = to_profiles(config).values()
+    spec = profile.defaults
+    assert profile == Profile(name=profile.name, defaults=spec, allowed_conf=profile.allowed_conf)
+    assert spec == LeaseSpec(profile=spec.profile, queue=spec.queue, driver=spec.driver)

@@ -19,10 +19,10 @@ from sparkbroker.broker.config import (
     to_queues,
 )
 from sparkbroker.broker.config.fields import parse_duration
-from sparkbroker.broker.domain.holder_conf import check_conf
-from sparkbroker.broker.domain.lease import LeaseMode
-from sparkbroker.broker.domain.request import SpecRequest, resolve
-from sparkbroker.broker.domain.resources import CPU, MEMORY, Resources
+from sparkbroker.broker.domain.asking.conf import check_conf
+from sparkbroker.broker.domain.asking.request import SpecRequest, resolve
+from sparkbroker.broker.domain.capacity.resources import CPU, MEMORY, Resources
+from sparkbroker.broker.domain.lease.lease import LeaseMode
 
 GIB = 1 << 30
 MACHINE = {"local": Resources.of(cores=4, memory=8 * GIB)}

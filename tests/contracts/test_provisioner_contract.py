@@ -19,13 +19,13 @@ from sparkbroker.broker.adapters.kubernetes_provisioner import KubernetesProvisi
 from sparkbroker.broker.adapters.local_provisioner import LocalProvisioner, SmallLauncher, SparkLauncher
 from sparkbroker.broker.adapters.static_provisioner import StaticProvisioner
 from sparkbroker.broker.adapters.system_clock import SystemClock
+from sparkbroker.broker.domain.asking.pod_sizing import holder_request
+from sparkbroker.broker.domain.asking.profile import Profile, StaticEndpoint
+from sparkbroker.broker.domain.asking.sizing import charge
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, HolderPod, LeaseMode, LeaseSpec
-from sparkbroker.broker.domain.pod_settings import parse_pod
-from sparkbroker.broker.domain.pod_sizing import holder_request
-from sparkbroker.broker.domain.profile import Profile, StaticEndpoint
-from sparkbroker.broker.domain.resources import Resources
-from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec, HolderPod, LeaseMode, LeaseSpec
+from sparkbroker.broker.domain.pods.settings import parse_pod
 from sparkbroker.broker.domain.units import DriverId, Principal
 from sparkbroker.broker.ports.provisioner import DriverRequest, Observation, Phase, Provisioner
 from tests import java
@@ -164,7 +164,7 @@ async def static(folder: Path) -> tuple[Setup, Callable[[], Awaitable[None]]]:
         await host.remove()
         await host.provisioner.close()
 
-    return Setup(profile, lambda: StaticProvisioner(folder=folder / "loans", profiles=[profile], clock=clock)), close
+    return Setup(profile, lambda: StaticProvisioner(folder=folder / "loans", clock=clock)), close
 
 
 def kubernetes(folder: Path, settings: Mapping[str, Any]) -> Setup:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, Lease, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import MIB, Resources
-from sparkbroker.broker.domain.timings import Timings
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import MIB, Resources
+from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec, Lease, LeaseSpec
+from sparkbroker.broker.domain.lease.timings import Timings
 from sparkbroker.broker.domain.units import Epoch, LeaseId, Principal, Seconds, ServingTime, WallTime
 
 GIB = 1024 * MIB

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkbroker.broker.domain.admission import Admission, Waiting
-from sparkbroker.broker.domain.lease import LeaseReason
-from sparkbroker.broker.domain.ledger import Ledger
-from sparkbroker.broker.domain.queue import Queue, priority_key
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.admission.cycle import Admission, Waiting
+from sparkbroker.broker.domain.capacity.ledger import Ledger
+from sparkbroker.broker.domain.capacity.queue import Queue, priority_key
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.lease import LeaseReason
 from sparkbroker.broker.domain.units import LeaseId, Seconds, ServingTime
 
 POOL = 16

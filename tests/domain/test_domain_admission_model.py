@@ -9,12 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from sparkbroker.broker.domain.admission import Admission, Waiting
-from sparkbroker.broker.domain.lease import LeaseReason
-from sparkbroker.broker.domain.ledger import Ledger, LimitKind
-from sparkbroker.broker.domain.look import LOOK_AHEAD
-from sparkbroker.broker.domain.queue import Queue, priority_key
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.admission.cycle import Admission, Waiting
+from sparkbroker.broker.domain.admission.look import LOOK_AHEAD
+from sparkbroker.broker.domain.capacity.ledger import Ledger, LimitKind
+from sparkbroker.broker.domain.capacity.queue import Queue, priority_key
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.lease import LeaseReason
 from sparkbroker.broker.domain.units import LeaseId, Seconds, ServingTime
 
 NAMES = ["a", "b", "c", "d"]

@@ -1,13 +1,13 @@
-from types import SimpleNamespace
-
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.filter import LeaseFilter, parse_filter, parse_order
-from sparkbroker.broker.domain.lease import LeaseState
+from sparkbroker.broker.domain.lease.event import EventType, LeaseEvent
+from sparkbroker.broker.domain.lease.filter import LeaseFilter, parse_filter, parse_order
+from sparkbroker.broker.domain.lease.lease import LeaseReason, LeaseState
+from sparkbroker.broker.domain.units import LeaseId, Principal, Revision, WallTime
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,11 @@ def test_any_value_can_be_quoted(make_lease, key):
 
 
 def test_events_are_selected_by_what_does_not_change():
-    event = SimpleNamespace(principal="ann", queue="etl", profile="small", key="k", labels={"team": "x"})
+    event = LeaseEvent(
+        revision=Revision(1), lease_id=LeaseId("l1"), type=EventType.STATE, state=LeaseState.READY,
+        reason=LeaseReason.SERVING, message="", time=WallTime(1.0), attempt=1, principal=Principal("ann"),
+        queue="etl", profile="small", key="k", labels={"team": "x"},
+    )  # fmt: skip
     for text, expected in (
         ("state=QUEUED AND live=false AND mode=LOCAL", True),
         ("queue=etl AND labels.team=x AND key=k", True),

@@ -1,8 +1,8 @@
 import msgspec
 import pytest
 
+from sparkbroker.broker.domain.asking.request import SpecRequest, resolve
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.request import SpecRequest, resolve
 
 
 def asked(profile, **fields):

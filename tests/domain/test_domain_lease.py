@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkbroker.broker.domain import lease as steps
-from sparkbroker.broker.domain.driver import DRIVER_TRANSITIONS, Driver, DriverState, move, seen_with
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import IllegalTransition
-from sparkbroker.broker.domain.expiry import NEVER, Detach, End, next_due, verdict
-from sparkbroker.broker.domain.hindrance import hindered, unhindered
-from sparkbroker.broker.domain.lease import (
+from sparkbroker.broker.domain.lease import lease as steps
+from sparkbroker.broker.domain.lease.driver import DRIVER_TRANSITIONS, Driver, DriverState, move, seen_with
+from sparkbroker.broker.domain.lease.expiry import NEVER, Detach, End, next_due, verdict
+from sparkbroker.broker.domain.lease.hindrance import hindered, unhindered
+from sparkbroker.broker.domain.lease.lease import (
     CHARGED,
     LIVE,
     TERMINAL,
@@ -20,7 +21,6 @@ from sparkbroker.broker.domain.lease import (
     LeaseSharing,
     LeaseState,
 )
-from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId, Epoch, Generation, ServingTime, WallTime
 
 
@@ -278,7 +278,7 @@ def test_what_holds_an_end_up_is_in_the_message_while_it_does(make_lease, reason
     for failure in failures:
         lease = hindered(lease, failure) if failure else unhindered(lease)
         expected = f"done; its driver isn't confirmed gone: {failure}; tried again" if failure else "done"
-        assert (lease.message, lease.why) == (expected, "done")
+        assert (lease.full_message, lease.message) == (expected, "done")
         assert (hindered(lease, failure) if failure else unhindered(lease)) is lease
     if state is LeaseState.RELEASING:
         ended = steps.finish(lease, WallTime(2.0))

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkbroker.broker.domain.ledger import Lacking, Ledger, LimitKind
-from sparkbroker.broker.domain.resources import MIB, Resources
+from sparkbroker.broker.domain.capacity.ledger import Lacking, Ledger, LimitKind
+from sparkbroker.broker.domain.capacity.resources import MIB, Resources
 
 GIB = 1024 * MIB
 
@@ -126,3 +126,17 @@ def test_sums_are_exact_and_an_unforced_charge_never_exceeds_a_limit(steps):
                 limits = {**limits, queue: Resources({"cpu": cpu})}
                 ledger.reconfigure(limits, pools)
         ledger.check()
+
+
+def test_who_waits_for_capacity_is_told_when_some_may_be_free():
+    ledger, told = Ledger({"etl": cores(4)}, {"local": cores(8)}), []
+    ledger.on_freed(lambda: told.append(len(ledger)))
+    assert ledger.charge("a", "etl", "local", cores(2))
+    assert ledger.resize("a", cores(3))
+    assert not told, "nothing is free by that"
+    assert ledger.resize("a", cores(1))
+    ledger.release("a")
+    ledger.release("a")
+    assert told == [1, 0]
+    ledger.reconfigure({"etl": cores(6)}, {"local": cores(8)})
+    assert len(told) == 3

@@ -2,11 +2,11 @@
 
 import pytest
 
+from sparkbroker.broker.domain.asking.local_session import check_local, local_conf, local_master
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseMode, LeaseSpec
-from sparkbroker.broker.domain.local_session import check_local, local_conf, local_master
-from sparkbroker.broker.domain.pod_settings import PodSettings
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseMode, LeaseSpec
+from sparkbroker.broker.domain.pods.settings import PodSettings
 
 SIZE = ContainerSize(cores=2, memory=3 << 30)
 

@@ -7,11 +7,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sparkbroker.broker.domain import lease as steps
-from sparkbroker.broker.domain.admission import Admission, Waiting
-from sparkbroker.broker.domain.driver import Driver, DriverState, move, seen_with
-from sparkbroker.broker.domain.expiry import next_due, verdict
-from sparkbroker.broker.domain.lease import (
+from sparkbroker.broker.domain.admission.cycle import Admission, Waiting
+from sparkbroker.broker.domain.capacity.ledger import Ledger
+from sparkbroker.broker.domain.capacity.queue import Queue
+from sparkbroker.broker.domain.capacity.resources import Resources, total
+from sparkbroker.broker.domain.lease import lease as steps
+from sparkbroker.broker.domain.lease import plan, transition
+from sparkbroker.broker.domain.lease.driver import Driver, DriverExit, DriverState
+from sparkbroker.broker.domain.lease.expiry import next_due, verdict
+from sparkbroker.broker.domain.lease.lease import (
     CHARGED,
     Attachment,
     ContainerSize,
@@ -21,10 +25,9 @@ from sparkbroker.broker.domain.lease import (
     LeaseSpec,
     LeaseState,
 )
-from sparkbroker.broker.domain.ledger import Ledger
-from sparkbroker.broker.domain.queue import Queue
-from sparkbroker.broker.domain.resources import Resources, total
-from sparkbroker.broker.domain.timings import Timings
+from sparkbroker.broker.domain.lease.observation import Observation, Phase
+from sparkbroker.broker.domain.lease.timings import Timings
+from sparkbroker.broker.domain.lease.transition import Changes, Now
 from sparkbroker.broker.domain.units import (
     DriverId,
     Epoch,
@@ -43,6 +46,7 @@ QUEUES = {
 POOLS = {"p": Resources.of(cores=10, memory=12), "r": Resources.of(cores=3, memory=12)}
 WALL = WallTime(1.0)
 INDEX = st.integers(0, 1000)
+MAX_ATTEMPTS = 3
 
 
 def driver_of(lease: Lease) -> DriverId:
@@ -59,6 +63,8 @@ class Broker(RuleBasedStateMachine):
         self.began = {Epoch(1): ServingTime(0.0)}
         self.limits = {name: queue.nominal for name, queue in QUEUES.items()}
         self.fenced: dict[LeaseId, int] = {}
+        self.back: set[DriverId] = set()
+        """Those that were confirmed gone and run again: the world's doing, and not the broker's."""
         self.rebuild()
 
     def rebuild(self) -> None:
@@ -87,8 +93,9 @@ class Broker(RuleBasedStateMachine):
     @rule(
         queue=st.sampled_from(sorted(QUEUES)), pool=st.sampled_from(sorted(POOLS)), cores=st.integers(1, 6),
         memory=st.integers(0, 6), priority=st.integers(-2, 2), sharing=st.sampled_from(LeaseSharing),
+        at_once=st.booleans(),
     )  # fmt: skip
-    def acquire(self, queue, pool, cores, memory, priority, sharing):
+    def acquire(self, queue, pool, cores, memory, priority, sharing, at_once):
         self.count += 1
         size = ContainerSize(cores=cores, memory=memory)
         spec = LeaseSpec(
@@ -102,25 +109,26 @@ class Broker(RuleBasedStateMachine):
         )  # fmt: skip
         self.leases[lease.id] = lease
         self.wait(lease)
+        if at_once:
+            self.admit()
 
     @rule()
     def admit(self):
         while admitted := self.admission.admit_next(self.ledger, lambda w: f"d{self.count}-{w.lease_id}"):
             self.count += 1
             lease = self.leases[admitted.waiting.lease_id]
-            driver = Driver(
-                id=DriverId(admitted.owner), lease_id=lease.id, attempt=lease.attempt, provisioner="local",
-                profile_fingerprint="f", queue=lease.spec.queue, pool=lease.pool, target=lease.charge,
-                created=WALL, start_deadline=ServingTime(self.now + 9),
-            )  # fmt: skip
-            self.drivers[driver.id] = driver
-            self.leases[lease.id] = steps.admit(lease, driver.id, WALL)
+            self.record(
+                transition.admit(
+                    lease, DriverId(admitted.owner), provisioner="local", start_timeout=9.0, now=self.moment()
+                )
+            )
+            queue, pool = lease.spec.queue, lease.pool
             for name in lease.charge.quantities:
                 if lease.charge[name]:
-                    assert name not in self.limits[driver.queue].quantities or (
-                        self.ledger.used(driver.queue)[name] <= self.limits[driver.queue][name]
+                    assert name not in self.limits[queue].quantities or (
+                        self.ledger.used(queue)[name] <= self.limits[queue][name]
                     )
-                    assert self.ledger.pool_used(driver.pool)[name] <= POOLS[driver.pool][name]
+                    assert self.ledger.pool_used(pool)[name] <= POOLS[pool][name]
         self.nothing_was_overlooked()
 
     def nothing_was_overlooked(self) -> None:
@@ -133,59 +141,114 @@ class Broker(RuleBasedStateMachine):
             self.admission._change(line)
         assert self.admission.admit_next(self.ledger, lambda w: "overlooked") is None
 
+    def moment(self) -> Now:
+        return Now(ServingTime(self.now), WALL)
+
+    def record(self, changes: Changes) -> None:
+        """As ``app.authority`` and ``app.admitter`` do."""
+        if changes.driver is not None:
+            driver = self.drivers[changes.driver.id] = changes.driver
+            if driver.state is DriverState.GONE:
+                self.ledger.release(driver.id)
+            elif not self.ledger.resize(driver.id, driver.charge):
+                assert driver.state is DriverState.STOPPING, "admission charges what is to be made"
+                self.ledger.charge(driver.id, driver.queue, driver.pool, driver.charge, force=True)
+            if changes.forgotten:
+                del self.drivers[driver.id]
+        lease = changes.lease or changes.noted
+        if lease is not None:
+            self.leases[lease.id] = lease
+            if lease.state is LeaseState.QUEUED:
+                self.wait(lease)
+
+    def pick_driver(self, index: int, *states: DriverState) -> Driver | None:
+        found = [driver for driver in self.drivers.values() if driver.state in states]
+        return found[index % len(found)] if found else None
+
+    def filled_by(self, driver: Driver) -> Lease | None:
+        lease = None if driver.lease_id is None else self.leases[driver.lease_id]
+        return lease if lease is not None and lease.driver_id == driver.id and not lease.terminal else None
+
+    def apply(self, driver: Driver, step: plan.Step, seen: Observation | None = None) -> None:
+        self.record(
+            transition.apply(
+                driver, self.filled_by(driver), step, seen=seen, max_attempts=MAX_ATTEMPTS, now=self.moment()
+            )
+        )
+
+    def create(self, driver: Driver) -> None:
+        self.apply(driver, plan.Create(), Observation(driver_id=driver.id, phase=Phase.STARTING, handle={"pid": 1}))
+        assert self.drivers[driver.id].handle == {"pid": 1}, "what was made can be found again"
+
+    @rule(index=INDEX)
+    def starts(self, index):
+        """Or has ended while it was made."""
+        if driver := self.pick_driver(index, DriverState.PENDING, DriverState.STOPPING):
+            self.create(driver)
+
     @rule(index=INDEX)
     def ready(self, index):
-        lease = self.pick(index, lambda v: v.state is LeaseState.PROVISIONING)
-        if lease is not None and self.drivers[driver_of(lease)].state is DriverState.PENDING:
-            self.drivers[driver_of(lease)] = move(self.drivers[driver_of(lease)], DriverState.READY)
-            self.leases[lease.id] = steps.become_ready(lease, lease.timings, ServingTime(self.now))
+        """Or has ended meanwhile."""
+        self.admit()
+        if driver := self.pick_driver(index, DriverState.PENDING, DriverState.STARTING, DriverState.STOPPING):
+            if driver.state is DriverState.PENDING:
+                self.create(driver)
+            seen = Observation(driver_id=driver.id, phase=Phase.READY)
+            self.apply(self.drivers[driver.id], plan.BecomeReady(), seen)
 
     @rule(index=INDEX, outcome=st.sampled_from([LeaseState.RELEASED, LeaseState.EXPIRED, LeaseState.FAILED]))
     def end(self, index, outcome):
         lease = self.pick(index, lambda v: v.live)
-        if lease is None:
-            return
-        self.admission.remove(lease.id)
-        self.leases[lease.id] = steps.end(lease, outcome, LeaseReason.UNSPECIFIED, "m", WALL)
-        if lease.driver_id is not None:
-            self.stop(driver_of(lease))
-
-    @rule(index=INDEX)
-    def start_fails(self, index):
-        lease = self.pick(index, lambda v: v.state is LeaseState.PROVISIONING)
         if lease is not None:
-            self.stop(driver_of(lease))
+            self.admission.remove(lease.id)
+            self.finish(lease, outcome)
 
-    def stop(self, driver_id: DriverId) -> None:
-        if self.drivers[driver_id].state is not DriverState.STOPPING:
-            self.drivers[driver_id] = move(self.drivers[driver_id], DriverState.STOPPING)
+    def finish(self, lease: Lease, outcome: LeaseState) -> None:
+        driver = None if lease.driver_id is None else self.drivers[lease.driver_id]
+        self.record(transition.end(lease, driver, outcome, LeaseReason.UNSPECIFIED, "m", self.moment()))
+
+    @rule(index=INDEX, misconfigured=st.booleans(), out_of_memory=st.booleans())
+    def fails(self, index, misconfigured, out_of_memory):
+        driver = self.pick_driver(index, *set(DriverState) - {DriverState.GONE})
+        if driver is None:
+            return
+        before = self.filled_by(driver)
+        exit = DriverExit(out_of_memory=True) if out_of_memory else None
+        self.apply(driver, plan.Stop("m", exit, misconfigured=misconfigured))
+        assert self.drivers[driver.id].state is DriverState.STOPPING
+        if before is not None and before.state is LeaseState.READY:
+            after = self.leases[before.id]
+            assert (after.state, after.outcome) == (LeaseState.RELEASING, LeaseState.FAILED), "it is never tried again"
 
     @rule(index=INDEX)
     def gone(self, index):
-        stopping = [driver for driver in self.drivers.values() if driver.state is DriverState.STOPPING]
-        if not stopping:
-            return
-        driver = stopping[index % len(stopping)]
-        self.drivers[driver.id] = move(driver, DriverState.GONE)
-        self.ledger.release(driver.id)
-        lease = self.leases[driver.lease_id]
-        if lease.state is LeaseState.RELEASING:
-            self.leases[lease.id] = steps.finish(lease, WALL)
+        driver = self.pick_driver(index, DriverState.STOPPING)
+        if driver is not None:
+            self.apply(driver, plan.Gone())
+
+    @rule(index=INDEX, pool=st.sampled_from(sorted(POOLS)), cores=st.integers(1, 6))
+    def is_found_running(self, index, pool, cores):
+        """Nobody recorded it, or it was confirmed gone."""
+        gone = self.pick_driver(index, DriverState.GONE)
+        resources = Resources.of(cores=cores)
+        if gone is not None and index % 2:
+            seen = Observation(driver_id=gone.id, phase=Phase.READY, resources=resources)
+            self.record(transition.come_back(gone, seen, self.moment()))
+            self.back.add(gone.id)
         else:
-            self.leases[lease.id] = steps.requeue(lease, ServingTime(self.now), "again")
-            self.wait(self.leases[lease.id])
+            self.count += 1
+            seen = Observation(driver_id=DriverId(f"o{self.count}"), phase=Phase.READY, resources=resources, pool=pool)
+            self.record(transition.find("local", seen, self.moment()))
 
     @rule(index=INDEX, cores=st.integers(0, 14), memory=st.integers(0, 14))
     def is_seen(self, index, cores, memory):
         """It has grown, or shrunk: it is charged for that, and never for less than it was promised."""
-        running = [driver for driver in self.drivers.values() if driver.state is not DriverState.GONE]
-        if running:
-            driver = running[index % len(running)]
+        driver = self.pick_driver(index, *set(DriverState) - {DriverState.GONE})
+        if driver is not None:
             resources = Resources.of(cores=cores, memory=memory)
-            driver = seen_with(driver, {}, resources)
-            assert driver.charge == driver.target.maximum(resources)
-            self.drivers[driver.id] = driver
-            assert self.ledger.resize(driver.id, driver.charge)
+            seen = Observation(driver_id=driver.id, phase=Phase.STARTING, resources=resources)
+            self.record(transition.look(driver, self.filled_by(driver), seen))
+            assert self.drivers[driver.id].charge == driver.target.maximum(resources)
 
     @rule(index=INDEX)
     def attach(self, index):
@@ -239,13 +302,12 @@ class Broker(RuleBasedStateMachine):
         """Nothing is left charged, and nothing that can fit waits for ever."""
         for _ in range(1000):
             self.admit()
-            running = [lease for lease in self.leases.values() if lease.state in CHARGED]
+            running = [driver for driver in self.drivers.values() if driver.state is not DriverState.GONE]
             if not running:
                 break
-            for lease in running:
-                if lease.live:
-                    self.leases[lease.id] = steps.end(lease, LeaseState.RELEASED, LeaseReason.UNSPECIFIED, "m", WALL)
-                self.stop(driver_of(lease))
+            for lease in list(self.leases.values()):
+                if lease.live and lease.driver_id is not None:
+                    self.finish(lease, LeaseState.RELEASED)
             for _ in running:
                 self.gone(0)
         assert len(self.ledger) == 0
@@ -267,7 +329,10 @@ class Broker(RuleBasedStateMachine):
             assert (lease.id in self.admission) is (lease.state is LeaseState.QUEUED)
             if lease.state in CHARGED:
                 assert self.drivers[driver_of(lease)].state is not DriverState.GONE
-            owners = [d for d in self.drivers.values() if d.lease_id == lease.id and d.state is not DriverState.GONE]
+            owners = [
+                driver for driver in self.drivers.values()
+                if driver.lease_id == lease.id and driver.state is not DriverState.GONE and driver.id not in self.back
+            ]  # fmt: skip
             assert len(owners) == (lease.state in CHARGED), "never two drivers for a lease, and none without one"
 
     @invariant()
@@ -292,4 +357,4 @@ class Broker(RuleBasedStateMachine):
 @pytest.mark.promise(4)
 @pytest.mark.promise(13)
 def test_any_interleaving_keeps_the_promises():
-    run_state_machine_as_test(Broker, settings=settings(max_examples=120, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(Broker, settings=settings(max_examples=300, stateful_step_count=50, deadline=None))

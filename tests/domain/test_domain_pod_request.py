@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sparkbroker.broker.domain.pod_request import pod_request
+from sparkbroker.broker.domain.pods.quantities import pod_request
 
 Box = tuple[dict[str, int], bool]
 SIZES = st.dictionaries(st.sampled_from(["cpu", "memory"]), st.integers(0, 9))

@@ -5,11 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkbroker.broker.domain.errors import InvalidField, NeverFits
-from sparkbroker.broker.domain.lease import LeaseMode, LeaseSharing
-from sparkbroker.broker.domain.profile import Limits
-from sparkbroker.broker.domain.queue import Queue
-from sparkbroker.broker.domain.request import (
+from sparkbroker.broker.domain.asking.profile import Limits
+from sparkbroker.broker.domain.asking.request import (
     ExecutorRequest,
     SizeRequest,
     SpecRequest,
@@ -19,7 +16,10 @@ from sparkbroker.broker.domain.request import (
     ensure_can_ever_fit,
     resolve,
 )
-from sparkbroker.broker.domain.resources import MIB, Resources
+from sparkbroker.broker.domain.capacity.queue import Queue
+from sparkbroker.broker.domain.capacity.resources import MIB, Resources
+from sparkbroker.broker.domain.errors import InvalidField, NeverFits
+from sparkbroker.broker.domain.lease.lease import LeaseMode, LeaseSharing
 
 GIB = 1024 * MIB
 QUEUES = ("adhoc", "etl")

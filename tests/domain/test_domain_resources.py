@@ -3,9 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, LeaseMode
-from sparkbroker.broker.domain.resources import (
+from sparkbroker.broker.domain.asking.sizing import charge, container, single_process
+from sparkbroker.broker.domain.capacity.resources import (
     CPU,
     MAX_MEMORY,
     MEMORY,
@@ -16,7 +15,8 @@ from sparkbroker.broker.domain.resources import (
     parse_cpu,
     parse_memory,
 )
-from sparkbroker.broker.domain.sizing import charge, container, single_process
+from sparkbroker.broker.domain.errors import InvalidField
+from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec, LeaseMode
 
 GIB = 1024 * MIB
 QUANTITIES = st.dictionaries(st.sampled_from([CPU, MEMORY, "endpoint"]), st.integers(0, 2**60)).map(Resources)

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkbroker.broker.domain.resources import Resources
-from sparkbroker.broker.domain.sizes import UNLIMITED, Floor, Size, Sizes, Smallest, fits
+from sparkbroker.broker.domain.capacity.floors import UNLIMITED, Floor, Size, Sizes, Smallest, fits
+from sparkbroker.broker.domain.capacity.resources import Resources
 
 NAMES = ["cpu", "memory", "gpu"]
 QUANTITIES = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 5))

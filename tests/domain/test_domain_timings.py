@@ -4,8 +4,16 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkbroker.broker.domain.observation import Observation, Phase
-from sparkbroker.broker.domain.timings import ANSWERING, CREATING, STARTING, Timings, durations, seen_starting, starting
+from sparkbroker.broker.domain.lease.observation import Observation, Phase
+from sparkbroker.broker.domain.lease.timings import (
+    ANSWERING,
+    CREATING,
+    STARTING,
+    Timings,
+    durations,
+    seen_starting,
+    starting,
+)
 from sparkbroker.broker.domain.units import DriverId, WallTime
 
 PHASES = ("queued", "admitted", "pod_scheduled", "sandbox_ready", "process_started", "port_open", "ready")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkbroker.broker.domain.log_tail import LEFT_OUT, LINES, WIDTH, cause, log_tail
+from sparkbroker.broker.domain.lease.log_tail import LEFT_OUT, LINES, WIDTH, cause, log_tail
 
 FRAMES = [f"\tat java.base/javax.security.auth.Login${n}.invoke(Login.java:{n})" for n in range(40)]
 ENTRY = "26/12/01 05:44:10 ERROR SparkContext: Error initializing SparkContext."

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import sparkbroker.client
 import sparkbroker.v1
-from sparkbroker.broker.domain.lease import HolderPod
+from sparkbroker.broker.domain.lease.lease import HolderPod
 from tests.kubernetes.space import IMAGE, Space
 
 GIVEN: Final = "/given"

@@ -14,11 +14,11 @@ from sparkbroker.broker.adapters.kubernetes_provisioner import KubernetesProvisi
 from sparkbroker.broker.adapters.kubernetes_provisioner._driver import KnownDriver
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import labels, object_name
 from sparkbroker.broker.adapters.kubernetes_provisioner._watch import PodWatch
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
-from sparkbroker.broker.domain.pod_settings import parse_pod
-from sparkbroker.broker.domain.pod_sizing import Role
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.asking.pod_sizing import Role
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.sizing import charge
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
+from sparkbroker.broker.domain.pods.settings import parse_pod
 from sparkbroker.broker.domain.units import DriverId, WallTime
 from sparkbroker.broker.ports.provisioner import DriverRequest, Observation
 from tests.kubernetes.small_api import SmallApi, small_api

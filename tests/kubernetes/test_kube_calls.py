@@ -10,8 +10,8 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._executor_logs import saved
 from sparkbroker.broker.adapters.kubernetes_provisioner._logs import SAVE_TRIES
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import object_name
-from sparkbroker.broker.domain.plan import STOP_GRACE
-from sparkbroker.broker.domain.pod_settings import EXECUTOR_CONTAINER
+from sparkbroker.broker.domain.lease.plan import STOP_GRACE
+from sparkbroker.broker.domain.pods.settings import EXECUTOR_CONTAINER
 from sparkbroker.broker.ports.provisioner import Phase
 from tests.kubernetes.small_driver import ID, small_driver
 from tests.kubernetes.small_logs import LOG

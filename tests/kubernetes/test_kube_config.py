@@ -9,11 +9,11 @@ import pytest
 from sparkbroker.broker.adapters.kubernetes_provisioner import KubernetesProvisioner
 from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.config import ConfigError, load_config, to_profiles
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.sizing import charge
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
-from sparkbroker.broker.domain.pod_settings import parse_pod
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
+from sparkbroker.broker.domain.pods.settings import parse_pod
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest
 

@@ -11,9 +11,9 @@ import pytest
 from sparkbroker.broker.adapters.kubernetes_provisioner import KubernetesProvisioner, _api, _following, _logs, _seats
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import object_name
 from sparkbroker.broker.adapters.kubernetes_provisioner._seats import Seats
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.pod_settings import EXECUTOR_CONTAINER, parse_pod
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.pods.settings import EXECUTOR_CONTAINER, parse_pod
 from sparkbroker.broker.ports.provisioner import Phase
 from tests.kubernetes.small_api import small_api
 from tests.kubernetes.small_driver import ID, SPACE, SPEC, Hand, small_driver

@@ -10,13 +10,13 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import account_na
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import POD, Pod
 from sparkbroker.broker.adapters.kubernetes_provisioner._store import PodStore
 from sparkbroker.broker.adapters.kubernetes_provisioner._verdict import Evidence, observation
-from sparkbroker.broker.domain.client_mode import check_holder_pod
+from sparkbroker.broker.domain.asking.client_mode import check_holder_pod
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.sizing import charge
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import InvalidField, ProvisionerFailed
-from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, HolderPod, LeaseMode, LeaseSpec
-from sparkbroker.broker.domain.pod_settings import parse_pod
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
-from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec, HolderPod, LeaseMode, LeaseSpec
+from sparkbroker.broker.domain.pods.settings import parse_pod
 from sparkbroker.broker.domain.units import DriverId, Principal, WallTime
 from sparkbroker.broker.ports.provisioner import DriverRequest, Phase
 

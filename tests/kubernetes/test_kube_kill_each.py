@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from sparkbroker.broker.domain.pod_sizing import Role
+from sparkbroker.broker.domain.asking.pod_sizing import Role
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.kubernetes.broker import ENDED, KubeBroker
 from tests.kubernetes.holder import MODES, SIZE, idle_pod

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from sparkbroker.broker.adapters.kubernetes_provisioner._affinity import executor_affinity
 from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manifests, properties_file, render, with_owner
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import labels, object_name, of_driver
+from sparkbroker.broker.domain.asking.pod_sizing import Role
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.sizing import charge
+from sparkbroker.broker.domain.capacity.resources import MIB, Resources
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, LeaseSpec
-from sparkbroker.broker.domain.pod_request import pod_request
-from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER, parse_pod
-from sparkbroker.broker.domain.pod_sizing import Role
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import MIB, Resources
-from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec, LeaseSpec
+from sparkbroker.broker.domain.pods.quantities import pod_request
+from sparkbroker.broker.domain.pods.settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER, parse_pod
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest
 

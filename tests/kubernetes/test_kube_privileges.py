@@ -5,13 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from sparkbroker.broker.domain.asking.conf import check_conf
+from sparkbroker.broker.domain.asking.pod import check_pod
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.holder_conf import check_conf
-from sparkbroker.broker.domain.holder_pod import check_pod
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
-from sparkbroker.broker.domain.pod_bounds import BOUNDABLE, REFERENCES
-from sparkbroker.broker.domain.pod_settings import parse_pod
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
+from sparkbroker.broker.domain.pods.bounds import BOUNDABLE, REFERENCES
+from sparkbroker.broker.domain.pods.settings import parse_pod
 
 SPEC = LeaseSpec(profile="p", queue="q", driver=ContainerSize(cores=1, memory=1 << 30))
 EVERYTHING = {name: ("*",) for name in (*BOUNDABLE, *REFERENCES) if name not in ("namespace", "volume_size")}

@@ -18,8 +18,8 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import (
     unconfirmable,
     unschedulable,
 )
-from sparkbroker.broker.domain.driver import DriverExit
-from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
+from sparkbroker.broker.domain.lease.driver import DriverExit
+from sparkbroker.broker.domain.pods.settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
 
 SCHEDULER = (
     "0/3 nodes are available: 3 Insufficient cpu. no new claims to deallocate, preemption: 0/3 nodes are available: "

@@ -7,8 +7,8 @@ import pytest
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import refusal
 from sparkbroker.broker.adapters.kubernetes_provisioner._refusals import FIRST_LOOK, LONGEST_PAUSE
-from sparkbroker.broker.domain.lease import ExecutorSpec
-from sparkbroker.broker.domain.observation import Executors
+from sparkbroker.broker.domain.lease.lease import ExecutorSpec
+from sparkbroker.broker.domain.lease.observation import Executors
 from sparkbroker.broker.ports.provisioner import Phase
 from tests.kubernetes.small_driver import SIZE, SPEC, small_driver
 

@@ -5,7 +5,7 @@ import pytest
 from aiohttp import web
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import HOLDER, OWNER
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.ports.provisioner import Phase
 from tests.kubernetes.small_world import ID, small_world
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparkbroker.broker.domain.asking.pod_sizing import Role, main_resources, pod_memory
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.sizing import charge
+from sparkbroker.broker.domain.capacity.resources import CPU, MEMORY, MIB, parse_memory
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, LeaseMode, LeaseSpec
-from sparkbroker.broker.domain.pod_request import parse_quantity, pod_request
-from sparkbroker.broker.domain.pod_settings import PodSettings
-from sparkbroker.broker.domain.pod_sizing import Role, main_resources, pod_memory
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import CPU, MEMORY, MIB, parse_memory
-from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec, LeaseMode, LeaseSpec
+from sparkbroker.broker.domain.pods.quantities import parse_quantity, pod_request
+from sparkbroker.broker.domain.pods.settings import PodSettings
 
 
 def size(memory: str, overhead: str = "", cores: int = 1) -> ContainerSize:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sparkbroker.broker.domain.pod_sizing import Role
+from sparkbroker.broker.domain.asking.pod_sizing import Role
 from sparkbroker.v1 import broker_pb2 as pb
 from tests.kubernetes.broker import broker
 

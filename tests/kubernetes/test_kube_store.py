@@ -16,9 +16,9 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import Hindranc
 from sparkbroker.broker.adapters.kubernetes_provisioner._store import PodStore
 from sparkbroker.broker.adapters.kubernetes_provisioner._throttle import Bucket
 from sparkbroker.broker.adapters.kubernetes_provisioner._verdict import Evidence, observation
-from sparkbroker.broker.domain.observation import Executors
-from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.observation import Executors
+from sparkbroker.broker.domain.pods.settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
 from sparkbroker.broker.domain.units import DriverId, WallTime
 from sparkbroker.broker.ports.provisioner import Phase
 

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import object_name
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Metadata
 from sparkbroker.broker.adapters.kubernetes_provisioner._strays import TOLD, Strays
-from sparkbroker.broker.domain.resources import MEMORY
+from sparkbroker.broker.domain.capacity.resources import MEMORY
 from sparkbroker.broker.ports.provisioner import Handle, Phase
 from tests.kubernetes.small_world import ID, PREFIX, small_world
 

@@ -12,9 +12,9 @@ import pytest
 
 from sparkbroker.broker.adapters.local_provisioner import Launcher, LocalProvisioner, SmallLauncher, SparkLauncher
 from sparkbroker.broker.adapters.system_clock import SystemClock
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.sizing import charge
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest, Observation, Phase
 from tests import java

@@ -17,10 +17,10 @@ from sparkbroker.broker.adapters.local_provisioner._toolchain import (
     find_spark,
 )
 from sparkbroker.broker.adapters.static_provisioner import as_number, choose, parse_url
+from sparkbroker.broker.domain.asking.conf import jar_uri
+from sparkbroker.broker.domain.asking.profile import Profile, StaticEndpoint
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.holder_conf import jar_uri
-from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec
-from sparkbroker.broker.domain.profile import Profile, StaticEndpoint
+from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec
 
 TOOLS = Toolchain(
     spark=Spark(home="/s", version="4.3.0", scala="2.13", jars=("/s/jars/slf4j-api.jar", "/s/jars/a.jar")),

@@ -19,7 +19,7 @@ from sparkbroker.broker.adapters.local_provisioner import _errands
 from sparkbroker.broker.adapters.local_provisioner._packages import Bounds, Jars
 from sparkbroker.broker.adapters.local_provisioner._toolchain import discover
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
 
 POM = """<project><modelVersion>4.0.0</modelVersion><groupId>org.example</groupId><artifactId>{name}</artifactId>
 <version>1.0</version><dependencies>{dependencies}</dependencies></project>"""
@@ -106,8 +106,8 @@ import asyncio, sys
 from pathlib import Path
 from sparkbroker.broker.adapters.local_provisioner import _ivy
 from sparkbroker.broker.adapters.local_provisioner._toolchain import discover
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
+from sparkbroker.broker.domain.asking.profile import Profile
 cache, repository = sys.argv[1:]
 size = ContainerSize(cores=1, memory=1 << 30)
 tools = discover(Profile(name="p", defaults=LeaseSpec(profile="p", queue="q", driver=size)))

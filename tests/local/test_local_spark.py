@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from sparkbroker.broker.adapters import spark_connect
-from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec
+from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec
 from sparkbroker.broker.ports.provisioner import ConnectEndpoint, Phase
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(280)]

@@ -16,8 +16,8 @@ import pytest
 
 from sparkbroker.broker.adapters.local_provisioner import Toolchain, discover
 from sparkbroker.broker.adapters.local_provisioner._conf import JVM_OPTIONS
-from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec, LeaseSpec
 from sparkbroker.broker.ports.provisioner import ConnectEndpoint, Phase
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(280)]

@@ -17,9 +17,7 @@ from sparkbroker.broker.app.views import (
     Acquired,
     Attached,
     Connection,
-    EventType,
     Forced,
-    LeaseEvent,
     LeasePage,
     LeaseView,
     ProfileView,
@@ -27,8 +25,11 @@ from sparkbroker.broker.app.views import (
     Renewed,
     WatchUpdate,
 )
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import BrokerError, Forbidden, NotFound, StaleGeneration
-from sparkbroker.broker.domain.lease import (
+from sparkbroker.broker.domain.lease.event import EventType, LeaseEvent
+from sparkbroker.broker.domain.lease.lease import (
     Attachment,
     ContainerSize,
     Lease,
@@ -36,9 +37,7 @@ from sparkbroker.broker.domain.lease import (
     LeaseSpec,
     LeaseState,
 )
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
-from sparkbroker.broker.domain.timings import Timings
+from sparkbroker.broker.domain.lease.timings import Timings
 from sparkbroker.broker.domain.units import Epoch, Generation, LeaseId, Revision, Seconds, ServingTime, WallTime
 from sparkbroker.broker.ports.authenticator import Caller, Role
 from sparkbroker.broker.ports.metrics import NoMetrics

@@ -11,10 +11,16 @@ from structlog.testing import capture_logs
 
 from sparkbroker.broker.app import records
 from sparkbroker.broker.app.catalogue import Catalogue
-from sparkbroker.broker.app.views import EventType, LeaseEvent, LeaseView, OnExisting, Progress, QueueView, WatchUpdate
-from sparkbroker.broker.domain.driver import DriverExit
+from sparkbroker.broker.app.views import LeaseView, OnExisting, QueueView, WatchUpdate
+from sparkbroker.broker.domain.admission.cycle import Progress
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.request import ExecutorRequest, SizeRequest, SpecRequest
+from sparkbroker.broker.domain.capacity.queue import Queue
+from sparkbroker.broker.domain.capacity.resources import MIB, Resources, parse_memory
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.lease import (
+from sparkbroker.broker.domain.lease.driver import DriverExit
+from sparkbroker.broker.domain.lease.event import EventType, LeaseEvent
+from sparkbroker.broker.domain.lease.lease import (
     Attachment,
     ContainerSize,
     ExecutorSpec,
@@ -26,12 +32,8 @@ from sparkbroker.broker.domain.lease import (
     LeaseSpec,
     LeaseState,
 )
-from sparkbroker.broker.domain.observation import Executors
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.queue import Queue
-from sparkbroker.broker.domain.request import ExecutorRequest, SizeRequest, SpecRequest
-from sparkbroker.broker.domain.resources import MIB, Resources, parse_memory
-from sparkbroker.broker.domain.timings import Timings
+from sparkbroker.broker.domain.lease.observation import Executors
+from sparkbroker.broker.domain.lease.timings import Timings
 from sparkbroker.broker.domain.units import Epoch, LeaseId, Principal, Revision, Seconds, ServingTime, WallTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.store import RowKind, StoredRow

@@ -124,7 +124,7 @@ class _Broker:
                 umask=umask,
                 launcher=launcher or self._spark(cache, clock),
             ),
-            "static": StaticProvisioner(folder=folder.path / "endpoints", profiles=profiles.values(), clock=clock),
+            "static": StaticProvisioner(folder=folder.path / "endpoints", clock=clock),
             "kubernetes": kubernetes,
         }
         found = {pool: size for each in self._provisioners.values() for pool, size in each.capacity().items()}

@@ -1,5 +1,7 @@
-"""A broker without a transport: the application's parts, composed over given ports.
+"""A broker without a transport: the one place where the application's parts are put together, over given ports.
 
+Each part is given those that it calls; what it has to hear of, it subscribes to (``Authority.on_lease``, ``on_driver``,
+``Ledger.on_freed``). ``bootstrap`` makes the ports from the configuration, and nothing of ``app`` but values.
 Promises: after ``recover`` every lease and driver that is not terminal is looked after; ``run`` owns every task.
 """
 
@@ -10,23 +12,29 @@ from typing import Final
 
 import structlog
 
+from sparkbroker.broker.app.access import Access, Answers
+from sparkbroker.broker.app.acquiring import Acquiring
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.allowance import Allowance
+from sparkbroker.broker.app.attaching import Attaching
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.events import Events
 from sparkbroker.broker.app.expirer import Expirer
+from sparkbroker.broker.app.forcing import Forcing
 from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.inventory import Inventory
 from sparkbroker.broker.app.janitor import Janitor, Retention
 from sparkbroker.broker.app.leases import Leases
+from sparkbroker.broker.app.log_readers import LogReaders
 from sparkbroker.broker.app.reconciler import Reconciler
+from sparkbroker.broker.app.session_ends import SessionEnds
 from sparkbroker.broker.app.watching import Watching
-from sparkbroker.broker.domain.admission import Admission
-from sparkbroker.broker.domain.driver import DriverState
-from sparkbroker.broker.domain.lease import LeaseState
-from sparkbroker.broker.domain.ledger import Ledger
+from sparkbroker.broker.domain.admission.cycle import Admission
+from sparkbroker.broker.domain.capacity.ledger import Ledger
+from sparkbroker.broker.domain.lease.driver import DriverState
+from sparkbroker.broker.domain.units import Seconds
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.ports.provisioner import Provisioner
@@ -55,40 +63,71 @@ class Core:
         retention: Retention | None = None,
         allowance: Allowance | None = None,
     ) -> None:
-        retention = retention or Retention()
-        ids = Ids(clock)
         self._store = store
         self._provisioners = provisioners
+        retention = retention or Retention()
         self.events = Events()
         ledger = Ledger({name: queue.nominal for name, queue in catalogue.queues.items()}, catalogue.pools)
         self.authority = Authority(store, clock, metrics, ledger, self.events)
-        self.reconciler = Reconciler(self.authority, provisioners, clock, metrics)
-        self.admitter = Admitter(
-            self.authority, Admission(catalogue.queues), ids, clock, metrics, self.reconciler.enqueue
-        )
-        self.reconciler.admitter = self.admitter
-        ending = Ending(self.authority, self.admitter, self.reconciler, clock)
+        self.reconciler = Reconciler(self.authority, provisioners)
+        self.session_ends = SessionEnds(self.authority, self.reconciler.enqueue)
+        ids = Ids(clock)
+        self.admitter = Admitter(self.authority, Admission(catalogue.queues), ids, metrics, self.reconciler.enqueue)
+        ending = Ending(self.authority, self.reconciler)
         self.expirer = Expirer(self.authority, self.events, ending)
-        self.authority.on_lease = self.expirer.note
         self._watching = Watching(self.authority, self.admitter, self.events, store)
         self.inventory = Inventory(self.authority, self.admitter, self.reconciler, provisioners, clock)
         self._janitor = Janitor(self.authority, provisioners, retention)
-        self.leases = Leases(
-            authority=self.authority,
-            catalogue=catalogue,
-            admitter=self.admitter,
-            reconciler=self.reconciler,
-            ending=ending,
-            watching=self._watching,
-            provisioners=provisioners,
-            ids=ids,
-            clock=clock,
-            metrics=metrics,
-            allowance=allowance or Allowance(),
-            request_age=retention.request_age,
+        self.leases = self._use_cases(
+            catalogue, ending, ids, clock, metrics, allowance or Allowance(), retention.request_age
         )
         self._stopping = asyncio.Event()
         self._led = self._recovered = False
+
+    def _use_cases(
+        self,
+        catalogue: Catalogue,
+        ending: Ending,
+        ids: Ids,
+        clock: Clock,
+        metrics: Metrics,
+        allowance: Allowance,
+        request_age: Seconds,
+    ) -> Leases:
+        access = Access(self.authority, self.admitter)
+        answers = Answers(self.authority, clock, metrics, allowance, request_age)
+        return Leases(
+            authority=self.authority,
+            catalogue=catalogue,
+            admitter=self.admitter,
+            access=access,
+            acquiring=Acquiring(
+                authority=self.authority,
+                catalogue=catalogue,
+                admitter=self.admitter,
+                ending=ending,
+                access=access,
+                answers=answers,
+                ids=ids,
+                clock=clock,
+                metrics=metrics,
+                allowance=allowance,
+            ),
+            attaching=Attaching(
+                authority=self.authority,
+                session_ends=self.session_ends,
+                ending=ending,
+                access=access,
+                answers=answers,
+                provisioners=self._provisioners,
+                ids=ids,
+                clock=clock,
+            ),
+            forcing=Forcing(self.authority, access, ending, self.reconciler, self._provisioners),
+            watching=self._watching,
+            log_readers=LogReaders(allowance, clock, metrics),
+            provisioners=self._provisioners,
+        )
 
     def __repr__(self) -> str:
         parts = (self.authority, self.authority.ledger, self.admitter, self.reconciler, self.expirer, self.events)
@@ -123,8 +162,7 @@ class Core:
         for lease in self.authority.leases.values():
             if lease.live:
                 self.expirer.note(lease)
-            if lease.state is LeaseState.QUEUED:
-                self.admitter.add(lease)
+            self.admitter.note(lease)
         for provisioner in self._provisioners.values():
             await provisioner.start()
         for driver in self.authority.drivers.values():

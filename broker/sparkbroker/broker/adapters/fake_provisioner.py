@@ -10,10 +10,10 @@ from typing import Final
 import msgspec
 
 from sparkbroker.broker.adapters.changes import Changes
-from sparkbroker.broker.domain.driver import DriverExit
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.lease.driver import DriverExit
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import (

@@ -12,7 +12,7 @@ from sparkbroker.broker.ports.authenticator import Caller, Role
 class LocalUser:
     """Every caller is the OS user who runs the broker, with both roles: the socket's folder (0700) is the credential.
 
-    Not promised: anything about who can reach the socket. ``rpc.server`` refuses a folder that others can enter.
+    Not promised: anything about who can reach the socket. ``rpc.listeners`` refuses a folder that others can enter.
     """
 
     def __init__(self, name: str | None = None) -> None:

@@ -19,11 +19,10 @@ import msgspec
 
 from sparkbroker.broker.adapters import spark_connect
 from sparkbroker.broker.adapters.changes import Changes
-from sparkbroker.broker.domain.driver import DriverExit
+from sparkbroker.broker.domain.asking.profile import Profile, StaticEndpoint
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.profile import Profile, StaticEndpoint
-from sparkbroker.broker.domain.resources import Resources
-from sparkbroker.broker.domain.sizing import ENDPOINT
+from sparkbroker.broker.domain.lease.driver import DriverExit
 from sparkbroker.broker.domain.units import DriverId, WallTime
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import (
@@ -116,14 +115,13 @@ class _State(msgspec.Struct, kw_only=True):
 
 
 class StaticProvisioner:
-    """See the module. ``folder`` keeps the loans; ``profiles`` are those whose capacity it tells."""
+    """See the module. ``folder`` keeps the loans."""
 
     name = "static"
     always_confirms = "its endpoint is of the configuration, and is given back without a confirmation"
 
-    def __init__(self, *, folder: Path, profiles: Iterable[Profile], clock: Clock, doubt: float = DOUBT) -> None:
+    def __init__(self, *, folder: Path, clock: Clock, doubt: float = DOUBT) -> None:
         self._folder = folder
-        self._profiles = tuple(profile for profile in profiles if profile.provisioner == "static")
         self._clock = clock
         self._doubt = doubt
         self._loans: dict[DriverId, Loan] = {}
@@ -144,7 +142,7 @@ class StaticProvisioner:
         self._loans = {loan.driver_id: loan for loan in loans}
 
     def capacity(self) -> dict[str, Resources]:
-        return {f"static/{p.name}": Resources({ENDPOINT: len(p.endpoints)}) for p in self._profiles}
+        return {}  # the profiles say how many endpoints there are: each is a pool of its own (``config.convert``)
 
     def unusable(self, profile: Profile) -> str:
         if not profile.endpoints:

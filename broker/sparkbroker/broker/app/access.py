@@ -17,7 +17,7 @@ from sparkbroker.broker.domain.errors import (
     StaleGeneration,
     TooMany,
 )
-from sparkbroker.broker.domain.lease import Lease, LeaseSharing, LeaseState
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseSharing, LeaseState
 from sparkbroker.broker.domain.units import Generation, LeaseId, Seconds
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
@@ -77,7 +77,7 @@ class Answers:
         self._request_age = request_age
 
     def find(self, caller: Caller, request_id: str, kind: str, asked: str) -> RequestResult | None:
-        """The first answer, if there was one. Raise RequestIdReused if it was to another request."""
+        """The first answer, if there was one (promise 8). Raise RequestIdReused if it was to another request."""
         if not request_id:
             return None
         result = self._authority.requests.find(caller.principal, request_id)
@@ -119,7 +119,7 @@ class Answers:
         *,
         existing: bool = False,
     ) -> None:
-        """Store the answer in the transaction of what it tells."""
+        """Store the answer in the transaction of what it tells (promise 8)."""
         if request_id:
             result = RequestResult(
                 kind=kind,
@@ -159,7 +159,7 @@ def ended(lease: Lease) -> LeaseEnded:
     """The lease is RELEASING or terminal, and why."""
     outcome = lease.outcome or lease.state
     return LeaseEnded(
-        f"lease leases/{lease.id} is {lease.state} ({lease.reason}): {lease.message}",
+        f"lease leases/{lease.id} is {lease.state} ({lease.reason}): {lease.full_message}",
         lease=f"leases/{lease.id}",
         state=str(lease.state),
         outcome=str(outcome),

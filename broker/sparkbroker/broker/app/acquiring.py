@@ -7,11 +7,12 @@ from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue, Resolved
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.ids import Ids
-from sparkbroker.broker.app.views import Acquired, EventType, OnExisting
+from sparkbroker.broker.app.views import Acquired, OnExisting
+from sparkbroker.broker.domain.asking.request import SpecRequest, check_key, check_request_id
 from sparkbroker.broker.domain.errors import InvalidField, KeyInUse, LeaseEnded
-from sparkbroker.broker.domain.lease import Lease, LeaseReason, LeaseState, want
-from sparkbroker.broker.domain.request import SpecRequest, check_key, check_request_id
-from sparkbroker.broker.domain.timings import Timings
+from sparkbroker.broker.domain.lease.event import EventType
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseReason, LeaseState, want
+from sparkbroker.broker.domain.lease.timings import Timings
 from sparkbroker.broker.domain.units import Generation, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
@@ -115,9 +116,7 @@ class Acquiring:
             acquire_deadline=None if spec.acquire_timeout is None else ServingTime(now + spec.acquire_timeout),
             renewed_epoch=self._authority.epoch,
         )
-        lease = self._authority.put_lease(lease, (EventType.STATE, Generation(0)))
-        self._admitter.add(lease)
-        return lease
+        return self._authority.put_lease(lease, (EventType.STATE, Generation(0)))
 
     def _wanted(self, lease: Lease) -> Lease:
         """Somebody asks for it: it waits for them as long as a new one would."""

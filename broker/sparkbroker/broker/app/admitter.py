@@ -7,12 +7,11 @@ import structlog
 
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ids import Ids
-from sparkbroker.broker.app.views import EventType, Progress
-from sparkbroker.broker.domain.admission import Admission, Waiting
-from sparkbroker.broker.domain.driver import Driver
-from sparkbroker.broker.domain.lease import Lease, LeaseMode, admit, grant_local
-from sparkbroker.broker.domain.units import DriverId, Generation, LeaseId, ServingTime
-from sparkbroker.broker.ports.clock import Clock
+from sparkbroker.broker.domain.admission.cycle import Admission, Progress, Waiting
+from sparkbroker.broker.domain.lease import transition
+from sparkbroker.broker.domain.lease.event import EventType
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseMode, LeaseState, grant_local
+from sparkbroker.broker.domain.units import DriverId, Generation
 from sparkbroker.broker.ports.metrics import Metrics
 
 log = structlog.get_logger()
@@ -22,7 +21,7 @@ STEPS_AT_ONCE = 256
 
 
 class Admitter:
-    """Nothing is admitted before ``inventory_complete`` (promise 1). What is admitted commits with its charge, and
+    """Nothing is admitted before ``begin`` (promise 1). What is admitted commits with its charge, and
     its driver is made only after that."""
 
     def __init__(
@@ -30,24 +29,36 @@ class Admitter:
         authority: Authority,
         admission: Admission,
         ids: Ids,
-        clock: Clock,
         metrics: Metrics,
         on_driver: Callable[[DriverId], None],
     ) -> None:
         self._authority = authority
         self._admission = admission
         self._ids = ids
-        self._clock = clock
         self._metrics = metrics
         self._on_driver = on_driver
         self._scheduled = False
-        self.inventory_complete = False
+        self._inventory_complete = False
+        authority.on_lease.append(self.note)
+        authority.ledger.on_freed(self._soon)
 
     def __repr__(self) -> str:
         return f"<Admitter of {self._admission!r}>"
 
-    def add(self, lease: Lease) -> None:
-        """A lease is QUEUED."""
+    def begin(self) -> None:
+        """Everything that runs is charged."""
+        self._inventory_complete = True
+        self._soon()
+
+    def note(self, lease: Lease) -> None:
+        """A lease as it is now: it waits, or it waits no more."""
+        if lease.state is not LeaseState.QUEUED:
+            if self._admission.remove(lease.id):
+                self._soon()
+        elif lease.id not in self._admission:
+            self._add(lease)
+
+    def _add(self, lease: Lease) -> None:
         self._admission.add(
             Waiting(
                 lease_id=lease.id,
@@ -58,14 +69,9 @@ class Admitter:
                 enqueued=lease.enqueued,
             )
         )
-        self.soon()
+        self._soon()
 
-    def remove(self, lease_id: LeaseId) -> None:
-        """A lease is no longer QUEUED."""
-        if self._admission.remove(lease_id):
-            self.soon()
-
-    def soon(self) -> None:
+    def _soon(self) -> None:
         """Capacity or a queue has changed: look, in this turn of the loop and so in the same commit."""
         if not self._scheduled:
             self._scheduled = True
@@ -75,8 +81,7 @@ class Admitter:
         """Why a lease waits; None: it doesn't."""
         if lease.id not in self._admission:
             return None
-        waits = self._admission.progress(lease.id, self._authority.ledger, inventory_complete=self.inventory_complete)
-        return Progress(waits.position, waits.queue_length, waits.reason, waits.message)
+        return self._admission.progress(lease.id, self._authority.ledger, inventory_complete=self._inventory_complete)
 
     def queue_length(self, queue: str) -> int:
         return self._admission.queue_length(queue)
@@ -84,12 +89,12 @@ class Admitter:
     def blocking_message(self, queue: str) -> str:
         """Why the first in line waits; empty: none waits."""
         return self._admission.blocking_message(
-            queue, self._authority.ledger, inventory_complete=self.inventory_complete
+            queue, self._authority.ledger, inventory_complete=self._inventory_complete
         )
 
     def _run(self) -> None:
         self._scheduled = False
-        if not self.inventory_complete or self._authority.commits.refuses:
+        if not self._inventory_complete or self._authority.commits.refuses:
             return
         for _ in range(STEPS_AT_ONCE):
             admitted = self._admission.admit_next(self._authority.ledger, self._owner)
@@ -98,11 +103,12 @@ class Admitter:
             lease = self._authority.leases[admitted.waiting.lease_id]
             self._metrics.phase("queued", max(0.0, self._authority.serving.now() - lease.enqueued))
             if lease.spec.mode is LeaseMode.LOCAL:
-                lease = grant_local(lease, self._authority.serving.now(), self._clock.wall())
+                now = self._authority.now()
+                lease = grant_local(lease, now.serving, now.wall)
                 self._authority.put_lease(lease, (EventType.STATE, Generation(0)))
             else:
                 self._provision(lease, DriverId(admitted.owner))
-        self.soon()
+        self._soon()
 
     def _owner(self, waiting: Waiting) -> str:
         """Who is charged: the driver to be made, or the lease itself where there is none."""
@@ -111,21 +117,13 @@ class Admitter:
 
     def _provision(self, lease: Lease, driver_id: DriverId) -> None:
         profile = self._authority.profiles[lease.profile_fingerprint]
-        wall, now = self._clock.wall(), self._authority.serving.now()
-        self._authority.put_driver(
-            Driver(
-                id=driver_id,
-                lease_id=lease.id,
-                attempt=lease.attempt,
-                provisioner=profile.provisioner,
-                profile_fingerprint=lease.profile_fingerprint,
-                queue=lease.spec.queue,
-                pool=lease.pool,
-                target=lease.charge,
-                created=wall,
-                start_deadline=ServingTime(now + profile.start_timeout),
-            )
+        changes = transition.admit(
+            lease,
+            driver_id,
+            provisioner=profile.provisioner,
+            start_timeout=profile.start_timeout,
+            now=self._authority.now(),
         )
-        self._authority.put_lease(admit(lease, driver_id, wall), (EventType.STATE, Generation(0)))
+        self._authority.record(changes)
         log.info("lease.admitted", lease=lease.id, driver=driver_id, queue=lease.spec.queue, attempt=lease.attempt)
         self._on_driver(driver_id)

@@ -10,12 +10,12 @@ from sparkbroker.broker.app.access import Access, Answers, ended, fenced
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.ids import Ids
-from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.app.records import digest
+from sparkbroker.broker.app.session_ends import SessionEnds
 from sparkbroker.broker.app.shares import EVERYBODY, Shares
-from sparkbroker.broker.app.views import Attached, Connection, EventType, LeaseView, LocalSession, Renewed
-from sparkbroker.broker.domain import lease as steps
-from sparkbroker.broker.domain.driver import Driver, DriverState
+from sparkbroker.broker.app.views import Attached, Connection, LeaseView, LocalSession, Renewed
+from sparkbroker.broker.domain.asking.local_session import local_conf, local_master
+from sparkbroker.broker.domain.asking.request import check_request_id, check_text
 from sparkbroker.broker.domain.errors import (
     BrokerError,
     InvalidField,
@@ -24,13 +24,14 @@ from sparkbroker.broker.domain.errors import (
     TooMany,
     Unavailable,
 )
-from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseMode, LeaseReason, LeaseSharing, LeaseState
-from sparkbroker.broker.domain.local_session import local_conf, local_master
-from sparkbroker.broker.domain.request import check_request_id, check_text
+from sparkbroker.broker.domain.lease import lease as steps
+from sparkbroker.broker.domain.lease.driver import Driver, DriverState
+from sparkbroker.broker.domain.lease.event import EventType
+from sparkbroker.broker.domain.lease.lease import Attachment, Lease, LeaseMode, LeaseReason, LeaseSharing, LeaseState
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision, Seconds, ServingTime
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.clock import Clock
-from sparkbroker.broker.ports.provisioner import ClientAccess, ConnectEndpoint, Provisioner
+from sparkbroker.broker.ports.provisioner import ClientAccess, ConnectEndpoint, DriverRequest, Provisioner
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +54,7 @@ class Attaching:
         self,
         *,
         authority: Authority,
-        reconciler: Reconciler,
+        session_ends: SessionEnds,
         ending: Ending,
         access: Access,
         answers: Answers,
@@ -62,7 +63,7 @@ class Attaching:
         clock: Clock,
     ) -> None:
         self._authority = authority
-        self._reconciler = reconciler
+        self._session_ends = session_ends
         self._ending = ending
         self._access = access
         self._answers = answers
@@ -194,7 +195,7 @@ class Attaching:
         driver = self._driver(lease)
         try:
             async with asyncio.timeout(SESSIONS_LIMIT):
-                await self._reconciler.sessions_ended(driver.id)
+                await self._session_ends.wait(driver.id)
         except TimeoutError:
             raise Unavailable(
                 "the former holder's Spark sessions have not ended yet; ask again", retry_after=SOON
@@ -219,7 +220,7 @@ class Attaching:
         return await self._provisioners[driver.provisioner].endpoint(driver.id, driver.handle, profile)
 
     async def _client_access(self, lease: Lease, driver: Driver) -> ClientAccess:
-        request = self._reconciler.request(driver, self._authority.profiles[lease.profile_fingerprint])
+        request = DriverRequest.of(driver, lease, self._authority.profiles[lease.profile_fingerprint])
         return await self._provisioners[driver.provisioner].client_access(request, driver.handle)
 
     async def _bounded(self, asked: Awaitable[T]) -> T:

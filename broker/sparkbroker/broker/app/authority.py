@@ -19,13 +19,14 @@ from sparkbroker.broker.app.ended import Ended
 from sparkbroker.broker.app.records import RequestResult
 from sparkbroker.broker.app.serving import ServingClock
 from sparkbroker.broker.app.specs import Specs
-from sparkbroker.broker.app.views import EventType, LeaseEvent
-from sparkbroker.broker.domain.driver import Driver, DriverState
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.ledger import Ledger
 from sparkbroker.broker.domain.errors import Unavailable
-from sparkbroker.broker.domain.lease import CHARGED, Lease, LeaseMode, LeaseState, recover
-from sparkbroker.broker.domain.ledger import Ledger
-from sparkbroker.broker.domain.observation import Executors
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.lease.driver import Driver, DriverState
+from sparkbroker.broker.domain.lease.event import EventType, LeaseEvent
+from sparkbroker.broker.domain.lease.lease import CHARGED, Lease, LeaseMode, LeaseState, recover
+from sparkbroker.broker.domain.lease.observation import Executors
+from sparkbroker.broker.domain.lease.transition import Changes, Now
 from sparkbroker.broker.domain.units import (
     DriverId,
     Epoch,
@@ -71,7 +72,9 @@ class Authority:
         self.ended = Ended()
         self.executors: dict[DriverId, Executors] = {}
         """As last seen. Neither stored nor versioned: pods come and go far more often than leases change."""
-        self.on_lease: Callable[[Lease], None] = lambda _: None
+        self.on_lease: list[Callable[[Lease], None]] = []
+        self.on_driver: list[Callable[[Driver], None]] = []
+        """Called with each value that is recorded, in the midst of changes: to take note, and no more."""
         self._loaded: list[StoredRow] = []
         self._began: Mapping[Epoch, ServingTime] = {}
         self._unread: dict[LeaseId, StoredRow] = {}
@@ -177,10 +180,28 @@ class Authority:
 
     # -- changes
 
+    def now(self) -> Now:
+        """The time of a step."""
+        return Now(self.serving.now(), self._clock.wall())
+
+    def record(self, changes: Changes) -> None:
+        """Record what a step changes, all in one transaction."""
+        if changes.driver is not None:
+            self.put_driver(changes.driver)
+            if changes.forgotten:
+                self.drop_driver(changes.driver.id)
+        if changes.lease is not None:
+            self.put_lease(changes.lease, (EventType.STATE, Generation(0)))
+        elif changes.noted is not None:
+            self.note_progress(changes.noted)
+        for name, seconds in changes.phases.items():
+            self._metrics.phase(name, seconds)
+
     def put_lease(self, lease: Lease, *events: tuple[EventType, Generation]) -> Lease:
         """Record a lease's next value, and what happened to it, in order. Return it with its (the last) revision."""
         lease = self._put(lease, *events)
-        self.on_lease(lease)
+        for tell in self.on_lease:
+            tell(lease)
         return lease
 
     def _put(self, lease: Lease, *events: tuple[EventType, Generation]) -> Lease:
@@ -225,6 +246,8 @@ class Authority:
         elif not self.ledger.resize(driver.id, driver.charge):
             # Not charged by admission: it was found running.
             self.ledger.charge(driver.id, driver.queue, driver.pool, driver.charge, force=True)
+        for tell in self.on_driver:
+            tell(driver)
         return driver
 
     def note_executors(self, driver_id: DriverId, seen: Executors | None) -> None:
@@ -287,7 +310,7 @@ class Authority:
             type=kind,
             state=lease.state,
             reason=lease.reason,
-            message=lease.message if kind is not EventType.NOTICE else lease.notice,
+            message=lease.full_message if kind is not EventType.NOTICE else lease.notice,
             time=self._clock.wall(),
             attempt=lease.attempt,
             generation=generation,

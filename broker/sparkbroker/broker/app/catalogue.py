@@ -6,13 +6,13 @@ from typing import Final
 import msgspec
 
 from sparkbroker.broker.app.records import measured, prove_spec
-from sparkbroker.broker.domain import sizing
+from sparkbroker.broker.domain.asking import sizing
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.request import SpecRequest, ensure_can_ever_fit, resolve
+from sparkbroker.broker.domain.capacity.queue import Queue, check_priority
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import InvalidField, NotFound
-from sparkbroker.broker.domain.lease import LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.queue import Queue, check_priority
-from sparkbroker.broker.domain.request import SpecRequest, ensure_can_ever_fit, resolve
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.lease.lease import LeaseSpec
 from sparkbroker.broker.domain.units import SpecId
 from sparkbroker.broker.ports.authenticator import Caller
 

@@ -15,11 +15,11 @@ import structlog
 from sparkbroker.broker.app import records
 from sparkbroker.broker.app.event_log import EventLog
 from sparkbroker.broker.app.serving import ServingClock
-from sparkbroker.broker.app.views import LeaseEvent
-from sparkbroker.broker.domain.driver import Driver
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import Unavailable
-from sparkbroker.broker.domain.lease import Lease, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.lease.driver import Driver
+from sparkbroker.broker.domain.lease.event import LeaseEvent
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseSpec
 from sparkbroker.broker.domain.units import Epoch, LeaseId, Revision, ServingTime
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.metrics import Metrics
@@ -212,7 +212,7 @@ class GroupCommit:
                 return
 
     def stop(self) -> None:
-        """Let ``run`` return once everything is committed."""
+        """Let ``run`` return once everything is committed (promise 15)."""
         self._stopping = True
         self._dirty.set()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from sparkbroker.broker.domain.fairness import fair_share
-from sparkbroker.broker.domain.lease import Lease
+from sparkbroker.broker.domain.lease.lease import Lease
 from sparkbroker.broker.domain.units import LeaseId, Principal, ServingTime, SpecId
 
 

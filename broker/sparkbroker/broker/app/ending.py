@@ -2,40 +2,32 @@
 
 import msgspec
 
-from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.reconciler import Reconciler
-from sparkbroker.broker.app.views import EventType
-from sparkbroker.broker.domain import lease as steps
-from sparkbroker.broker.domain.driver import DriverState
-from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseMode, LeaseReason, LeaseState
+from sparkbroker.broker.domain.lease import lease as steps
+from sparkbroker.broker.domain.lease import transition
+from sparkbroker.broker.domain.lease.driver import DriverState
+from sparkbroker.broker.domain.lease.event import EventType
+from sparkbroker.broker.domain.lease.lease import Attachment, Lease, LeaseMode, LeaseReason, LeaseState
 from sparkbroker.broker.domain.units import Generation
-from sparkbroker.broker.ports.clock import Clock
 
 
 class Ending:
     """Synchronous: what is decided and what follows commit together."""
 
-    def __init__(self, authority: Authority, admitter: Admitter, reconciler: Reconciler, clock: Clock) -> None:
+    def __init__(self, authority: Authority, reconciler: Reconciler) -> None:
         self._authority = authority
-        self._admitter = admitter
         self._reconciler = reconciler
-        self._clock = clock
 
     def end(self, lease: Lease, outcome: LeaseState, reason: LeaseReason, message: str) -> Lease:
         """A live lease ends. Its driver is stopped; a capacity without a driver is free at once."""
-        was = lease.state
-        ended = steps.end(lease, outcome, reason, message, self._clock.wall())
-        ended = self._authority.put_lease(ended, (EventType.STATE, Generation(0)))
-        if was is LeaseState.QUEUED:
-            self._admitter.remove(lease.id)
-        elif lease.spec.mode is LeaseMode.LOCAL:
-            self._authority.ledger.release(lease.id)
-            self._admitter.soon()
         driver = self._authority.drivers.get(lease.driver_id) if lease.driver_id else None
+        self._authority.record(transition.end(lease, driver, outcome, reason, message, self._authority.now()))
+        if lease.spec.mode is LeaseMode.LOCAL:
+            self._authority.ledger.release(lease.id)
         if driver is not None:
-            self._reconciler.stop(driver, message)
-        return ended
+            self._reconciler.enqueue(driver.id)
+        return self._authority.leases[lease.id]
 
     def detach(self, lease: Lease, generations: tuple[Generation, ...]) -> Lease:
         """Attachments end, and their Spark sessions with them; the lease stays."""

@@ -11,9 +11,9 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from sparkbroker.broker.app.views import LeaseEvent
 from sparkbroker.broker.app.waking import Wakes
-from sparkbroker.broker.domain.filter import LeaseFilter
+from sparkbroker.broker.domain.lease.event import LeaseEvent
+from sparkbroker.broker.domain.lease.filter import LeaseFilter
 from sparkbroker.broker.domain.units import LeaseId, Principal, Revision
 
 BACKLOG: Final = 256
@@ -172,7 +172,7 @@ class Events:
         return lease_id in self._of_lease
 
     def committed(self, events: list[LeaseEvent], revision: Revision) -> None:
-        """Tell the subscribers: called by the authority after a commit, in the order of revisions."""
+        """Tell the subscribers: called after each commit, in the order of revisions (promise 14)."""
         for event in events:
             watching = list(self._of_lease.get(event.lease_id, ()))
             if self._of_all:

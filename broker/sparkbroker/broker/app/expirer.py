@@ -10,9 +10,9 @@ from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.events import Events
 from sparkbroker.broker.app.serving import store_is_due
-from sparkbroker.broker.app.views import EventType
-from sparkbroker.broker.domain import expiry
-from sparkbroker.broker.domain.lease import Lease, LeaseState, notify, renew
+from sparkbroker.broker.domain.lease import expiry
+from sparkbroker.broker.domain.lease.event import EventType
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseState, notify, renew
 from sparkbroker.broker.domain.units import Generation, LeaseId, ServingTime
 
 log = structlog.get_logger()
@@ -32,6 +32,7 @@ class Expirer:
         self._ending = ending
         self._heap: list[tuple[ServingTime, LeaseId]] = []
         self._due: dict[LeaseId, ServingTime] = {}
+        authority.on_lease.append(self.note)
 
     def __repr__(self) -> str:
         return f"<Expirer [{len(self._due)} deadlines]>"

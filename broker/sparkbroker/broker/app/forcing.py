@@ -15,11 +15,12 @@ from sparkbroker.broker.app.access import Access
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.reconciler import Reconciler
-from sparkbroker.broker.app.views import EventType, Forced
-from sparkbroker.broker.domain.driver import Driver, DriverState
+from sparkbroker.broker.app.views import Forced
+from sparkbroker.broker.domain.asking.request import check_text
 from sparkbroker.broker.domain.errors import BrokerError, Forbidden, ProvisionerFailed
-from sparkbroker.broker.domain.lease import LeaseReason, LeaseState
-from sparkbroker.broker.domain.request import check_text
+from sparkbroker.broker.domain.lease.driver import Driver, DriverState
+from sparkbroker.broker.domain.lease.event import EventType
+from sparkbroker.broker.domain.lease.lease import LeaseReason, LeaseState
 from sparkbroker.broker.domain.units import Generation, LeaseId
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.provisioner import Provisioner
@@ -101,6 +102,6 @@ class Forcing:
         log.warning("lease.forced", lease=lease_id, message=text)
         lease = self._authority.leases.get(lease_id)
         if lease is not None:
-            told = msgspec.structs.replace(lease, message=text)
+            told = msgspec.structs.replace(lease, message=text, hindrance="")
             lease = self._authority.put_lease(told, (EventType.FORCED, Generation(0)))
             await self._authority.commits.settle(lease.revision)

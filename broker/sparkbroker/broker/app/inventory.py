@@ -11,10 +11,10 @@ import structlog
 from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.reconciler import Reconciler
-from sparkbroker.broker.domain.driver import Driver, DriverKind, DriverState
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.observation import Observation, Phase
-from sparkbroker.broker.domain.profile import ProvisionerName
+from sparkbroker.broker.domain.lease import transition
+from sparkbroker.broker.domain.lease.driver import Driver, DriverState, ProvisionerName
+from sparkbroker.broker.domain.lease.observation import Observation, Phase
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import Provisioner
@@ -61,16 +61,16 @@ class Inventory:
                 for driver in self._authority.drivers.values():
                     if driver.state is not DriverState.GONE:
                         self._reconciler.enqueue(driver.id)
-                self._admitter.inventory_complete = True
+                self._admitter.begin()
                 self.complete.set()
-                self._admitter.soon()
             begun = self._clock.monotonic()
             await self._forget([left for each in seen for left in each or ()])
             pause = FIRST_RETRY if None in seen else RESYNC
             await asyncio.sleep(max(0.0, pause - (self._clock.monotonic() - begun)))
 
     async def _look(self, name: str) -> list[tuple[str, DriverId]] | None:
-        """Charge what there is; return what left only its records. None: it couldn't be looked at."""
+        """Charge what there is, and have what nobody recorded ended (promise 6). Return what left only its records. None: it
+        couldn't be looked at."""
         drivers = self._authority.drivers
         gone = {driver.id for driver in drivers.values() if driver.state is DriverState.GONE}
         try:
@@ -114,41 +114,14 @@ class Inventory:
         if seen.phase in ENDED:
             return
         log.warning("driver.back", driver=driver.id, lease=driver.lease_id, phase=str(seen.phase))
-        # Not in the state table: it is no step that a driver takes, but a record that was wrong.
-        self._authority.put_driver(
-            msgspec.structs.replace(
-                driver,
-                state=DriverState.STOPPING,
-                handle=seen.handle,
-                observed=seen.resources,
-                stop_requested=self._authority.serving.now(),
-            )
-        )
+        self._authority.record(transition.come_back(driver, seen, self._authority.now()))
         self._reconciler.enqueue(driver.id)
 
     def _unknown(self, name: str, seen: Observation) -> None:
         if seen.phase in ENDED:
             return
         log.warning("driver.orphan_found", driver=seen.driver_id, provisioner=name, phase=str(seen.phase))
-        now = self._authority.serving.now()
-        self._authority.put_driver(
-            Driver(
-                id=seen.driver_id,
-                kind=DriverKind.UNKNOWN,
-                provisioner=_known(name),
-                profile_fingerprint=seen.profile_fingerprint,
-                queue="",
-                pool=seen.pool or "local",
-                target=seen.resources,
-                observed=seen.resources,
-                state=DriverState.STOPPING,
-                handle=seen.handle,
-                created=seen.process_started or self._clock.wall(),
-                start_deadline=now,
-                stop_requested=now,
-                stop_message="nobody recorded it",
-            )
-        )
+        self._authority.record(transition.find(_known(name), seen, self._authority.now()))
         self._reconciler.enqueue(seen.driver_id)
 
 

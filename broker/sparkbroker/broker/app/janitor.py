@@ -8,8 +8,8 @@ import msgspec
 import structlog
 
 from sparkbroker.broker.app.authority import Authority
-from sparkbroker.broker.domain.driver import DriverState
 from sparkbroker.broker.domain.errors import ProvisionerFailed
+from sparkbroker.broker.domain.lease.driver import DriverState
 from sparkbroker.broker.domain.units import DriverId, Revision, Seconds, ServingTime
 from sparkbroker.broker.ports.provisioner import Provisioner
 

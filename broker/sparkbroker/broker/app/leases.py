@@ -9,28 +9,22 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import cast
 
-from sparkbroker.broker.app.access import Access, Answers
+from sparkbroker.broker.app.access import Access
 from sparkbroker.broker.app.acquiring import Acquiring
 from sparkbroker.broker.app.admitter import Admitter
-from sparkbroker.broker.app.allowance import Allowance
 from sparkbroker.broker.app.attaching import Attaching
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.catalogue import Catalogue
-from sparkbroker.broker.app.ending import Ending
 from sparkbroker.broker.app.events import Interest
 from sparkbroker.broker.app.forcing import Forcing
-from sparkbroker.broker.app.ids import Ids
 from sparkbroker.broker.app.log_readers import LogReaders
-from sparkbroker.broker.app.reconciler import Reconciler
 from sparkbroker.broker.app.views import LeasePage, LeaseView, ProfileView, QueueView, WatchUpdate
 from sparkbroker.broker.app.watching import Watching
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.filter import LeaseFilter
-from sparkbroker.broker.domain.lease import Lease
-from sparkbroker.broker.domain.units import LeaseId, Revision, Seconds
+from sparkbroker.broker.domain.lease.filter import LeaseFilter
+from sparkbroker.broker.domain.lease.lease import Lease
+from sparkbroker.broker.domain.units import LeaseId, Revision
 from sparkbroker.broker.ports.authenticator import Caller
-from sparkbroker.broker.ports.clock import Clock
-from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.ports.provisioner import LogChunk, Provisioner
 
 
@@ -43,47 +37,21 @@ class Leases:
         authority: Authority,
         catalogue: Catalogue,
         admitter: Admitter,
-        reconciler: Reconciler,
-        ending: Ending,
+        access: Access,
+        acquiring: Acquiring,
+        attaching: Attaching,
+        forcing: Forcing,
         watching: Watching,
+        log_readers: LogReaders,
         provisioners: Mapping[str, Provisioner],
-        ids: Ids,
-        clock: Clock,
-        metrics: Metrics,
-        allowance: Allowance,
-        request_age: Seconds,
     ) -> None:
         self._authority = authority
         self._catalogue = catalogue
         self._admitter = admitter
         self._watching = watching
         self._provisioners = provisioners
-        self._access = Access(authority, admitter)
-        self._log_readers = LogReaders(allowance, clock, metrics)
-        answers = Answers(authority, clock, metrics, allowance, request_age)
-        acquiring = Acquiring(
-            authority=authority,
-            catalogue=catalogue,
-            admitter=admitter,
-            ending=ending,
-            access=self._access,
-            answers=answers,
-            ids=ids,
-            clock=clock,
-            metrics=metrics,
-            allowance=allowance,
-        )
-        attaching = Attaching(
-            authority=authority,
-            reconciler=reconciler,
-            ending=ending,
-            access=self._access,
-            answers=answers,
-            provisioners=provisioners,
-            ids=ids,
-            clock=clock,
-        )
-        forcing = Forcing(authority, self._access, ending, reconciler, provisioners)
+        self._access = access
+        self._log_readers = log_readers
         self.acquire = acquiring.acquire
         self.attach = attaching.attach
         self.renew = attaching.renew

@@ -5,41 +5,26 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final, assert_never
 
-import msgspec
 import structlog
 
-from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
-from sparkbroker.broker.app.views import EventType
-from sparkbroker.broker.app.workqueue import WorkQueue
-from sparkbroker.broker.domain import plan
-from sparkbroker.broker.domain.driver import Driver, DriverExit, DriverState, move, seen_with
+from sparkbroker.broker.app.workqueue import Slot, WorkQueue
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import ProvisionerFailed, Unavailable
-from sparkbroker.broker.domain.hindrance import explain, hindered, unhindered
-from sparkbroker.broker.domain.lease import (
-    Lease,
-    LeaseReason,
-    LeaseState,
-    become_ready,
-    end,
-    finish,
-    requeue,
-    retrying,
-)
-from sparkbroker.broker.domain.observation import Observation, Phase
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.timings import durations, seen_starting
-from sparkbroker.broker.domain.units import DriverId, Generation
-from sparkbroker.broker.ports.clock import Clock
-from sparkbroker.broker.ports.metrics import Metrics
+from sparkbroker.broker.domain.lease import plan, transition
+from sparkbroker.broker.domain.lease.driver import Driver, DriverState
+from sparkbroker.broker.domain.lease.hindrance import hindered, unhindered
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseState
+from sparkbroker.broker.domain.lease.observation import Observation
+from sparkbroker.broker.domain.lease.transition import Changes
+from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest, Provisioner
 
 log = structlog.get_logger()
 
 WORKERS: Final = 16
-"""Drivers that are worked on at a time, not counting those whose call takes longer than SLOW: a provisioner that hangs
+"""Drivers that are worked on at a time, not counting those whose call is slow (``Slot``): a provisioner that hangs
 for some of them delays no others (promise 13). How many there can be of these is bounded by the capacity."""
-SLOW: Final = 2.0
 CALL_LIMIT: Final = 60.0
 """Seconds that one call of a provisioner may take."""
 
@@ -47,16 +32,10 @@ CALL_LIMIT: Final = 60.0
 class Reconciler:
     """One worker per driver at a time. ``<Reconciler <WorkQueue […]>>``."""
 
-    def __init__(
-        self, authority: Authority, provisioners: Mapping[str, Provisioner], clock: Clock, metrics: Metrics
-    ) -> None:
+    def __init__(self, authority: Authority, provisioners: Mapping[str, Provisioner]) -> None:
         self._authority = authority
         self._provisioners = provisioners
-        self._clock = clock
-        self._metrics = metrics
         self._queue: WorkQueue[DriverId] = WorkQueue()
-        self._session_waiters: dict[DriverId, set[asyncio.Future[None]]] = {}
-        self.admitter: Admitter | None = None
 
     def __repr__(self) -> str:
         return f"<Reconciler {self._queue!r}>"
@@ -74,7 +53,7 @@ class Reconciler:
             while True:
                 await slots.acquire()
                 driver_id = await self._queue.get()
-                group.create_task(self._work(driver_id, _Slot(slots)), name=f"reconcile-{driver_id}")
+                group.create_task(self._work(driver_id, Slot(slots)), name=f"reconcile-{driver_id}")
 
     async def _follow(self, provisioner: Provisioner) -> None:
         while True:
@@ -89,7 +68,8 @@ class Reconciler:
                 if driver_id in self._authority.drivers:
                     self.enqueue(driver_id)
 
-    async def _work(self, driver_id: DriverId, slot: "_Slot") -> None:
+    async def _work(self, driver_id: DriverId, slot: Slot) -> None:
+        """One driver's turn. Whatever its calls do, the others have theirs (promise 13)."""
         after: float | None = None
         failed = False
         begun = self._authority.drivers.get(driver_id)
@@ -113,22 +93,26 @@ class Reconciler:
 
     def _call_failed(self, begun: Driver | None, driver_id: DriverId, error: ProvisionerFailed) -> bool:
         """Whether the call is to be tried again: then its lease says why. ``begun``: the driver as it was before."""
-        again = not self._give_up(driver_id, error)
-        log.warning("driver.call_failed", driver=driver_id, message=error.message, retries=again)
-        driver, lease = self._told_of(driver_id)
+        driver = self._authority.drivers.get(driver_id)
+        stop = None if driver is None else plan.after_failure(driver, error, self._authority.serving.now())
+        log.warning("driver.call_failed", driver=driver_id, message=error.message, retries=stop is None)
+        if driver is None:
+            return True
+        if stop is not None:
+            self._apply(driver, stop)
+            self.enqueue(driver_id)
+            return False
+        lease = self._lease_of(driver)
         # What failed of a start that was given up meanwhile isn't what its end waits for.
-        if again and lease is not None and begun is not None and driver is not None and driver.state is begun.state:
+        if lease is not None and begun is not None and driver.state is begun.state:
             self._note(lease, hindered(lease, error.message))
-        return again
+        return True
 
     def _call_succeeded(self, driver_id: DriverId) -> None:
-        _, lease = self._told_of(driver_id)
+        driver = self._authority.drivers.get(driver_id)
+        lease = None if driver is None else self._lease_of(driver)
         if lease is not None:
             self._note(lease, unhindered(lease))
-
-    def _told_of(self, driver_id: DriverId) -> tuple[Driver | None, Lease | None]:
-        driver = self._authority.drivers.get(driver_id)
-        return driver, None if driver is None else self._lease_of(driver)
 
     def _note(self, lease: Lease, noted: Lease) -> None:
         """Told to who reads and watches; no event, and written with the lease's next change."""
@@ -144,89 +128,64 @@ class Reconciler:
         return None
 
     async def reconcile(self, driver_id: DriverId) -> float | None:
-        """Take one step for this driver; return after how many seconds to look again, None: never by itself."""
+        """Take one step for this driver, once all that is recorded of it is durable (promise 6). Return after how many seconds
+        to look again, None: never by itself."""
         # The record comes first: what is made or ended below is found again after a crash at any point.
         driver = await self._recorded(driver_id)
         if driver is None:
             return None
-        provisioner = self._provisioners[driver.provisioner]
-        profile = self._authority.profiles.get(driver.profile_fingerprint)
         seen: Observation | None = None
         if driver.state is not DriverState.PENDING:
+            provisioner = self._provisioners[driver.provisioner]
             async with asyncio.timeout(CALL_LIMIT):
-                seen = await provisioner.observe(driver.id, driver.handle, _of(profile, driver))
+                seen = await provisioner.observe(driver.id, driver.handle, self._profile(driver))
             driver = self._see(driver_id, seen)
             if driver is None:
                 return 0.0
         step = plan.next_step(driver, seen, self._authority.serving.now())
         async with asyncio.timeout(CALL_LIMIT):
-            return await self._take(provisioner, profile, driver, seen, step)
+            seen = await self._carry_out(driver, step) or seen
+        # It may have gone on while the world was being changed.
+        driver = self._authority.drivers.get(driver_id)
+        if driver is None:
+            return None
+        self._apply(driver, step, seen)
+        return plan.look_again(step, self._authority.drivers.get(driver_id, driver), seen)
 
-    async def _take(
-        self,
-        provisioner: Provisioner,
-        profile: Profile | None,
-        driver: Driver,
-        seen: Observation | None,
-        step: plan.Step,
-    ) -> float | None:
+    async def _carry_out(self, driver: Driver, step: plan.Step) -> Observation | None:
+        """The part of a step that is done to the world; return what was seen by it, if anything."""
+        provisioner = self._provisioners[driver.provisioner]
         match step:
             case plan.Create():
-                seen = await provisioner.create(self.request(driver, _of(profile, driver)))
-                return self._created(driver.id, seen)
-            case plan.Wait(after):
-                return after
-            case plan.BecomeReady():
-                self._ready(driver, seen)
-                return plan.READY_POLL
+                return await provisioner.create(self._request(driver))
             case plan.EndSessions(sessions):
                 for session_id in sessions:
-                    await provisioner.end_session(driver.id, driver.handle, _of(profile, driver), session_id)
-                self._sessions_ended(driver.id, sessions)
-                return plan.READY_POLL
-            case plan.Stop(message, exit):
-                self._stop(driver, message, exit)
-                return 0.0
+                    await provisioner.end_session(driver.id, driver.handle, self._profile(driver), session_id)
             case plan.Delete(force):
                 await provisioner.delete(driver.id, driver.handle, force=force)
-                return plan.STOPPING_POLL
-            case plan.Gone(exit):
-                self._gone(driver, exit)
-                return None
+            case plan.Wait() | plan.BecomeReady() | plan.Stop() | plan.Gone():
+                pass
             case _:
                 assert_never(step)
+        return None
 
-    def request(self, driver: Driver, profile: Profile) -> DriverRequest:
-        """What its provisioner is to make, as its lease was granted."""
+    def _request(self, driver: Driver) -> DriverRequest:
         lease = self._authority.leases[driver.lease_id] if driver.lease_id else None
         if lease is None:
             raise ProvisionerFailed(f"driver {driver.id} has no lease to be made for", retryable=False)
-        return DriverRequest(
-            driver_id=driver.id,
-            attempt=driver.attempt,
-            spec=lease.spec,
-            profile=profile,
-            profile_fingerprint=driver.profile_fingerprint,
-            target=driver.target,
-            principal=lease.principal,
-        )
+        return DriverRequest.of(driver, lease, self._profile(driver))
 
-    # -- what was seen becomes what is recorded; no await between the read and the write
+    def _profile(self, driver: Driver) -> Profile:
+        """A driver that nobody recorded has none: ending it needs none, but the call has to say something."""
+        profile = self._authority.profiles.get(driver.profile_fingerprint)
+        return profile if profile is not None else Profile.unknown(driver.provisioner)
+
+    # -- what was seen and done becomes what is recorded; no await between the read and the write
 
     def _lease_of(self, driver: Driver) -> Lease | None:
         """The lease that this driver fills now (not one that has gone on to another attempt)."""
         lease = self._authority.leases.get(driver.lease_id) if driver.lease_id else None
         return lease if lease is not None and lease.driver_id == driver.id and not lease.terminal else None
-
-    def _created(self, driver_id: DriverId, seen: Observation) -> float:
-        driver = self._authority.drivers[driver_id]
-        if driver.state is DriverState.PENDING:
-            driver = self._put_seen(move(driver, DriverState.STARTING, handle=seen.handle, observed=seen.resources))
-            self._note_phases(driver, seen)
-            return 0.0 if seen.phase is not Phase.STARTING else plan.STARTING_POLL
-        # It was released meanwhile: what was made has to be found again to be ended.
-        self._put_seen(msgspec.structs.replace(driver, handle=seen.handle, observed=seen.resources))
-        return 0.0
 
     def _see(self, driver_id: DriverId, seen: Observation) -> Driver | None:
         """Record what has changed of the driver itself; return it as it is now."""
@@ -234,149 +193,35 @@ class Reconciler:
         if driver is None:
             return None
         self._authority.note_executors(driver_id, seen.executors)
-        noticed = seen_with(driver, seen.handle, seen.resources)
-        if noticed is not driver:
-            driver = self._put_seen(noticed)
-        self._note_phases(driver, seen)
-        return driver
+        self._authority.record(transition.look(driver, self._lease_of(driver), seen))
+        return self._authority.drivers[driver_id]
 
-    def _put_seen(self, driver: Driver) -> Driver:
-        before = self._authority.drivers[driver.id].charge
-        driver = self._authority.put_driver(driver)
-        if self.admitter is not None and not before.fits(driver.charge):
-            self.admitter.soon()  # some of it is free
-        return driver
+    def _apply(self, driver: Driver, step: plan.Step, seen: Observation | None = None) -> None:
+        changes = transition.apply(
+            driver,
+            self._lease_of(driver),
+            step,
+            seen=seen,
+            max_attempts=self._profile(driver).max_attempts,
+            now=self._authority.now(),
+        )
+        self._authority.record(changes)
+        _log(driver, changes)
 
-    def _note_phases(self, driver: Driver, seen: Observation) -> None:
-        """Phase timings and hindrances as they happen."""
-        lease = self._lease_of(driver)
-        if lease is None or driver.state in (DriverState.STOPPING, DriverState.GONE):
-            return
-        noted = lease
-        if lease.state is LeaseState.PROVISIONING:
-            noted = msgspec.structs.replace(lease, timings=seen_starting(lease.timings, seen))
-        self._note(lease, explain(noted, seen.message))
 
-    def _ready(self, driver: Driver, seen: Observation | None) -> None:
-        if driver.state is not DriverState.STARTING:
-            return
-        self._authority.put_driver(move(driver, DriverState.READY))
-        lease = self._lease_of(driver)
-        if lease is None or lease.state is not LeaseState.PROVISIONING:
-            return
-        ready = seen.ready if seen is not None and seen.ready is not None else self._clock.wall()
-        timings = msgspec.structs.replace(lease.timings, ready=ready)
-        now = self._authority.serving.now()
-        lease = self._authority.put_lease(become_ready(lease, timings, now), (EventType.STATE, Generation(0)))
-        for name, seconds in durations(timings).items():
-            self._metrics.phase(name, seconds)
+def _log(driver: Driver, changes: Changes) -> None:
+    lease = changes.lease
+    if changes.forgotten:
+        log.warning("driver.orphan_ended", driver=driver.id)
+    if lease is None or lease.state is LeaseState.QUEUED:
+        return
+    if lease.state is LeaseState.READY:
         log.info("lease.ready", lease=lease.id, driver=driver.id)
-
-    def _sessions_ended(self, driver_id: DriverId, sessions: tuple[str, ...]) -> None:
-        driver = self._authority.drivers.get(driver_id)
-        if driver is not None:
-            left = tuple(session for session in driver.ending_sessions if session not in sessions)
-            self._authority.put_driver(msgspec.structs.replace(driver, ending_sessions=left))
-        for waiter in self._session_waiters.pop(driver_id, ()):
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def sessions_ended(self, driver_id: DriverId) -> None:
-        """Wait until the Spark sessions of this driver's former attachments are ended, or it is. The caller bounds
-        it in time."""
-        while (driver := self._authority.drivers.get(driver_id)) is not None and driver.ending_sessions:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiters = self._session_waiters.setdefault(driver_id, set())
-            waiters.add(waiter)
-            self.enqueue(driver_id)
-            try:
-                await waiter
-            finally:
-                waiters.discard(waiter)
-                if not waiters and self._session_waiters.get(driver_id) is waiters:
-                    del self._session_waiters[driver_id]
-
-    def stop(self, driver: Driver, message: str) -> None:
-        """Its lease has no more use for it."""
-        if driver.state not in (DriverState.STOPPING, DriverState.GONE):
-            now = self._authority.serving.now()
-            self._authority.put_driver(
-                move(driver, DriverState.STOPPING, stop_requested=now, stop_message=message, ending_sessions=())
-            )
-            self._sessions_ended(driver.id, ())
-        self.enqueue(driver.id)
-
-    def _stop(self, driver: Driver, message: str, exit: DriverExit | None, *, misconfigured: bool = False) -> None:
-        """It has failed: so has its lease, or this attempt of it."""
-        if driver.state in (DriverState.STOPPING, DriverState.GONE):
-            return
-        lost = driver.state is DriverState.READY
-        driver = msgspec.structs.replace(driver, exit=exit, misconfigured=misconfigured)
-        self.stop(driver, message)
-        lease = self._lease_of(driver)
-        if lease is None or not lease.live:
-            return
-        profile = self._authority.profiles[lease.profile_fingerprint]
-        if not lost and not misconfigured and lease.attempt < profile.max_attempts:
-            text = f"{message}; attempt {lease.attempt + 1} of {profile.max_attempts} follows"
-            self._authority.put_lease(retrying(lease, text), (EventType.STATE, Generation(0)))
-            log.warning("driver.start_failed", lease=lease.id, driver=driver.id, attempt=lease.attempt, message=text)
-            return
-        reason = LeaseReason.DRIVER_LOST if lost else LeaseReason.START_FAILED
-        if exit is not None and exit.out_of_memory:
-            reason = LeaseReason.OUT_OF_MEMORY
-        elif misconfigured:
-            reason = LeaseReason.MISCONFIGURED
-        ended = end(lease, LeaseState.FAILED, reason, message, self._clock.wall(), exit)
-        self._authority.put_lease(ended, (EventType.STATE, Generation(0)))
-        log.warning("lease.failed", lease=lease.id, driver=driver.id, reason=str(reason), message=message)
-
-    def _give_up(self, driver_id: DriverId, error: ProvisionerFailed) -> bool:
-        """A call failed for good while its driver was being made: that ends the attempt. False: try the call again."""
-        driver = self._authority.drivers.get(driver_id)
-        if driver is None or driver.state not in (DriverState.PENDING, DriverState.STARTING):
-            return False
-        overdue = self._authority.serving.now() >= driver.start_deadline
-        if error.retryable and not overdue:
-            return False
-        self._stop(driver, error.message, None, misconfigured=error.misconfigured)
-        return True
-
-    def _gone(self, driver: Driver, exit: DriverExit | None) -> None:
-        self._authority.put_driver(move(driver, DriverState.GONE, exit=driver.exit or exit))
-        wall = self._clock.wall()
-        lease = self._lease_of(driver)
-        admitter = self.admitter
-        if lease is not None and lease.state is LeaseState.RELEASING:
-            lease = self._authority.put_lease(finish(lease, wall), (EventType.STATE, Generation(0)))
-            log.info("lease.ended", lease=lease.id, state=str(lease.state), reason=str(lease.reason))
-        elif lease is not None and lease.state is LeaseState.PROVISIONING:
-            lease = requeue(lease, self._authority.serving.now(), lease.why)
-            lease = self._authority.put_lease(lease, (EventType.STATE, Generation(0)))
-            if admitter is not None:
-                admitter.add(lease)
-        elif driver.lease_id is None:
-            log.warning("driver.orphan_ended", driver=driver.id)
-            self._authority.drop_driver(driver.id)
-        if admitter is not None:
-            admitter.soon()
-
-
-class _Slot:
-    """One of the WORKERS, given back at the end of the work, or earlier if it turns out to be slow."""
-
-    def __init__(self, slots: asyncio.Semaphore) -> None:
-        self._slots: asyncio.Semaphore | None = slots
-        self._timer = asyncio.get_running_loop().call_later(SLOW, self.free)
-
-    def free(self) -> None:
-        """Idempotent."""
-        self._timer.cancel()
-        slots, self._slots = self._slots, None
-        if slots is not None:
-            slots.release()
-
-
-def _of(profile: Profile | None, driver: Driver) -> Profile:
-    """A driver that nobody recorded has no profile: ending it needs none, but the call has to say something."""
-    return profile if profile is not None else Profile.unknown(driver.provisioner)
+    elif lease.state is LeaseState.PROVISIONING:
+        log.warning(
+            "driver.start_failed", lease=lease.id, driver=driver.id, attempt=lease.attempt, message=lease.message
+        )
+    elif lease.state is LeaseState.RELEASING:
+        log.warning("lease.failed", lease=lease.id, driver=driver.id, reason=str(lease.reason), message=lease.message)
+    else:
+        log.info("lease.ended", lease=lease.id, state=str(lease.state), reason=str(lease.reason))

@@ -11,11 +11,11 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from sparkbroker.broker.app.views import LeaseEvent
-from sparkbroker.broker.domain.driver import Driver
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.json_values import count_values
-from sparkbroker.broker.domain.lease import Lease, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.lease.driver import Driver
+from sparkbroker.broker.domain.lease.event import LeaseEvent
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseSpec
 from sparkbroker.broker.domain.text import escaped
 from sparkbroker.broker.domain.units import Generation, LeaseId, ServingTime, SpecId, WallTime
 from sparkbroker.broker.ports.store import EventRecord, RequestRecord, StoredRow, StoreUnusable
@@ -128,6 +128,9 @@ def decode_lease(row: StoredRow, spec_of: Callable[[SpecId], LeaseSpec | None] =
         raise _unusable(_row(row), f"its spec ({stored.spec_id}) is not there")
     fields = msgspec.structs.asdict(stored)
     fields["spec"] = spec
+    if stored.hindrance.startswith("; "):  # an earlier version stored it as the end of the message, too
+        fields["message"] = stored.message.removesuffix(stored.hindrance)
+        fields["hindrance"] = stored.hindrance.removeprefix("; ")
     return Lease(**fields)
 
 

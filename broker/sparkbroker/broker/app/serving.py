@@ -32,7 +32,7 @@ class ServingClock:
         return ServingTime(self._base + min(max(self._clock.monotonic() - self._ticked, 0.0), MAX_TICK))
 
     def tick(self) -> ServingTime:
-        """Call this several times a second: what lies further back than MAX_TICK is lost, and is meant to be."""
+        """Promise 4. Call this several times a second: what lies further back than MAX_TICK is lost, and is meant to be."""
         self._base = self.now()
         self._ticked = self._clock.monotonic()
         return self._base

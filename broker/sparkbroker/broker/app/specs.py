@@ -7,7 +7,7 @@ import msgspec
 
 from sparkbroker.broker.app import records
 from sparkbroker.broker.app.commits import GroupCommit
-from sparkbroker.broker.domain.lease import Lease, LeaseSpec
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseSpec
 from sparkbroker.broker.domain.units import Principal, Revision, SpecId
 from sparkbroker.broker.ports.store import RowKind, StoredRow
 

@@ -4,11 +4,13 @@ from enum import StrEnum
 
 import msgspec
 
-from sparkbroker.broker.domain.lease import Attachment, Lease, LeaseReason, LeaseState
-from sparkbroker.broker.domain.observation import Executors
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
-from sparkbroker.broker.domain.units import Generation, LeaseId, Revision, Seconds, WallTime
+from sparkbroker.broker.domain.admission.cycle import Progress
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.event import LeaseEvent
+from sparkbroker.broker.domain.lease.lease import Attachment, Lease, LeaseState
+from sparkbroker.broker.domain.lease.observation import Executors
+from sparkbroker.broker.domain.units import Revision, Seconds
 from sparkbroker.broker.ports.provisioner import ClientAccess, ConnectEndpoint
 
 
@@ -20,15 +22,6 @@ class OnExisting(StrEnum):
     REPLACE = "REPLACE"
 
 
-class Progress(msgspec.Struct, frozen=True, gc=False):
-    """Why a queued lease waits: position from 1, the queue's length, the blocking reason and its sentence."""
-
-    position: int
-    queue_length: int
-    reason: LeaseReason
-    message: str
-
-
 class LeaseView(msgspec.Struct, frozen=True, gc=False):
     """A lease as read; ``progress`` while it is QUEUED, ``executors`` while it is READY, as last seen; ``spec`` and charge
     are in the lease."""
@@ -36,41 +29,6 @@ class LeaseView(msgspec.Struct, frozen=True, gc=False):
     lease: Lease
     progress: Progress | None = None
     executors: Executors | None = None
-
-
-class EventType(StrEnum):
-    """What an event tells; names are those of the API."""
-
-    STATE = "STATE"
-    ATTACHED = "ATTACHED"
-    DETACHED = "DETACHED"
-    NOTICE = "NOTICE"
-    FORCED = "FORCED"
-
-
-class LeaseEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One committed change of a lease."""
-
-    revision: Revision
-    lease_id: LeaseId
-    type: EventType
-    state: LeaseState
-    reason: LeaseReason
-    message: str
-    time: WallTime
-    attempt: int
-    generation: Generation = Generation(0)
-    # What a filter needs, so that a watch doesn't have to read the lease as it was.
-    principal: str
-    queue: str
-    profile: str
-    key: str = ""
-    labels: dict[str, str] = {}
-
-    @property
-    def told(self) -> "LeaseEvent":
-        """What a watcher is told of it: a client that takes nothing keeps thousands of them in memory, and labels are large."""
-        return msgspec.structs.replace(self, key="", labels={}) if self.labels or self.key else self
 
 
 class Acquired(msgspec.Struct, frozen=True, gc=False):

@@ -9,9 +9,11 @@ from sparkbroker.broker.app.admitter import Admitter
 from sparkbroker.broker.app.authority import Authority
 from sparkbroker.broker.app.events import Events, Interest, Subscription
 from sparkbroker.broker.app.shares import Shares
-from sparkbroker.broker.app.views import LeaseEvent, LeaseView, Progress, WatchUpdate
+from sparkbroker.broker.app.views import LeaseView, WatchUpdate
+from sparkbroker.broker.domain.admission.cycle import Progress
 from sparkbroker.broker.domain.errors import Compacted, InvalidField
-from sparkbroker.broker.domain.lease import TERMINAL, Lease, LeaseReason, LeaseState, renew
+from sparkbroker.broker.domain.lease.event import LeaseEvent
+from sparkbroker.broker.domain.lease.lease import TERMINAL, Lease, LeaseReason, LeaseState, renew
 from sparkbroker.broker.domain.units import Generation, LeaseId, Principal, Revision
 from sparkbroker.broker.ports.store import Store
 
@@ -91,7 +93,7 @@ class Watching:
             lease.reason is LeaseReason.STARTING or lease.hindrance or told.hindrance
         )
         told.hindrance = bool(lease.hindrance)
-        progress = Progress(0, 0, lease.reason, lease.message) if under_way else self._admitter.progress(lease)
+        progress = Progress(0, 0, lease.reason, lease.full_message) if under_way else self._admitter.progress(lease)
         return told.news(progress, self._authority.serving.now())
 
     async def _view(self, lease: Lease) -> LeaseView:
@@ -145,7 +147,7 @@ class Watching:
     async def _next(
         self, subscription: Subscription, lease_id: LeaseId | None, last: Revision, interest: Interest | None = None
     ) -> AsyncIterator[LeaseEvent]:
-        """What has come since ``last``: from memory, or after an overflow from the store, which has other events too."""
+        """What has come since ``last``, all of it and in order (promise 14): from memory, or after an overflow from the store, which has other events too."""
         while subscription.overflowed:
             subscription.overflowed = False
             complete = False
@@ -163,6 +165,7 @@ class Watching:
                 yield event
 
     def _check(self, after: Revision) -> None:
+        """Raise Compacted, and InvalidField, where a watch can't resume without a loss (promise 14)."""
         if after > self._authority.commits.revision:
             raise InvalidField(
                 "after_revision",

@@ -8,6 +8,8 @@ K = TypeVar("K", bound=str)
 
 FIRST_BACKOFF: Final = 0.2
 MAX_BACKOFF: Final = 30.0
+SLOW: Final = 2.0
+"""Seconds after which a worker counts no more."""
 
 
 class WorkQueue(Generic[K]):
@@ -72,10 +74,17 @@ class WorkQueue(Generic[K]):
         elif after is not None:
             self.add_after(key, min(after, FIRST_BACKOFF) if again else after)
 
-    def forget(self, key: K) -> None:
-        """No more of it."""
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-        self._failures.pop(key, None)
-        self._again.discard(key)
+
+class Slot:
+    """One of so many workers, given back at the end of the work, or earlier if it turns out to be slow."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots: asyncio.Semaphore | None = slots
+        self._timer = asyncio.get_running_loop().call_later(SLOW, self.free)
+
+    def free(self) -> None:
+        """Idempotent."""
+        self._timer.cancel()
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.release()

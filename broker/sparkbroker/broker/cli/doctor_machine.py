@@ -20,10 +20,10 @@ from sparkbroker.broker.adapters.local_provisioner import (
 )
 from sparkbroker.broker.cli.doctor_finding import Finding, Status
 from sparkbroker.broker.config import Config, to_profiles
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.sizing import charge
+from sparkbroker.broker.domain.capacity.resources import CPU, MEMORY, Resources, describe_quantity
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import CPU, MEMORY, Resources, describe_quantity
-from sparkbroker.broker.domain.sizing import charge
 from sparkbroker.client.nameless_user import user_name
 
 LOCAL_EXTRA: Final = "pip install 'sparkbroker[local]'"

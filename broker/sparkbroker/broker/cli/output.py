@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from sparkbroker.broker.domain.resources import CPU, MEMORY, describe_quantity
+from sparkbroker.broker.domain.capacity.resources import CPU, MEMORY, describe_quantity
 from sparkbroker.client.visible import plain, visible
 from sparkbroker.v1 import broker_pb2 as pb
 

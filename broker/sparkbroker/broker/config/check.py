@@ -6,7 +6,7 @@ from sparkbroker.broker.config.default_requests import default_requests
 from sparkbroker.broker.config.fields import MAX_SOCKET_PATH
 from sparkbroker.broker.config.model import LOCAL_POOL, Config
 from sparkbroker.broker.config.problems import ConfigError, Problem, dotted, suggest
-from sparkbroker.broker.domain.resources import CPU, MEMORY, Resources, describe_quantity
+from sparkbroker.broker.domain.capacity.resources import CPU, MEMORY, Resources, describe_quantity
 
 
 def cross_problems(config: Config) -> list[Problem]:

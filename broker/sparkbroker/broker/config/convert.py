@@ -5,12 +5,12 @@ from typing import Final
 
 from sparkbroker.broker.config.model import LOCAL_POOL, Config
 from sparkbroker.broker.config.profiles import Profile as ProfileSection
-from sparkbroker.broker.domain.lease import ContainerSize, ExecutorSpec, LeaseMode, LeaseSpec
-from sparkbroker.broker.domain.pod_settings import parse_pod
-from sparkbroker.broker.domain.profile import Limits, Profile, StaticEndpoint
-from sparkbroker.broker.domain.queue import PriorityBounds, Queue
-from sparkbroker.broker.domain.resources import CPU, MEMORY, Resources, total
-from sparkbroker.broker.domain.sizing import ENDPOINT
+from sparkbroker.broker.domain.asking.profile import Limits, Profile, StaticEndpoint
+from sparkbroker.broker.domain.asking.sizing import ENDPOINT
+from sparkbroker.broker.domain.capacity.queue import PriorityBounds, Queue
+from sparkbroker.broker.domain.capacity.resources import CPU, MEMORY, Resources, total
+from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec, LeaseMode, LeaseSpec
+from sparkbroker.broker.domain.pods.settings import parse_pod
 from sparkbroker.broker.domain.units import Seconds
 
 STATIC_POOL: Final = "static:"

@@ -7,10 +7,10 @@ import msgspec
 from sparkbroker.broker.config.convert import to_profiles
 from sparkbroker.broker.config.model import Config
 from sparkbroker.broker.config.problems import Problem, dotted
+from sparkbroker.broker.domain.asking.conf import check_jars, check_packages
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.request import SpecRequest, resolve
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.holder_conf import check_jars, check_packages
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.request import SpecRequest, resolve
 
 _OF_LEASES: Final = frozenset({"wait_ttl", "unattended_ttl", "ttl", "acquire_timeout", "max_duration"})
 _RENAMED: Final = {"queue": "queues", "mode": "modes", "conf": "default_conf"}

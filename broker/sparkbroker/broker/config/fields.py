@@ -14,8 +14,9 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from sparkbroker.broker.domain.capacity.resources import check_cores, parse_cpu, parse_memory
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.resources import check_cores, parse_cpu, parse_memory
+from sparkbroker.broker.domain.text import shown_value
 
 MAX_DURATION: Final = 10 * 366 * 86400.0
 MAX_SOCKET_PATH: Final = 107
@@ -38,19 +39,13 @@ def wrong(problem: str, expected: str, *, within: str = "") -> PydanticCustomErr
     return PydanticCustomError("wrong", "{problem}; {expected}", context)
 
 
-def shown(value: object) -> str:
-    """A value as it may stand in a sentence."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
 def parse_duration(value: object) -> float:
     """Seconds, more than 0 and at most ten years, from ``"1h30m"``, ``"250ms"``, ``"30"`` or a number."""
     seconds = _seconds(value)
     if seconds is None:
-        raise wrong(f"{shown(value)} is not a duration", _DURATION_EXPECTED)
+        raise wrong(f"{shown_value(value)} is not a duration", _DURATION_EXPECTED)
     if not 0 < seconds <= MAX_DURATION:
-        raise wrong(f"{shown(value)} is out of range", "it must be more than 0 and at most ten years")
+        raise wrong(f"{shown_value(value)} is out of range", "it must be more than 0 and at most ten years")
     return seconds
 
 
@@ -69,9 +64,15 @@ def _seconds(value: object) -> float | None:
     return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
 
 
+def write_duration(seconds: float) -> str:
+    """As it is written in the file, in the largest unit of which it is a whole number."""
+    unit = next((unit for unit in ("d", "h", "m") if seconds % _UNITS[unit] == 0), "s")
+    return f"{seconds / _UNITS[unit]:g}{unit}"
+
+
 def _by_domain(value: object, parse: Callable[[str, str], int]) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise wrong(f"{shown(value)} is not a quantity", 'write a number, or text such as "2g" or "500m"')
+        raise wrong(f"{shown_value(value)} is not a quantity", 'write a number, or text such as "2g" or "500m"')
     try:
         return parse(str(value), "")
     except InvalidField as error:
@@ -92,7 +93,7 @@ def _cores(value: object) -> int:
     text = value.strip() if isinstance(value, str) else value
     number = int(text) if isinstance(text, str) and re.fullmatch(r"[0-9]{1,9}", text) else text
     if isinstance(number, bool) or not isinstance(number, int):
-        raise wrong(f"{shown(value)} is not a number of cores", "it must be a whole number")
+        raise wrong(f"{shown_value(value)} is not a number of cores", "it must be a whole number")
     try:
         return check_cores(number, "")
     except InvalidField as error:
@@ -103,7 +104,7 @@ def check_name(value: str) -> str:
     """The name of a queue, profile or pool."""
     if not _NAME.fullmatch(value):
         raise wrong(
-            f"{shown(value)} is not a name",
+            f"{shown_value(value)} is not a name",
             "use 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning and ending with a letter or digit",
         )
     return value
@@ -113,7 +114,7 @@ def check_label(value: str) -> str:
     """A label's value in Kubernetes, or empty."""
     if not _LABEL.fullmatch(value):
         raise wrong(
-            f"{shown(value)} is not a label's value",
+            f"{shown_value(value)} is not a label's value",
             "use at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
         )
     return value
@@ -122,7 +123,7 @@ def check_label(value: str) -> str:
 def check_conf_key(value: str) -> str:
     """A key of Spark's configuration."""
     if not _CONF_KEY.fullmatch(value):
-        raise wrong(f"{shown(value)} is not a key of Spark's configuration", 'keys begin with "spark."')
+        raise wrong(f"{shown_value(value)} is not a key of Spark's configuration", 'keys begin with "spark."')
     return value
 
 
@@ -146,7 +147,7 @@ def split_host_port(value: str) -> tuple[str, int]:
     """``127.0.0.1:7077`` or ``[::1]:7077``; port 0 lets the system choose."""
     match = _HOST_PORT.fullmatch(value)
     if match is None or int(match["port"]) > 65535:
-        raise wrong(f"{shown(value)} is not host:port", 'write it as "127.0.0.1:7077"')
+        raise wrong(f"{shown_value(value)} is not host:port", 'write it as "127.0.0.1:7077"')
     return match["host"].strip("[]"), int(match["port"])
 
 
@@ -163,18 +164,18 @@ def check_listen(value: str) -> str:
     if value.startswith("unix:"):
         path = value.removeprefix("unix:").removeprefix("//")
         if not path.startswith(("/", "~")):
-            raise wrong(f"{shown(value)} has no absolute path", 'write it as "unix:/run/sparkbroker/broker.sock"')
+            raise wrong(f"{shown_value(value)} has no absolute path", 'write it as "unix:/run/sparkbroker/broker.sock"')
         path = str(_expanded(Path(path)))
         if len(path.encode()) > MAX_SOCKET_PATH:
             raise wrong(
-                f"{shown(value)} is longer than the {MAX_SOCKET_PATH} bytes of a unix socket's path",
+                f"{shown_value(value)} is longer than the {MAX_SOCKET_PATH} bytes of a unix socket's path",
                 "choose a shorter path",
             )
         return f"unix:{path}"
     if value.startswith("tcp://"):
         split_host_port(value.removeprefix("tcp://"))
         return value
-    raise wrong(f"{shown(value)} is not an address", 'write "unix:/path/broker.sock" or "tcp://127.0.0.1:7077"')
+    raise wrong(f"{shown_value(value)} is not an address", 'write "unix:/path/broker.sock" or "tcp://127.0.0.1:7077"')
 
 
 def check_address(value: str) -> str:
@@ -188,13 +189,13 @@ def _expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise wrong(f"{shown(str(path))} is in the home of a user that has no home", "begin it with /") from error
+        raise wrong(f"{shown_value(str(path))} is in the home of a user that has no home", "begin it with /") from error
 
 
 def _absolute(value: Path) -> Path:
     path = _expanded(value)
     if not path.is_absolute():
-        raise wrong(f"{shown(str(value))} is not an absolute path", "begin it with / or ~")
+        raise wrong(f"{shown_value(str(value))} is not an absolute path", "begin it with / or ~")
     return path
 
 

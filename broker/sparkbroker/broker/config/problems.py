@@ -9,8 +9,8 @@ import msgspec
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from sparkbroker.broker.config.fields import shown
 from sparkbroker.broker.domain.errors import BrokerError
+from sparkbroker.broker.domain.text import shown_value
 
 Path = tuple[str | int, ...]
 
@@ -95,7 +95,7 @@ def explain(error: ErrorDetails, model: type[BaseModel], origins: Mapping[Path, 
 def _sentence(error: ErrorDetails, path: Path, model: type[BaseModel]) -> tuple[str, str]:
     kind, value, context = error["type"], error.get("input"), error.get("ctx", {})
     secret = "conf" in path
-    said = "the value" if secret or isinstance(value, dict) else shown(value)
+    said = "the value" if secret or isinstance(value, dict) else shown_value(value)
     match kind:
         case "wrong":
             return str(context["problem"]), str(context["expected"])

@@ -16,14 +16,14 @@ from sparkbroker.broker.config.fields import (
     Name,
     check_conf_key,
     flatten_conf,
-    shown,
     wrong,
 )
 from sparkbroker.broker.config.sections import Section
+from sparkbroker.broker.domain.asking.request import MAX_EXECUTORS
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.pod_bounds import check_bounds
-from sparkbroker.broker.domain.pod_settings import parse_pod
-from sparkbroker.broker.domain.request import MAX_EXECUTORS
+from sparkbroker.broker.domain.pods.bounds import check_bounds
+from sparkbroker.broker.domain.pods.settings import parse_pod
+from sparkbroker.broker.domain.text import shown_value
 
 _STANDALONE: Final = re.compile(r"spark://[^\s/:]+:[0-9]{1,5}(?:,[^\s/:]+:[0-9]{1,5})*")
 _CONNECT_URL: Final = re.compile(r"sc://(?:\[[0-9a-fA-F:.]+\]|[^\s/:;\[\]]+)(?::[0-9]{1,5})?/?(?P<parameters>;.*)?")
@@ -41,35 +41,35 @@ def _check_master(value: str) -> str:
         return value
     if value.startswith("local-cluster["):
         raise wrong(
-            f"{shown(value)} fixes the sizes", 'write "local-cluster": they are those of the lease\'s executors'
+            f"{shown_value(value)} fixes the sizes", 'write "local-cluster": they are those of the lease\'s executors'
         )
     if value.startswith("local["):
-        raise wrong(f"{shown(value)} fixes the threads", 'write "local": they are the lease\'s cores')
-    raise wrong(f"{shown(value)} is not a master", 'write "local", "local-cluster" or "spark://host:port"')
+        raise wrong(f"{shown_value(value)} fixes the threads", 'write "local": they are the lease\'s cores')
+    raise wrong(f"{shown_value(value)} is not a master", 'write "local", "local-cluster" or "spark://host:port"')
 
 
 def _check_allowed(value: str) -> str:
     if too_wide(value):
         raise wrong(
-            f"{shown(value)} lets through keys that load code, name credentials or belong to the broker",
+            f"{shown_value(value)} lets through keys that load code, name credentials or belong to the broker",
             'list exact keys, or a narrow prefix such as "spark.sql.adaptive.*"',
         )
     key = check_conf_key(value.removesuffix("*").removesuffix(".") if value.endswith("*") else value)
     if key in OWNED_CONF and not value.endswith("*"):
-        raise wrong(f"{shown(value)} can't be a holder's", OWNED_CONF[key])
+        raise wrong(f"{shown_value(value)} can't be a holder's", OWNED_CONF[key])
     return value
 
 
 def _check_own(value: str) -> str:
     if value in OWNED_CONF:
-        raise wrong(f"{shown(value)} is not yours to set here", OWNED_CONF[value])
+        raise wrong(f"{shown_value(value)} is not yours to set here", OWNED_CONF[value])
     return value
 
 
 def _check_url(value: str) -> str:
     match = _CONNECT_URL.fullmatch(value)
     if match is None:
-        raise wrong(f"{shown(value)} is not a Spark Connect URL", 'write it as "sc://host:15002/"')
+        raise wrong(f"{shown_value(value)} is not a Spark Connect URL", 'write it as "sc://host:15002/"')
     if re.search(r";(?:token|authorization)=", match["parameters"] or "", re.IGNORECASE):
         raise wrong("the URL holds a secret", "put the token into a file and name it as token_file")
     return value

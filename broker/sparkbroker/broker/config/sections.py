@@ -16,20 +16,15 @@ from sparkbroker.broker.config.fields import (
     Name,
     is_loopback,
     split_host_port,
+    write_duration,
     wrong,
 )
-from sparkbroker.broker.domain.queue import MAX_PRIORITY, PriorityBounds
+from sparkbroker.broker.domain.asking.durations import DAY, DURATIONS
+from sparkbroker.broker.domain.capacity.queue import MAX_PRIORITY, PriorityBounds
+from sparkbroker.broker.domain.capacity.queue import Queue as QueueValue
 
-DAY: Final = 86_400.0
 _PRIORITY: Final = PriorityBounds()
-LEASE_BOUNDS: Final = {
-    "ttl": (1.0, 3600.0, "1s to 1h"),
-    "wait_ttl": (1.0, 7 * DAY, "1s to 7d"),
-    "unattended_ttl": (1.0, 7 * DAY, "1s to 7d"),
-    "acquire_timeout": (1.0, 30 * DAY, "1s to 30d"),
-    "max_duration": (1.0, 366 * DAY, "1s to 366d"),
-}
-"""What a request may say (``domain.request``); a default outside of it would be refused with every lease."""
+_QUEUE: Final = QueueValue(name="")
 
 
 class Section(BaseModel):
@@ -171,15 +166,19 @@ class Leases(Section):
     """The largest spec, with what its profile gives: as JSON, and 100 bytes for each value in ``pod``."""
     max_live_spec_bytes_per_principal: Memory = 16 << 20
     """Bytes of all different specs of one principal's live leases."""
-    max_queued: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_queued: int = Field(default=_QUEUE.max_queued, ge=1, le=1_000_000)
     """Waiting leases of one queue, unless the queue says otherwise."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for name, (low, high, words) in LEASE_BOUNDS.items():
+        # A default that a request may not ask for would be refused with every lease.
+        for name, bounds in DURATIONS.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise wrong(f"leases.{name} ({value:g}s) is out of range", f"leases.{name} must be from {words}")
+            if value is not None and not bounds.include(value):
+                raise wrong(
+                    f"leases.{name} ({value:g}s) is out of range",
+                    f"leases.{name} must be from {write_duration(bounds.low)} to {write_duration(bounds.high)}",
+                )
         if self.wait_ttl < self.ttl:
             raise wrong(
                 f"leases.wait_ttl ({self.wait_ttl:g}s) is less than leases.ttl ({self.ttl:g}s): a waiting client, which"
@@ -235,10 +234,10 @@ class Queue(Section):
     """Its quota of cores. Unset: all of every pool."""
     memory: Memory | None = None
     """Its quota of memory. Unset: all of every pool."""
-    priority_step: Duration = 300.0
+    priority_step: Duration = _QUEUE.priority_step
     """How much waiting one step of priority is worth."""
     priority: Priority = Priority()
-    bypass_budget: int = Field(default=16, ge=0, le=1_000_000)
+    bypass_budget: int = Field(default=_QUEUE.bypass_budget, ge=0, le=1_000_000)
     """So many smaller leases may pass a large one before capacity is kept for it."""
     users: tuple[str, ...] = ()
     """Principals that may use it. Empty: all."""

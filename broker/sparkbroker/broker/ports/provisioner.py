@@ -5,14 +5,15 @@ prove to be this broker's.
 """
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
-from sparkbroker.broker.domain.lease import LeaseSpec
-from sparkbroker.broker.domain.observation import Handle, Observation, Phase
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.driver import Driver
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseSpec
+from sparkbroker.broker.domain.lease.observation import Handle, Observation, Phase
 from sparkbroker.broker.domain.units import DriverId, Principal, WallTime
 
 __all__ = [
@@ -38,6 +39,19 @@ class DriverRequest(msgspec.Struct, frozen=True, kw_only=True):
     target: Resources
     principal: Principal = Principal("")
     """Whose lease it is."""
+
+    @classmethod
+    def of(cls, driver: Driver, lease: Lease, profile: Profile) -> Self:
+        """As the lease was granted."""
+        return cls(
+            driver_id=driver.id,
+            attempt=driver.attempt,
+            spec=lease.spec,
+            profile=profile,
+            profile_fingerprint=driver.profile_fingerprint,
+            target=driver.target,
+            principal=lease.principal,
+        )
 
 
 class ConnectEndpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +115,7 @@ class Provisioner(Protocol):
         ...
 
     async def observe(self, driver_id: DriverId, handle: Handle, profile: Profile) -> Observation:
-        """Look now; bounded in time. Doubt is not ABSENT: raise ProvisionerFailed(retryable=True)."""
+        """Look now; bounded in time. Doubt is not ABSENT (promise 7): raise ProvisionerFailed(retryable=True)."""
         ...
 
     async def delete(self, driver_id: DriverId, handle: Handle, *, force: bool) -> None:

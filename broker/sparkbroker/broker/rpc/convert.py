@@ -12,14 +12,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from sparkbroker.broker.app.views import (
     Connection,
-    EventType,
     ProfileView,
-    Progress,
     QueueView,
     Renewed,
 )
-from sparkbroker.broker.domain.driver import DriverExit
-from sparkbroker.broker.domain.lease import (
+from sparkbroker.broker.domain.admission.cycle import Progress
+from sparkbroker.broker.domain.asking.profile import Limits
+from sparkbroker.broker.domain.capacity.resources import Resources, format_memory
+from sparkbroker.broker.domain.lease.driver import DriverExit
+from sparkbroker.broker.domain.lease.event import EventType
+from sparkbroker.broker.domain.lease.lease import (
     Attachment,
     ContainerSize,
     ExecutorSpec,
@@ -30,10 +32,8 @@ from sparkbroker.broker.domain.lease import (
     LeaseSpec,
     LeaseState,
 )
-from sparkbroker.broker.domain.observation import Executors
-from sparkbroker.broker.domain.profile import Limits
-from sparkbroker.broker.domain.resources import Resources, format_memory
-from sparkbroker.broker.domain.timings import Timings
+from sparkbroker.broker.domain.lease.observation import Executors
+from sparkbroker.broker.domain.lease.timings import Timings
 from sparkbroker.broker.ports.provisioner import LogChunk
 from sparkbroker.v1 import broker_pb2 as pb
 

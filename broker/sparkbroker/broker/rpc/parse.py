@@ -13,11 +13,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
 
 from sparkbroker.broker.app.views import OnExisting
+from sparkbroker.broker.domain.asking.request import ExecutorRequest, SizeRequest, SpecRequest
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.filter import LeaseFilter, parse_filter
 from sparkbroker.broker.domain.json_values import MAX_WHOLE
-from sparkbroker.broker.domain.lease import HolderPod
-from sparkbroker.broker.domain.request import ExecutorRequest, SizeRequest, SpecRequest
+from sparkbroker.broker.domain.lease.filter import LeaseFilter, parse_filter
+from sparkbroker.broker.domain.lease.lease import HolderPod
+from sparkbroker.broker.domain.text import shown
 from sparkbroker.broker.domain.units import Generation, LeaseId, Revision
 from sparkbroker.broker.rpc.convert import LEASE_PREFIX, MODES, SHARINGS
 from sparkbroker.v1 import broker_pb2 as pb
@@ -50,7 +51,7 @@ def lease_id(name: str) -> LeaseId:
     """The id in ``leases/{id}``."""
     match = _NAME.fullmatch(name)
     if match is None:
-        problem = f"{_shown(name)} is not a lease's name" if name else "is empty"
+        problem = f"{shown(name)} is not a lease's name" if name else "is empty"
         raise InvalidField("name", problem, f'write it as "{LEASE_PREFIX}" and the id, as AcquireLease returned it')
     return LeaseId(match[1])
 
@@ -167,7 +168,7 @@ def _holder_pod(pod: pb.HolderPod) -> HolderPod:
 
 
 def _plain_struct(struct: Struct, field: str) -> dict[str, Any]:
-    return {name: _plain(value, f"{field}[{_shown(name)}]") for name, value in struct.fields.items()}
+    return {name: _plain(value, f"{field}[{shown(name)}]") for name, value in struct.fields.items()}
 
 
 def _plain(value: Value, field: str) -> Any:
@@ -230,7 +231,3 @@ def _not_negative(field: str, number: int) -> int:
     if number < 0:
         raise InvalidField(field, f"{number} is negative", "it must be 0 or more")
     return number
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "…")

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from sparkbroker.broker.app.leases import Leases, sort_key
 from sparkbroker.broker.app.views import Renewed, WatchUpdate
 from sparkbroker.broker.domain.errors import BrokerError, InvalidField
-from sparkbroker.broker.domain.filter import parse_filter, parse_order
+from sparkbroker.broker.domain.lease.filter import parse_filter, parse_order
 from sparkbroker.broker.domain.units import Generation, LeaseId
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.provisioner import LogChunk

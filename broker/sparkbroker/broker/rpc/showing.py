@@ -10,9 +10,10 @@ import msgspec
 import structlog
 from google.protobuf.message import DecodeError, EncodeError
 
-from sparkbroker.broker.app.views import LeaseEvent, LeaseView, WatchUpdate
-from sparkbroker.broker.domain.lease import Lease, LeaseSpec, LeaseState
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.app.views import LeaseView, WatchUpdate
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.event import LeaseEvent
+from sparkbroker.broker.domain.lease.lease import Lease, LeaseSpec, LeaseState
 from sparkbroker.broker.rpc.convert import (
     DRIVER_PREFIX,
     EVENT_TYPES,
@@ -131,7 +132,7 @@ def _lease(view: LeaseView) -> pb.Lease:
     message.principal = value.principal
     message.state = STATES[value.state]
     message.reason = REASONS[value.reason]
-    message.message = value.message
+    message.message = value.full_message
     message.attempt = value.attempt
     message.generation = value.generation
     message.revision = value.revision

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import DRIVER, ROLE
-from sparkbroker.broker.domain.pod_settings import deep_merge
-from sparkbroker.broker.domain.pod_sizing import Role
+from sparkbroker.broker.domain.asking.pod_sizing import Role
+from sparkbroker.broker.domain.pods.settings import deep_merge
 from sparkbroker.broker.domain.units import DriverId
 
 HOST: Final = "kubernetes.io/hostname"

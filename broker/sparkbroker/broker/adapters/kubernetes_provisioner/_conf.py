@@ -8,12 +8,12 @@ from typing import Final
 
 from sparkbroker.broker.adapters.kubernetes_provisioner import _launch
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import object_name
+from sparkbroker.broker.domain.asking.conf import jar_uri
+from sparkbroker.broker.domain.asking.pod_sizing import PYSPARK_MEMORY, Role, conf_of, pod_memory
+from sparkbroker.broker.domain.capacity.resources import MIB, format_memory
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.holder_conf import jar_uri
-from sparkbroker.broker.domain.lease import ExecutorSpec
-from sparkbroker.broker.domain.pod_settings import EXECUTOR_CONTAINER, PodSettings
-from sparkbroker.broker.domain.pod_sizing import PYSPARK_MEMORY, Role, conf_of, pod_memory
-from sparkbroker.broker.domain.resources import MIB, format_memory
+from sparkbroker.broker.domain.lease.lease import ExecutorSpec
+from sparkbroker.broker.domain.pods.settings import EXECUTOR_CONTAINER, PodSettings
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
 CONNECT_PORT: Final = 15002

@@ -10,8 +10,8 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._conf import CONNECT_POR
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import ContainerState, Pod
 from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import Hindrance, hindrance, hindrance_by_events
-from sparkbroker.broker.domain.plan import STOP_GRACE
-from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
+from sparkbroker.broker.domain.lease.plan import STOP_GRACE
+from sparkbroker.broker.domain.pods.settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
 from sparkbroker.broker.domain.units import DriverId, WallTime
 from sparkbroker.broker.ports.clock import Clock
 

@@ -15,11 +15,11 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed, Call
 from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manifest, executor_template, render
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import object_name
+from sparkbroker.broker.domain.asking.pod_sizing import Role, conf_of, main_resources, settings_of
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.sizing import charge
 from sparkbroker.broker.domain.errors import BrokerError, ProvisionerFailed
-from sparkbroker.broker.domain.lease import LeaseMode
-from sparkbroker.broker.domain.pod_sizing import Role, conf_of, main_resources, settings_of
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.lease.lease import LeaseMode
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import DriverRequest

@@ -4,11 +4,10 @@ Everything else here asks the fleet what there is, does something in the cluster
 """
 
 import asyncio
-import hashlib
-import hmac
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from sparkbroker.broker.adapters.broker_key import driver_token, owner_mark
 from sparkbroker.broker.adapters.changes import Changes
 from sparkbroker.broker.adapters.kubernetes_provisioner._api import Api
 from sparkbroker.broker.adapters.kubernetes_provisioner._clients import Clients
@@ -21,8 +20,8 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._strays import Strays
 from sparkbroker.broker.adapters.kubernetes_provisioner._tasks import Tasks
 from sparkbroker.broker.adapters.kubernetes_provisioner._verdict import Evidence, observation
 from sparkbroker.broker.adapters.kubernetes_provisioner._watch import PodWatch
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import Handle, Observation, Phase
@@ -37,7 +36,7 @@ class Fleet:
     or connected before ``connect``."""
 
     def __init__(self, *, key: bytes, clock: Clock, owner: str = "", cluster: Cluster | None = None) -> None:
-        self.owner = owner or hashlib.sha256(b"owner\0" + key).hexdigest()[:16]
+        self.owner = owner or owner_mark(key)
         self.clock = clock
         self.watches: dict[str, PodWatch] = {}
         self.tasks = Tasks()
@@ -101,7 +100,7 @@ class Fleet:
         known = self._drivers.get(driver_id)
         if known is None:
             check_driver_id(driver_id)
-            token = hmac.new(self._key, driver_id.encode(), hashlib.sha256).hexdigest()
+            token = driver_token(self._key, driver_id)
             known = self._drivers[driver_id] = KnownDriver(driver_id, token)
         return known
 

@@ -23,11 +23,11 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
     marks,
 )
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.domain.asking.pod_sizing import Role, conf_of, holder_request, pod_memory, settings_of
+from sparkbroker.broker.domain.capacity.resources import MAX_MEMORY, MEMORY, MIB, Resources, describe_quantity
 from sparkbroker.broker.domain.errors import InvalidField, ProvisionerFailed
-from sparkbroker.broker.domain.lease import HolderPod
-from sparkbroker.broker.domain.pod_request import parse_quantity
-from sparkbroker.broker.domain.pod_sizing import Role, conf_of, holder_request, pod_memory, settings_of
-from sparkbroker.broker.domain.resources import MAX_MEMORY, MEMORY, MIB, Resources, describe_quantity
+from sparkbroker.broker.domain.lease.lease import HolderPod
+from sparkbroker.broker.domain.pods.quantities import parse_quantity
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest
 

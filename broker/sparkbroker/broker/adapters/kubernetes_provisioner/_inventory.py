@@ -9,8 +9,8 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._driver_logs import Driv
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._fleet import Fleet
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import owned
-from sparkbroker.broker.domain.lease import LeaseMode
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.lease.lease import LeaseMode
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import Handle, Observation, Phase
 

@@ -17,8 +17,8 @@ import structlog
 from sparkbroker.broker.adapters.kubernetes_provisioner._cluster import Cluster
 from sparkbroker.broker.adapters.kubernetes_provisioner._errors import ApiFailed
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
-from sparkbroker.broker.domain.log_tail import log_tail
-from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
+from sparkbroker.broker.domain.lease.log_tail import log_tail
+from sparkbroker.broker.domain.pods.settings import DRIVER_CONTAINER, EXECUTOR_CONTAINER
 
 log = structlog.get_logger()
 

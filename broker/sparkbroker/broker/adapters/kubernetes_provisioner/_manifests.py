@@ -30,10 +30,10 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
     object_name,
 )
 from sparkbroker.broker.adapters.local_provisioner._conf import CLASS_PATH, LIBRARY_PATH, argument_file, java_options
+from sparkbroker.broker.domain.asking.pod_sizing import Role, conf_of, init_containers, main_resources, settings_of
+from sparkbroker.broker.domain.capacity.resources import MIB
 from sparkbroker.broker.domain.errors import InvalidField, ProvisionerFailed
-from sparkbroker.broker.domain.pod_settings import NAME_PREFIX, PodSettings, deep_merge
-from sparkbroker.broker.domain.pod_sizing import Role, conf_of, init_containers, main_resources, settings_of
-from sparkbroker.broker.domain.resources import MIB
+from sparkbroker.broker.domain.pods.settings import NAME_PREFIX, PodSettings, deep_merge
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
 Manifest = dict[str, Any]

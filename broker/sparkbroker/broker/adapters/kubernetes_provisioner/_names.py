@@ -3,10 +3,10 @@
 import re
 from typing import Final
 
+from sparkbroker.broker.domain.asking.pod_sizing import Role
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.lease import LeaseSpec
-from sparkbroker.broker.domain.pod_settings import LABEL_PREFIX, NAME_PREFIX
-from sparkbroker.broker.domain.pod_sizing import Role
+from sparkbroker.broker.domain.lease.lease import LeaseSpec
+from sparkbroker.broker.domain.pods.settings import LABEL_PREFIX, NAME_PREFIX
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
@@ -87,7 +87,7 @@ def wanted(spec: LeaseSpec) -> int:
 
 
 def owned(owner: str) -> str:
-    """The selector of everything of this broker."""
+    """The selector of everything of this broker: nothing else is ever looked at or ended (promise 6)."""
     return f"{OWNER}={owner}"
 
 

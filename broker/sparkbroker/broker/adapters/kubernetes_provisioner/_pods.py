@@ -20,10 +20,10 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import (
     PYTHON,
     ROLE,
 )
+from sparkbroker.broker.domain.asking.pod_sizing import Role
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import InvalidField
-from sparkbroker.broker.domain.pod_request import pod_request
-from sparkbroker.broker.domain.pod_sizing import Role
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.pods.quantities import pod_request
 from sparkbroker.broker.domain.units import DriverId
 
 _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

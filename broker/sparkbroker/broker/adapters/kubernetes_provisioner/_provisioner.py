@@ -20,10 +20,10 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._names import check_driv
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
 from sparkbroker.broker.adapters.kubernetes_provisioner._refusals import Refusals
 from sparkbroker.broker.adapters.kubernetes_provisioner._starting import Starting
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.lease import LeaseMode
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.lease.lease import LeaseMode
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import (

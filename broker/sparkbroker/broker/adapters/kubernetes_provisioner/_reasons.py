@@ -12,9 +12,8 @@ from typing import Final
 import msgspec
 
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import ContainerStatus, Event, Pod, Terminated
-from sparkbroker.broker.domain.driver import DriverExit
-from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER, NAME_PREFIX
-from sparkbroker.broker.domain.pod_sizing import Role
+from sparkbroker.broker.domain.lease.driver import DriverExit
+from sparkbroker.broker.domain.pods.settings import DRIVER_CONTAINER, NAME_PREFIX
 
 LONGEST: Final = 400
 OVERDUE: Final = 10.0
@@ -225,11 +224,6 @@ def _named(pods: Sequence[Pod]) -> str:
     names = [f"{pod.metadata.name} ({pod.spec.node_name or 'no node'})" for pod in pods]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-
-
-def describe_role(pod: Pod) -> str:
-    """Driver or executor, for people."""
-    return str(Role.DRIVER if pod.is_driver else Role.EXECUTOR)
 
 
 def _signal(number: int) -> str:

@@ -9,8 +9,8 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._fleet import UP, Fleet
 from sparkbroker.broker.adapters.kubernetes_provisioner._manifests import Manifests, render, with_owner
 from sparkbroker.broker.adapters.kubernetes_provisioner._names import DRIVER, OWNER, wanted
 from sparkbroker.broker.adapters.kubernetes_provisioner._pods import Pod
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.ports.provisioner import DriverRequest, Observation
 
 

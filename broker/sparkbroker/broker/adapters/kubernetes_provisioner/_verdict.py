@@ -19,10 +19,10 @@ from sparkbroker.broker.adapters.kubernetes_provisioner._reasons import (
     hindrance,
     node_trouble,
 )
-from sparkbroker.broker.domain.driver import DriverExit
-from sparkbroker.broker.domain.observation import Executors, Handle, Observation, Phase
-from sparkbroker.broker.domain.pod_settings import DRIVER_CONTAINER
-from sparkbroker.broker.domain.resources import CPU, MAX_CORES, MAX_MEMORY, MEMORY, Resources
+from sparkbroker.broker.domain.capacity.resources import CPU, MAX_CORES, MAX_MEMORY, MEMORY, Resources
+from sparkbroker.broker.domain.lease.driver import DriverExit
+from sparkbroker.broker.domain.lease.observation import Executors, Handle, Observation, Phase
+from sparkbroker.broker.domain.pods.settings import DRIVER_CONTAINER
 from sparkbroker.broker.domain.units import DriverId, WallTime
 
 SCHEDULED: Final = "PodScheduled"
@@ -136,6 +136,7 @@ def _of_holder(own: Pod, evidence: Evidence) -> tuple[Phase, str, DriverExit | N
 
 
 def _of_nothing(evidence: Evidence) -> tuple[Phase, str, DriverExit | None]:
+    """That nothing exists was confirmed: a look that may have missed some of it never comes here (promise 7)."""
     if evidence.last is None:
         return Phase.ABSENT, "", None
     ended = driver_exit(evidence.last, evidence.log_tail)

@@ -13,10 +13,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
+from sparkbroker.broker.domain.asking.conf import jar_uri
+from sparkbroker.broker.domain.asking.sizing import container, is_single_process, single_process
+from sparkbroker.broker.domain.capacity.resources import MIB, format_memory
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.holder_conf import jar_uri
-from sparkbroker.broker.domain.resources import MIB, format_memory
-from sparkbroker.broker.domain.sizing import container, is_single_process, single_process
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
 LOOPBACK: Final = "127.0.0.1"

@@ -24,8 +24,8 @@ from sparkbroker.broker.adapters.local_provisioner._folder import (
 )
 from sparkbroker.broker.adapters.local_provisioner._ports import PortFinder
 from sparkbroker.broker.adapters.local_provisioner._verdict import Evidence, is_current, observation
-from sparkbroker.broker.domain.log_tail import log_tail
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.log_tail import log_tail
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import Observation, Phase

@@ -14,7 +14,7 @@ from sparkbroker.broker.adapters.local_provisioner._launch import Place
 from sparkbroker.broker.adapters.local_provisioner._spark import environment, options_for_user
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.log_tail import cause
+from sparkbroker.broker.domain.lease.log_tail import cause
 
 TRIAL_TIMEOUT: Final = 60.0
 _LOGIN: Final = "org.apache.hadoop.security.UserGroupInformation"

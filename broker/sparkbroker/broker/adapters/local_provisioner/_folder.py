@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.units import DriverId, WallTime
 
 

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
 TOKEN_VARIABLE: Final = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105 (a name)

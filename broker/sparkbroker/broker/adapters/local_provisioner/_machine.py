@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.capacity.resources import Resources
 
 _GROUP2: Final = Path("/sys/fs/cgroup")
 _GROUP1_MEMORY: Final = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")

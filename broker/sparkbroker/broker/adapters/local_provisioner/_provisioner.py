@@ -2,8 +2,6 @@
 
 import asyncio
 import functools
-import hashlib
-import hmac
 import os
 import re
 import subprocess
@@ -18,6 +16,7 @@ import msgspec
 import structlog
 
 from sparkbroker.broker.adapters import spark_connect
+from sparkbroker.broker.adapters.broker_key import driver_token, owner_mark
 from sparkbroker.broker.adapters.changes import Changes
 from sparkbroker.broker.adapters.local_provisioner import _procfs
 from sparkbroker.broker.adapters.local_provisioner._driver import USER_ID, LocalDriver
@@ -29,9 +28,9 @@ from sparkbroker.broker.adapters.local_provisioner._scratch import find_scratch,
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
 from sparkbroker.broker.adapters.local_provisioner._system import refusals_told
 from sparkbroker.broker.adapters.local_provisioner._verdict import is_current, unreadable
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.capacity.resources import Resources
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.resources import Resources
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import (
@@ -89,7 +88,7 @@ class LocalProvisioner:
     ) -> None:
         self._folder = folder
         self._key = key
-        self._owner = hashlib.sha256(b"owner\0" + key).hexdigest()[:16]
+        self._owner = owner_mark(key)
         self._embedded = embedded
         self._clock = clock
         self._scratch_given = scratch
@@ -383,7 +382,7 @@ class LocalProvisioner:
             raise ProvisionerFailed(f"{driver_id!r} is no driver id of ours", retryable=False)
         driver = self._drivers.get(driver_id)
         if driver is None:
-            token = hmac.new(self._key, driver_id.encode(), hashlib.sha256).hexdigest()
+            token = driver_token(self._key, driver_id)
             driver = LocalDriver(
                 driver_id,
                 self._folder / driver_id,

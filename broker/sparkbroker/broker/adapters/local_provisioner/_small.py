@@ -7,7 +7,7 @@ from typing import Final
 
 from sparkbroker.broker.adapters.local_provisioner._launch import LaunchPlan, Place, Versions
 from sparkbroker.broker.adapters.local_provisioner._packages import Jars
-from sparkbroker.broker.domain.profile import Profile
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.ports.provisioner import DriverRequest
 
 _SCRIPT: Final = str(Path(__file__).with_name("_small_driver.py"))

@@ -19,8 +19,8 @@ from sparkbroker.broker.adapters.local_provisioner._launch import LaunchPlan, Pl
 from sparkbroker.broker.adapters.local_provisioner._packages import Jars
 from sparkbroker.broker.adapters.local_provisioner._scratch import private_folder
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain, discover
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.profile import Profile
 from sparkbroker.broker.ports.clock import Clock
 from sparkbroker.broker.ports.provisioner import DriverRequest
 from sparkbroker.client.nameless_user import java_options, user_name

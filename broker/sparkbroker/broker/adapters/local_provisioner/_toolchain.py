@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
+from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.errors import ProvisionerFailed
-from sparkbroker.broker.domain.profile import Profile
 
 OLDEST_JAVA: Final = 17
 _NO_JAVA: Final = "install a JDK and set JAVA_HOME, or `pip install 'sparkbroker[local]'`"

@@ -24,9 +24,9 @@ from sparkbroker.broker.adapters.local_provisioner._provisioner import LocalProv
 from sparkbroker.broker.adapters.local_provisioner._spark import SparkLauncher
 from sparkbroker.broker.adapters.local_provisioner._toolchain import Toolchain
 from sparkbroker.broker.adapters.system_clock import SystemClock
-from sparkbroker.broker.domain.lease import ContainerSize, LeaseSpec
-from sparkbroker.broker.domain.profile import Profile
-from sparkbroker.broker.domain.sizing import charge
+from sparkbroker.broker.domain.asking.profile import Profile
+from sparkbroker.broker.domain.asking.sizing import charge
+from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import ConnectEndpoint, DriverRequest, Phase
 

@@ -12,8 +12,8 @@ import msgspec
 
 from sparkbroker.broker.adapters.local_provisioner import _procfs
 from sparkbroker.broker.adapters.local_provisioner._folder import Ending, Intent, Process, Readiness, Stop
-from sparkbroker.broker.domain.driver import DriverExit
-from sparkbroker.broker.domain.resources import Resources
+from sparkbroker.broker.domain.capacity.resources import Resources
+from sparkbroker.broker.domain.lease.driver import DriverExit
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import Handle, Observation, Phase
 
