@@ -15,7 +15,7 @@ from sparkbroker.client._async_lease import AsyncLease
 from sparkbroker.client._errors import BrokerUnreachable, ClientClosed, SparkbrokerError, WrongProcess
 from sparkbroker.client._fork import forked_with_grpc
 from sparkbroker.client._keepalive import KeepAlive
-from sparkbroker.client._lease_context import Callbacks, LeaseContext
+from sparkbroker.client._lease_context import Callbacks, Handle, LeaseContext
 from sparkbroker.client._retry import DEFAULT_PATIENCE
 from sparkbroker.client._rpc import Rpc
 from sparkbroker.client._tasks import Tasks
@@ -291,7 +291,7 @@ async def _undo_acquire(rpc: Rpc, request: pb.AcquireLeaseRequest) -> None:
         return  # the request was refused: there is no lease
 
 
-async def _release_all(leases: "list[AsyncLease]") -> None:
+async def _release_all(leases: list[Handle]) -> None:
     async with asyncio.TaskGroup() as group:
         for lease in leases:
             group.create_task(lease.release("the client was closed", timeout=_CLOSE_TIMEOUT))

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from sparkbroker.client import _clock, _waiting
 from sparkbroker.client._blocking import in_thread
@@ -18,11 +18,9 @@ from sparkbroker.client._error_texts import keep_texts
 from sparkbroker.client._errors import BrokerFault, LeaseLost, LeaseNotFound, SparkbrokerError, WrongProcess
 from sparkbroker.client._holding import Holding
 from sparkbroker.client._lease_context import LeaseContext
+from sparkbroker.client._session_base import OpenSession
 from sparkbroker.client._values import Connection, Progress, read_connection
 from sparkbroker.v1 import broker_pb2 as pb
-
-if TYPE_CHECKING:
-    from sparkbroker.client._session import OpenSession
 
 _log = logging.getLogger("sparkbroker.client")
 RELEASE_TIMEOUT: Final = 10.0
@@ -147,7 +145,7 @@ class AsyncLease:
             self._holding.generation = 0
         return await self.connection()
 
-    def adopt_session(self, session: "OpenSession") -> None:
+    def adopt_session(self, session: OpenSession) -> None:
         """Close this session when the lease is released, and interrupt it when the lease is lost."""
         self._holding.sessions.adopt(session)
 

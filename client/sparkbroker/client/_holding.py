@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from sparkbroker.client import _progress
 from sparkbroker.client._errors import LeaseEnded, LeaseLost, LeaseNotFound, SparkbrokerError, WrongProcess
-from sparkbroker.client._lease_context import LeaseContext, call_logged
+from sparkbroker.client._lease_context import Handle, LeaseContext, call_logged
 from sparkbroker.client._lease_sessions import LeaseSessions
 from sparkbroker.client._schedule import Beat
 from sparkbroker.client._values import LIVE, state_name
@@ -24,7 +24,7 @@ _VERIFY_TIMEOUT: Final = 3.0
 class Holding:
     """The state behind an AsyncLease, its ``handle``; a Holder for the keepalive. Belongs to one event loop."""
 
-    def __init__(self, context: LeaseContext, info: pb.Lease, handle: Any) -> None:
+    def __init__(self, context: LeaseContext, info: pb.Lease, handle: Handle) -> None:
         self.context: Final = context
         self.pid: Final = os.getpid()
         self.sessions: Final = LeaseSessions(

@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from sparkbroker.client import _session
 from sparkbroker.client._async_lease import RELEASE_TIMEOUT, AsyncLease
 from sparkbroker.client._current import CURRENT
 from sparkbroker.client._error_texts import keep_texts
 from sparkbroker.client._errors import LeaseLost, WrongProcess
 from sparkbroker.client._portal import Portal
+from sparkbroker.client._session import open_session
+from sparkbroker.client._session_base import OpenSession
 from sparkbroker.client._values import Connection, Progress
 from sparkbroker.v1 import broker_pb2 as pb
 
@@ -115,7 +116,7 @@ class Lease:
         """
         connection = self._own().call(self._lease.session_connection())
         # In this thread, not in the loop's: Spark's "active session" belongs to the thread that made it.
-        opened = _session.open_session(connection, api=api, app_name=app_name or self.name)
+        opened = open_session(connection, api=api, app_name=app_name or self.name)
         try:
             self._own().call(_adopt(self._lease, opened))
         except BaseException:
@@ -171,6 +172,6 @@ class Lease:
             self._portal.call(self._lease.__aexit__(kind, error, trace))
 
 
-async def _adopt(lease: AsyncLease, session: _session.OpenSession) -> None:
+async def _adopt(lease: AsyncLease, session: OpenSession) -> None:
     lease.check()
     lease.adopt_session(session)
