@@ -18,7 +18,7 @@ from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
 from sparkbroker.airflow_provider.operators.sql import SparkSqlOperator
 from sparkbroker.airflow_provider.request import InvalidArgument
 from sparkbroker.client import InvalidRequest
-from sparkbroker.client._own_pod import VARIABLES
+from sparkbroker.client.own_pod import VARIABLES
 
 try:
     from airflow.sdk import TaskGroup

@@ -26,6 +26,14 @@ What it does not promise:
 - That a release reaches a broker which is down: the lease then ends by its time to live, and a warning is logged.
 - That a lease survives a fork: it stays with the process that has attached to it. The child's copy of it refuses to
   work, and its copy of a ``Broker`` connects anew.
+
+Its names, and these modules, are public; modules that begin with an underscore are not:
+
+- ``child_environment``, ``local_settings``, ``nameless_user``, ``packaged_java``, ``installed_pyspark``: what a program needs
+  that starts another one on a lease.
+- ``artifact_urls``, ``connect_channel``, ``submit_files``: how files reach a session.
+- ``own_pod``: the pod of this program, for mode CLIENT.
+- ``file_text``, ``visible``: text of people's files, and of others on a terminal.
 """
 
 from typing import TYPE_CHECKING
