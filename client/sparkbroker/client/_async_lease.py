@@ -18,6 +18,7 @@ from sparkbroker.client._error_texts import keep_texts
 from sparkbroker.client._errors import BrokerFault, LeaseLost, LeaseNotFound, SparkbrokerError, WrongProcess
 from sparkbroker.client._holding import Holding
 from sparkbroker.client._lease_context import LeaseContext
+from sparkbroker.client._lease_info import LeaseInfo
 from sparkbroker.client._session_base import OpenSession
 from sparkbroker.client._values import Connection, Progress, read_connection
 from sparkbroker.v1 import broker_pb2 as pb
@@ -49,9 +50,9 @@ class AsyncLease:
         return self._holding.name
 
     @property
-    def info(self) -> pb.Lease:
+    def info(self) -> LeaseInfo:
         """The lease as it was last seen; ``refresh`` reads it."""
-        return self._holding.info
+        return LeaseInfo.of(self._holding.info)
 
     @property
     def state(self) -> str:
@@ -83,9 +84,9 @@ class AsyncLease:
         """How it was lost; None: it was not."""
         return self._holding.loss and copy.copy(self._holding.loss)
 
-    async def refresh(self) -> pb.Lease:
+    async def refresh(self) -> LeaseInfo:
         """Read the lease from the broker."""
-        return await _waiting.refresh(self._holding)
+        return LeaseInfo.of(await _waiting.refresh(self._holding))
 
     async def progress(self, timeout: float | None = None) -> AsyncGenerator[Progress, None]:
         """Each change until the lease is READY, which is the last.
@@ -255,7 +256,7 @@ class AsyncLease:
             return  # a forked child leaves its parent's block: the lease isn't its own
         if holding.detached:
             return
-        if self._joined and not self.generation and self.info.spec.sharing == pb.LEASE_SHARING_SHARED:
+        if self._joined and not self.generation and holding.info.spec.sharing == pb.LEASE_SHARING_SHARED:
             return  # others may be attached to it: it isn't ours to end
         if self.attached and isinstance(error, Exception):
             await in_thread(functools.partial(keep_texts, error), "error-text")

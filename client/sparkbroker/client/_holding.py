@@ -12,7 +12,8 @@ from sparkbroker.client._errors import LeaseEnded, LeaseLost, LeaseNotFound, Spa
 from sparkbroker.client._lease_context import Handle, LeaseContext, call_logged
 from sparkbroker.client._lease_sessions import LeaseSessions
 from sparkbroker.client._schedule import Beat
-from sparkbroker.client._values import LIVE, state_name
+from sparkbroker.client._values import LIVE
+from sparkbroker.client._words import state_name
 from sparkbroker.v1 import broker_pb2 as pb
 
 T = TypeVar("T")

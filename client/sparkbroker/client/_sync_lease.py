@@ -10,11 +10,11 @@ from sparkbroker.client._async_lease import RELEASE_TIMEOUT, AsyncLease
 from sparkbroker.client._current import CURRENT
 from sparkbroker.client._error_texts import keep_texts
 from sparkbroker.client._errors import LeaseLost, WrongProcess
+from sparkbroker.client._lease_info import LeaseInfo
 from sparkbroker.client._portal import Portal
 from sparkbroker.client._session import open_session
 from sparkbroker.client._session_base import OpenSession
 from sparkbroker.client._values import Connection, Progress
-from sparkbroker.v1 import broker_pb2 as pb
 
 
 class Lease:
@@ -44,7 +44,7 @@ class Lease:
         return self._lease.name
 
     @property
-    def info(self) -> pb.Lease:
+    def info(self) -> LeaseInfo:
         """The lease as it was last seen; ``refresh`` reads it."""
         return self._lease.info
 
@@ -85,7 +85,7 @@ class Lease:
             )
         return self._portal
 
-    def refresh(self) -> pb.Lease:
+    def refresh(self) -> LeaseInfo:
         """Read the lease from the broker."""
         return self._own().call(self._lease.refresh())
 

@@ -12,22 +12,6 @@ LIVE: Final = frozenset({"QUEUED", "PROVISIONING", "READY"})
 TERMINAL: Final = frozenset({"RELEASED", "EXPIRED", "FAILED", "PREEMPTED"})
 
 
-def state_name(state: int) -> str:
-    """QUEUED for LEASE_STATE_QUEUED; the number as text for a state that is newer than this client."""
-    try:
-        return pb.LeaseState.Name(state).removeprefix("LEASE_STATE_")
-    except ValueError:
-        return str(state)
-
-
-def reason_name(reason: int) -> str:
-    """Likewise for a LeaseReason."""
-    try:
-        return pb.LeaseReason.Name(reason).removeprefix("LEASE_REASON_")
-    except ValueError:
-        return str(reason)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """Where a lease is on its way to READY. ``position`` counts from 1; 0: it isn't queued, or it isn't known yet."""

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 def mode_of(lease: "Lease") -> str:
     """Such as LOCAL."""
-    from sparkbroker.v1 import broker_pb2  # noqa: PLC0415  parsing a DAG is to load little
-
-    return broker_pb2.LeaseMode.Name(lease.info.spec.mode).removeprefix("LEASE_MODE_")
+    return lease.info.spec.mode
 
 
 def is_here(lease: "Lease") -> bool:
