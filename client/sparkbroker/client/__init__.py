@@ -31,6 +31,7 @@ Its names, and these modules, are public; modules that begin with an underscore 
 
 - ``child_environment``, ``local_settings``, ``nameless_user``, ``packaged_java``, ``installed_pyspark``: what a program needs
   that starts another one on a lease.
+- ``ask_text``: text as arguments, for templates, cells and command lines.
 - ``artifact_urls``, ``connect_channel``, ``submit_files``: how files reach a session.
 - ``own_pod``: the pod of this program, for mode CLIENT.
 - ``file_text``, ``visible``: text of people's files, and of others on a terminal.
