@@ -89,6 +89,7 @@ if TYPE_CHECKING:
         Timings,
         Waiting,
     )
+    from sparkbroker.client._retry import DEFAULT_PATIENCE
     from sparkbroker.client._sync_broker import Broker
     from sparkbroker.client._sync_lease import Lease
     from sparkbroker.client._values import ClientConnection, ConnectConnection, Connection, LocalConnection, Progress
@@ -101,6 +102,7 @@ _MODULE_OF = {
     "AsyncBroker": "_async_broker",
     "AsyncLease": "_async_lease",
     "Broker": "_sync_broker",
+    "DEFAULT_PATIENCE": "_retry",
     "Lease": "_sync_lease",
     "Attachment": "_lease_info",
     "ContainerSize": "_lease_info",
@@ -120,6 +122,7 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "DEFAULT_PATIENCE",
     "AcquireFailed",
     "AcquireTimeout",
     "Address",

@@ -20,7 +20,7 @@ from sparkbroker.client._holding import Holding
 from sparkbroker.client._lease_context import LeaseContext
 from sparkbroker.client._lease_info import LeaseInfo
 from sparkbroker.client._session_base import OpenSession
-from sparkbroker.client._values import Connection, Progress, read_connection
+from sparkbroker.client._values import LIVE, Connection, Progress, read_connection
 from sparkbroker.v1 import broker_pb2 as pb
 
 _log = logging.getLogger("sparkbroker.client")
@@ -58,6 +58,11 @@ class AsyncLease:
     def state(self) -> str:
         """Its state as it was last seen, such as QUEUED or READY."""
         return self._holding.state
+
+    @property
+    def live(self) -> bool:
+        """It was QUEUED, PROVISIONING or READY when it was last seen."""
+        return self._holding.state in LIVE
 
     @property
     def attached(self) -> bool:

@@ -54,6 +54,11 @@ class Lease:
         return self._lease.state
 
     @property
+    def live(self) -> bool:
+        """It was QUEUED, PROVISIONING or READY when it was last seen."""
+        return self._lease.live
+
+    @property
     def attached(self) -> bool:
         """It is renewed in the background, and was not lost."""
         return self._lease.attached

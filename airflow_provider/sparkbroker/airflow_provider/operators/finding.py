@@ -39,7 +39,7 @@ def unspent(broker: Broker, name: str) -> "Lease":
     Airflow 3 runs a task that is cleared while it runs with the event of the earlier run, unless it began in the triggerer.
     """
     lease = broker.open(name)
-    if lease.info.generation and lease.state not in ("QUEUED", "PROVISIONING", "READY"):
+    if lease.info.generation and not lease.live:
         raise LeaseSpent(f"{name} was used by an earlier run of this task, and is {lease.state}")
     return lease
 
