@@ -1,5 +1,6 @@
 """Each promise has a test that carries its number, and the page that explains it names what holds it."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -35,3 +36,30 @@ def test_the_page_explains_every_promise_and_its_files_exist():
     assert [int(number) for number in re.findall(r"^## (\d+)\. ", text, flags=re.MULTILINE)] == list(PROMISES)
     for path in re.findall(r"`((?:broker|client|protos)/[\w/.]+)`", text):
         assert (ROOT / path).exists(), f"{PAGE.name} names {path}, which isn't there"
+
+
+HELD = re.compile(r"`(client/[\w/.]+)`(?: \(((?:`\w+`(?:, )?)+)\))?")
+
+
+def held_by(text: str) -> list[tuple[int, str, str]]:
+    """(promise, file, function) as the page names them."""
+    parts = re.split(r"^## (\d+)\. ", text, flags=re.MULTILINE)[1:]
+    return [
+        (int(number), path, function)
+        for number, part in zip(parts[::2], parts[1::2], strict=True)
+        for path, functions in HELD.findall(part)
+        for function in re.findall(r"\w+", functions) or [""]
+    ]
+
+
+def test_the_functions_that_hold_a_promise_in_the_client_say_its_number():
+    named = held_by(PAGE.read_text())
+    assert {number for number, _, _ in named} >= {3, 9}
+    for number, path, function in named:
+        docstrings = [
+            ast.get_docstring(node) or ""
+            for node in ast.walk(ast.parse((ROOT / path).read_text()))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function
+        ]
+        assert docstrings, f"{PAGE.name} names {path} ({function or 'no function'}), which isn't there"
+        assert any(re.search(rf"promise {number}\b", text, re.IGNORECASE) for text in docstrings), f"{path}: {function}"

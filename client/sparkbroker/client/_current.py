@@ -26,7 +26,10 @@ class _Held:
         self.check = check
 
     def spark(self) -> Any:
-        """Raise LeaseLost, WrongProcess, SessionEnded."""
+        """Raise LeaseLost, WrongProcess, SessionEnded.
+
+        Promise 9: a session that is no more is said to be, and no other one takes its place.
+        """
         self.check()
         ended = self.session.ended
         if ended:

@@ -162,7 +162,10 @@ class Holding:
         self._tell(self.context.callbacks.notice)
 
     def renewal_lost(self, reason: str, message: str) -> None:
-        """It is lost, from now on; how is asked for, its sessions are interrupted, and then the callback is called."""
+        """It is lost, from now on; how is asked for, its sessions are interrupted, and then the callback is called.
+
+        Promise 9: nothing leads back, and ``check`` raises it at every use.
+        """
         if self.loss is not None or self.released:
             return
         self.loss = LeaseLost(f"{self.name} is lost: {message or reason}", lease=self.name, reason=reason)

@@ -9,7 +9,6 @@ from urllib.parse import quote
 from sparkbroker.v1 import broker_pb2 as pb
 
 LIVE: Final = frozenset({"QUEUED", "PROVISIONING", "READY"})
-TERMINAL: Final = frozenset({"RELEASED", "EXPIRED", "FAILED", "PREEMPTED"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +27,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectConnection:
-    """A Spark Connect endpoint, for one attachment. ``headers`` and ``url`` are secret."""
+    """A Spark Connect endpoint, for one attachment. ``headers`` and ``url`` are secret, and in no ``repr`` (promise 11)."""
 
     endpoint: str
     session_id: str
