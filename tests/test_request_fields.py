@@ -63,7 +63,7 @@ def unset(message: Message, path: str = "") -> list[str]:
     told = {field.name for field, _ in message.ListFields()}
     found = [f"{path}{name}" for name in message.DESCRIPTOR.fields_by_name if name not in told]
     for field, value in message.ListFields():
-        if isinstance(value, Message) and field.message_type.file is message.DESCRIPTOR.file:
+        if isinstance(value, Message) and type(value).__module__ == pb.__name__:
             found += unset(value, f"{path}{field.name}.")
     return found
 
@@ -123,7 +123,12 @@ def test_modes_and_keys_of_sparks_are_the_same_everywhere():
 
 def test_the_command_line_has_every_argument_or_it_is_said_why_not(monkeypatch: pytest.MonkeyPatch):
     seen: list[Any] = []
-    monkeypatch.setattr(running, "run", lambda options: seen.append(options) or 0)
+
+    def run(options: Any) -> int:
+        seen.append(options)
+        return 0
+
+    monkeypatch.setattr(running, "run", run)
     options = {name: name for name in ARGUMENTS - set(NOT_OPTIONS) - {"labels"}} | OPTIONS
     given = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
     done = CliRunner().invoke(app, ["run", *given, "--", "true"])

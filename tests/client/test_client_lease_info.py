@@ -1,14 +1,16 @@
 """What is told of a lease, as values: the classes have the protocol's fields, and their words no prefix."""
 
 import dataclasses
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.message import Message
 
 from sparkbroker.client import _lease_info as values
 from sparkbroker.v1 import broker_pb2 as pb
 
-MESSAGES = {
+MESSAGES: Mapping[type, type[Message]] = {
     values.LeaseInfo: pb.Lease,
     values.LeaseSpec: pb.LeaseSpec,
     values.ContainerSize: pb.ContainerSize,
