@@ -159,7 +159,7 @@ class AsyncBroker:
 
     @property
     def messages(self) -> Messages:
-        """The same answers as the protocol's messages, for who passes them on."""
+        """The same answers as the protocol's messages, for programs that pass them on."""
         return Messages(lambda: self._context().rpc)
 
     async def get(self, name: str) -> pb.Lease:
