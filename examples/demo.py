@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sparkbroker.client import Broker, Progress
+from sparkbroker.client import Broker, Progress, Timings
 
 STARTED = time.perf_counter()
 CORES = min(2, os.cpu_count() or 1)
@@ -115,7 +115,7 @@ def use_a_session(broker: Broker) -> str:
     say(f'asking for a lease: Broker(url).lease(cores={CORES}, memory="1g")')
     with broker.lease(cores=CORES, memory="1g", key="demo", on_progress=show_progress) as lease:
         say(f"attached as generation {lease.generation}; renewed in the background from now on")
-        show_phases(broker.get(lease.name))
+        show_phases(lease.refresh().timings)
         with lease.session(app_name="demo") as spark:
             say(f"connected to Spark {spark.version}")
             compute(spark)
@@ -128,7 +128,7 @@ def show_progress(progress: Progress) -> None:
     say(f"  {progress.state}{where}{': ' if progress.message else ''}{progress.message}")
 
 
-def show_phases(lease: Any) -> None:
+def show_phases(timings: Timings) -> None:
     """How long each phase of the start took, by the broker's own record."""
     names = {
         "admitted": "admitted",
@@ -136,11 +136,10 @@ def show_phases(lease: Any) -> None:
         "port_open": "port open",
         "ready": "ready: a Connect call succeeded",
     }
-    begin = lease.timings.queued_time.ToNanoseconds()
     for name, shown in names.items():
-        if lease.timings.HasField(f"{name}_time"):
-            at = getattr(lease.timings, f"{name}_time").ToNanoseconds()
-            say(f"    +{(at - begin) / 1e9:5.2f} s  {shown}")
+        at = getattr(timings, f"{name}_time")
+        if at is not None and timings.queued_time is not None:
+            say(f"    +{(at - timings.queued_time).total_seconds():5.2f} s  {shown}")
 
 
 def compute(spark: Any) -> None:

@@ -101,6 +101,13 @@ def test_the_client_imports_without_what_only_the_broker_needs():
     assert "sparkbroker" in done.stdout.split()
 
 
+def test_the_provider_uses_only_what_is_public_of_the_client():
+    private = re.compile(r"sparkbroker\.client(?:\._\w+| import \(?_\w+)")
+    for path in (ROOT / "airflow_provider").rglob("*.py"):
+        found = [name for name in private.findall(path.read_text()) if "__version__" not in name]
+        assert not found, f"{path.relative_to(ROOT)} uses {', '.join(found)}"
+
+
 def test_locks_pin_everything_with_hashes_and_name_no_index():
     for lock in sorted((ROOT / "requirements").glob("*.txt")):
         text = lock.read_text()

@@ -19,10 +19,10 @@ from sparkbroker.client import ClientConnection, InvalidRequest, SessionConflict
 from sparkbroker.client._ask import acquire_request
 from sparkbroker.client._clock import utc
 from sparkbroker.client._lease_sessions import LeaseSessions, renewal_pause
-from sparkbroker.client._own_pod import own_pod
 from sparkbroker.client._session import open_session
 from sparkbroker.client._tasks import Tasks
 from sparkbroker.client._values import read_connection
+from sparkbroker.client.own_pod import own_pod
 from sparkbroker.v1 import broker_pb2 as pb
 
 POD = {"namespace": "spark", "name": "notebook", "uid": "u-1"}

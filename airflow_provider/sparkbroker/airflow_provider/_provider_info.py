@@ -2,6 +2,9 @@
 
 from typing import Any, Final
 
+from sparkbroker.client import DEFAULT_PATIENCE  # it brings nothing
+
+DEFAULT_PORT: Final = 7077
 _PACKAGE: Final = "sparkbroker.airflow_provider"
 _TEXT: Final = {"type": ["string", "null"]}
 _FLAG: Final = {"type": ["boolean", "null"], "default": False}
@@ -11,7 +14,7 @@ UI_FIELD_BEHAVIOUR: Final = {
     "relabeling": {"password": "Token"},
     "placeholders": {
         "host": "broker.example.com",
-        "port": "7077",
+        "port": str(DEFAULT_PORT),
         "password": "the token that the broker knows you by",
         "extra": '{"url": "unix:///path/to/broker.sock"}',
     },
@@ -47,7 +50,7 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
     },
     "patience": {
         "label": "Patience",
-        "description": "Seconds for which a broker that doesn't answer is tried again; 60 if empty",
+        "description": f"Seconds for which a broker that doesn't answer is tried again; {DEFAULT_PATIENCE:g} if empty",
         "schema": {"type": ["number", "null"], "minimum": 1},
     },
     "lease_url": {

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sparkbroker.airflow_provider.late import has_template
 from sparkbroker.airflow_provider.request import InvalidArgument
-from sparkbroker.client._own_pod import VARIABLES, missing_variables
+from sparkbroker.client.own_pod import VARIABLES, missing_variables
 
 AIRFLOWS_MEMORY: Final = 512
 """MiB for the two processes in which Airflow runs a task, beside the driver's JVM."""

@@ -26,6 +26,15 @@ What it does not promise:
 - That a release reaches a broker which is down: the lease then ends by its time to live, and a warning is logged.
 - That a lease survives a fork: it stays with the process that has attached to it. The child's copy of it refuses to
   work, and its copy of a ``Broker`` connects anew.
+
+Its names, and these modules, are public; modules that begin with an underscore are not:
+
+- ``child_environment``, ``local_settings``, ``nameless_user``, ``packaged_java``, ``installed_pyspark``: what a program needs
+  that starts another one on a lease.
+- ``ask_text``: text as arguments, for templates, cells and command lines.
+- ``artifact_urls``, ``connect_channel``, ``submit_files``: how files reach a session.
+- ``own_pod``: the pod of this program, for mode CLIENT.
+- ``file_text``, ``visible``: text of people's files, and of others on a terminal.
 """
 
 from typing import TYPE_CHECKING
@@ -68,6 +77,19 @@ if TYPE_CHECKING:
         TooManyRequests,
         WrongProcess,
     )
+    from sparkbroker.client._lease_info import (
+        Attachment,
+        ContainerSize,
+        DriverExit,
+        Executors,
+        ExecutorSpec,
+        HolderPod,
+        LeaseInfo,
+        LeaseSpec,
+        Timings,
+        Waiting,
+    )
+    from sparkbroker.client._retry import DEFAULT_PATIENCE
     from sparkbroker.client._sync_broker import Broker
     from sparkbroker.client._sync_lease import Lease
     from sparkbroker.client._values import ClientConnection, ConnectConnection, Connection, LocalConnection, Progress
@@ -80,7 +102,18 @@ _MODULE_OF = {
     "AsyncBroker": "_async_broker",
     "AsyncLease": "_async_lease",
     "Broker": "_sync_broker",
+    "DEFAULT_PATIENCE": "_retry",
     "Lease": "_sync_lease",
+    "Attachment": "_lease_info",
+    "ContainerSize": "_lease_info",
+    "DriverExit": "_lease_info",
+    "ExecutorSpec": "_lease_info",
+    "Executors": "_lease_info",
+    "HolderPod": "_lease_info",
+    "LeaseInfo": "_lease_info",
+    "LeaseSpec": "_lease_info",
+    "Timings": "_lease_info",
+    "Waiting": "_lease_info",
     "ClientConnection": "_values",
     "ConnectConnection": "_values",
     "Connection": "_values",
@@ -89,12 +122,14 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "DEFAULT_PATIENCE",
     "AcquireFailed",
     "AcquireTimeout",
     "Address",
     "Ask",
     "AsyncBroker",
     "AsyncLease",
+    "Attachment",
     "BadAddress",
     "Broker",
     "BrokerFault",
@@ -103,14 +138,21 @@ __all__ = [
     "ClientConnection",
     "ConnectConnection",
     "Connection",
+    "ContainerSize",
+    "DriverExit",
     "EventsCompacted",
+    "ExecutorSpec",
+    "Executors",
+    "HolderPod",
     "InvalidRequest",
     "Lease",
     "LeaseEnded",
+    "LeaseInfo",
     "LeaseKeyInUse",
     "LeaseLost",
     "LeaseNotFound",
     "LeaseNotReady",
+    "LeaseSpec",
     "LocalConnection",
     "NeverFits",
     "NoDefaultAddress",
@@ -128,7 +170,9 @@ __all__ = [
     "SparkConflict",
     "SparkMissing",
     "SparkbrokerError",
+    "Timings",
     "TooManyRequests",
+    "Waiting",
     "WrongProcess",
     "__version__",
     "resolve_address",

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from sparkbroker.client._errors import InvalidRequest
-from sparkbroker.client._own_pod import own_pod
+from sparkbroker.client.own_pod import own_pod
 from sparkbroker.v1 import broker_pb2 as pb
 
 Seconds = float | timedelta

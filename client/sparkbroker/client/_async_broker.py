@@ -15,7 +15,8 @@ from sparkbroker.client._async_lease import AsyncLease
 from sparkbroker.client._errors import BrokerUnreachable, ClientClosed, SparkbrokerError, WrongProcess
 from sparkbroker.client._fork import forked_with_grpc
 from sparkbroker.client._keepalive import KeepAlive
-from sparkbroker.client._lease_context import Callbacks, LeaseContext
+from sparkbroker.client._lease_context import Callbacks, Handle, LeaseContext
+from sparkbroker.client._messages import Messages
 from sparkbroker.client._retry import DEFAULT_PATIENCE
 from sparkbroker.client._rpc import Rpc
 from sparkbroker.client._tasks import Tasks
@@ -28,7 +29,6 @@ _log = logging.getLogger("sparkbroker.client")
 _log.addFilter(VisibleMessages())  # all modules of the client log by this name
 _UNDO_TIMEOUT: Final = 5.0
 _CLOSE_TIMEOUT: Final = 10.0
-_PAGE_SIZE: Final = 1000
 
 OnProgress = Callable[[Progress], object]
 OnLease = Callable[[Any], object]
@@ -157,75 +157,45 @@ class AsyncBroker:
         response = await context.rpc.call("GetLease", pb.GetLeaseRequest(name=name), pb.GetLeaseResponse)
         return AsyncLease(context, response.lease, joined=True)
 
+    @property
+    def messages(self) -> Messages:
+        """The same answers as the protocol's messages, for programs that pass them on."""
+        return Messages(lambda: self._context().rpc)
+
     async def get(self, name: str) -> pb.Lease:
         """Read a lease."""
-        response = await self._context().rpc.call("GetLease", pb.GetLeaseRequest(name=name), pb.GetLeaseResponse)
-        return response.lease
+        return await self.messages.get(name)
 
     async def list(self, filter: str = "", *, order_by: str = "", limit: int | None = None) -> Sequence[pb.Lease]:
         """All leases that the filter selects, at most ``limit``, newest first. The filter's form is ListLeasesRequest's."""
-        found: list[pb.Lease] = []
-        token = ""
-        while limit is None or len(found) < limit:
-            size = _PAGE_SIZE if limit is None else min(_PAGE_SIZE, limit - len(found))
-            request = pb.ListLeasesRequest(page_size=size, page_token=token, filter=filter, order_by=order_by)
-            page = await self._context().rpc.call("ListLeases", request, pb.ListLeasesResponse)
-            found.extend(page.leases)
-            token = page.next_page_token
-            if not token:
-                break
-        return found
+        return await self.messages.list(filter, order_by=order_by, limit=limit)
 
-    async def watch(self, name: str, after_revision: int = 0) -> AsyncIterator[pb.WatchLeaseResponse]:
+    def watch(self, name: str, after_revision: int = 0) -> AsyncIterator[pb.WatchLeaseResponse]:
         """Follow a lease to its end; resumes over broken connections. Raise EventsCompacted, BrokerUnreachable."""
-        async for update in self._context().rpc.watch(name, after_revision):
-            if isinstance(update, pb.WatchLeaseResponse):
-                yield update
+        return self.messages.watch(name, after_revision)
 
-    async def watch_all(self, filter: str = "", after_revision: int = 0) -> AsyncIterator[pb.WatchLeasesResponse]:
+    def watch_all(self, filter: str = "", after_revision: int = 0) -> AsyncIterator[pb.WatchLeasesResponse]:
         """Follow all leases that the filter selects, for ever; otherwise as ``watch``."""
-        async for update in self._context().rpc.watch_all(filter, after_revision):
-            yield update
+        return self.messages.watch_all(filter, after_revision)
 
     async def release(self, name: str, message: str = "") -> pb.Lease:
         """Release a lease, whoever is attached to it."""
-        request = pb.ReleaseLeaseRequest(name=name, message=message)
-        return (await self._context().rpc.call("ReleaseLease", request, pb.ReleaseLeaseResponse)).lease
+        return await self.messages.release(name, message)
 
     async def force_release(self, name: str, message: str = "") -> tuple[pb.Lease, str]:
         """For operators: end a lease, and stop waiting for what can't be confirmed gone, such as pods on a dead node.
 
         Returns the lease and what was done, for people. Its capacity is free once nothing of it is on record.
         """
-        from sparkbroker.v1 import admin_pb2  # noqa: PLC0415  operators only
-
-        request = admin_pb2.ForceReleaseRequest(name=name, message=message)
-        answer = await self._context().rpc.call("ForceRelease", request, admin_pb2.ForceReleaseResponse)
-        return answer.lease, answer.done
+        return await self.messages.force_release(name, message)
 
     async def queues(self) -> Sequence[pb.Queue]:
         """The queues that the caller may use."""
-        found: list[pb.Queue] = []
-        token = ""
-        while True:
-            request = pb.ListQueuesRequest(page_size=_PAGE_SIZE, page_token=token)
-            page = await self._context().rpc.call("ListQueues", request, pb.ListQueuesResponse)
-            found.extend(page.queues)
-            token = page.next_page_token
-            if not token:
-                return found
+        return await self.messages.queues()
 
     async def profiles(self) -> Sequence[pb.Profile]:
         """The profiles that the caller may use."""
-        found: list[pb.Profile] = []
-        token = ""
-        while True:
-            request = pb.ListProfilesRequest(page_size=_PAGE_SIZE, page_token=token)
-            page = await self._context().rpc.call("ListProfiles", request, pb.ListProfilesResponse)
-            found.extend(page.profiles)
-            token = page.next_page_token
-            if not token:
-                return found
+        return await self.messages.profiles()
 
     async def logs(
         self, name: str, *, offset: int = 0, tail_lines: int = 0, follow: bool = False, attempt: int = 0
@@ -235,14 +205,12 @@ class AsyncBroker:
         async for chunk in self._context().rpc.logs(request):
             yield chunk.data
 
-    async def all_logs(
+    def all_logs(
         self, name: str, *, tail_lines: int = 0, follow: bool = False, attempt: int = 0
     ) -> AsyncIterator[pb.StreamLogsResponse]:
         """The logs of a driver and of its executors, in pieces that say whose they are: ``source`` is the executor's pod,
         or empty."""
-        request = pb.StreamLogsRequest(name=name, tail_lines=tail_lines, follow=follow, attempt=attempt, executors=True)
-        async for chunk in self._context().rpc.logs(request):
-            yield chunk
+        return self.messages.all_logs(name, tail_lines=tail_lines, follow=follow, attempt=attempt)
 
     async def close(self) -> None:
         """Release what is attached, within a bound, and disconnect. Idempotent."""
@@ -291,7 +259,7 @@ async def _undo_acquire(rpc: Rpc, request: pb.AcquireLeaseRequest) -> None:
         return  # the request was refused: there is no lease
 
 
-async def _release_all(leases: "list[AsyncLease]") -> None:
+async def _release_all(leases: list[Handle]) -> None:
     async with asyncio.TaskGroup() as group:
         for lease in leases:
             group.create_task(lease.release("the client was closed", timeout=_CLOSE_TIMEOUT))

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from sparkbroker.client import _clock, _waiting
 from sparkbroker.client._blocking import in_thread
@@ -18,11 +18,10 @@ from sparkbroker.client._error_texts import keep_texts
 from sparkbroker.client._errors import BrokerFault, LeaseLost, LeaseNotFound, SparkbrokerError, WrongProcess
 from sparkbroker.client._holding import Holding
 from sparkbroker.client._lease_context import LeaseContext
-from sparkbroker.client._values import Connection, Progress, read_connection
+from sparkbroker.client._lease_info import LeaseInfo
+from sparkbroker.client._session_base import OpenSession
+from sparkbroker.client._values import LIVE, Connection, Progress, read_connection
 from sparkbroker.v1 import broker_pb2 as pb
-
-if TYPE_CHECKING:
-    from sparkbroker.client._session import OpenSession
 
 _log = logging.getLogger("sparkbroker.client")
 RELEASE_TIMEOUT: Final = 10.0
@@ -51,14 +50,19 @@ class AsyncLease:
         return self._holding.name
 
     @property
-    def info(self) -> pb.Lease:
+    def info(self) -> LeaseInfo:
         """The lease as it was last seen; ``refresh`` reads it."""
-        return self._holding.info
+        return LeaseInfo.of(self._holding.info)
 
     @property
     def state(self) -> str:
         """Its state as it was last seen, such as QUEUED or READY."""
         return self._holding.state
+
+    @property
+    def live(self) -> bool:
+        """It was QUEUED, PROVISIONING or READY when it was last seen."""
+        return self._holding.state in LIVE
 
     @property
     def attached(self) -> bool:
@@ -85,9 +89,9 @@ class AsyncLease:
         """How it was lost; None: it was not."""
         return self._holding.loss and copy.copy(self._holding.loss)
 
-    async def refresh(self) -> pb.Lease:
+    async def refresh(self) -> LeaseInfo:
         """Read the lease from the broker."""
-        return await _waiting.refresh(self._holding)
+        return LeaseInfo.of(await _waiting.refresh(self._holding))
 
     async def progress(self, timeout: float | None = None) -> AsyncGenerator[Progress, None]:
         """Each change until the lease is READY, which is the last.
@@ -147,7 +151,7 @@ class AsyncLease:
             self._holding.generation = 0
         return await self.connection()
 
-    def adopt_session(self, session: "OpenSession") -> None:
+    def adopt_session(self, session: OpenSession) -> None:
         """Close this session when the lease is released, and interrupt it when the lease is lost."""
         self._holding.sessions.adopt(session)
 
@@ -257,7 +261,7 @@ class AsyncLease:
             return  # a forked child leaves its parent's block: the lease isn't its own
         if holding.detached:
             return
-        if self._joined and not self.generation and self.info.spec.sharing == pb.LEASE_SHARING_SHARED:
+        if self._joined and not self.generation and holding.info.spec.sharing == pb.LEASE_SHARING_SHARED:
             return  # others may be attached to it: it isn't ours to end
         if self.attached and isinstance(error, Exception):
             await in_thread(functools.partial(keep_texts, error), "error-text")

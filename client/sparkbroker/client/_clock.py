@@ -5,7 +5,10 @@ from datetime import UTC, datetime
 
 
 def now() -> float:
-    """Seconds that never go back and that count the machine's sleep, where the system can tell (CLOCK_BOOTTIME)."""
+    """Seconds that never go back and that count the machine's sleep, where the system can tell (CLOCK_BOOTTIME).
+
+    Promise 3: so a deadline passes here no later than at the broker.
+    """
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()

@@ -17,7 +17,7 @@ from sparkbroker.client._blocking import start_thread
 from sparkbroker.client._errors import SessionEnded, SessionFailed
 from sparkbroker.client._fork import after_fork_in_child
 from sparkbroker.client._pyspark_hook import opening
-from sparkbroker.client._session import CONNECT_MODE, SessionBase, describe
+from sparkbroker.client._session_base import CONNECT_MODE, SessionBase, describe
 from sparkbroker.client._values import ConnectConnection
 from sparkbroker.client.connect_channel import LeaseChannelBuilder
 

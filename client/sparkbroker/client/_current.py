@@ -11,22 +11,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sparkbroker.client import _pyspark_hook
 from sparkbroker.client._errors import SessionEnded, SparkbrokerError
+from sparkbroker.client._session_base import OpenSession
 
 if TYPE_CHECKING:
     from sparkbroker.client._pyspark_hook import Own
-    from sparkbroker.client._session import OpenSession
 
 
 class _Held:
     """A session between its opening and its close."""
 
-    def __init__(self, lease: str, session: "OpenSession", check: Callable[[], None]) -> None:
+    def __init__(self, lease: str, session: OpenSession, check: Callable[[], None]) -> None:
         self.lease = lease
         self.session = session
         self.check = check
 
     def spark(self) -> Any:
-        """Raise LeaseLost, WrongProcess, SessionEnded."""
+        """Raise LeaseLost, WrongProcess, SessionEnded.
+
+        Promise 9: a session that is no more is said to be, and no other one takes its place.
+        """
         self.check()
         ended = self.session.ended
         if ended:
@@ -50,18 +53,18 @@ class _Current:
         self._held: tuple[_Held, ...] = ()
         self._last = ""
 
-    def enter(self, lease: str, session: "OpenSession", check: Callable[[], None]) -> None:
+    def enter(self, lease: str, session: OpenSession, check: Callable[[], None]) -> None:
         """It is open from now on."""
         self._held = (*self._held, _Held(lease, session, check))
         self._last = lease
         _pyspark_hook.install(self)
 
-    def here(self, session: "OpenSession") -> None:
+    def here(self, session: OpenSession) -> None:
         """It was opened in this context."""
         known = [held for held in _here.get() if held in self._held and held.session is not session]
         _here.set((*known, *(held for held in self._held if held.session is session)))
 
-    def leave(self, session: "OpenSession") -> None:
+    def leave(self, session: OpenSession) -> None:
         """Its lease has closed it."""
         self._held = tuple(held for held in self._held if held.session is not session)
 

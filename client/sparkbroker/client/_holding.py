@@ -9,10 +9,11 @@ from typing import Any, Final, TypeVar
 
 from sparkbroker.client import _progress
 from sparkbroker.client._errors import LeaseEnded, LeaseLost, LeaseNotFound, SparkbrokerError, WrongProcess
-from sparkbroker.client._lease_context import LeaseContext, call_logged
+from sparkbroker.client._lease_context import Handle, LeaseContext, call_logged
 from sparkbroker.client._lease_sessions import LeaseSessions
 from sparkbroker.client._schedule import Beat
-from sparkbroker.client._values import LIVE, state_name
+from sparkbroker.client._values import LIVE
+from sparkbroker.client._words import state_name
 from sparkbroker.v1 import broker_pb2 as pb
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ _VERIFY_TIMEOUT: Final = 3.0
 class Holding:
     """The state behind an AsyncLease, its ``handle``; a Holder for the keepalive. Belongs to one event loop."""
 
-    def __init__(self, context: LeaseContext, info: pb.Lease, handle: Any) -> None:
+    def __init__(self, context: LeaseContext, info: pb.Lease, handle: Handle) -> None:
         self.context: Final = context
         self.pid: Final = os.getpid()
         self.sessions: Final = LeaseSessions(
@@ -161,7 +162,10 @@ class Holding:
         self._tell(self.context.callbacks.notice)
 
     def renewal_lost(self, reason: str, message: str) -> None:
-        """It is lost, from now on; how is asked for, its sessions are interrupted, and then the callback is called."""
+        """It is lost, from now on; how is asked for, its sessions are interrupted, and then the callback is called.
+
+        Promise 9: nothing leads back, and ``check`` raises it at every use.
+        """
         if self.loss is not None or self.released:
             return
         self.loss = LeaseLost(f"{self.name} is lost: {message or reason}", lease=self.name, reason=reason)

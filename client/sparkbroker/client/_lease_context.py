@@ -3,14 +3,12 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sparkbroker.client._keepalive import KeepAlive
 from sparkbroker.client._rpc import Rpc
 from sparkbroker.client._tasks import Tasks
-
-if TYPE_CHECKING:
-    from sparkbroker.client._async_lease import AsyncLease
+from sparkbroker.client._values import Connection
 
 _log = logging.getLogger("sparkbroker.client")
 
@@ -25,6 +23,18 @@ class Callbacks:
     notice: Callable[[Any], object] | None = None
 
 
+class Handle(Protocol):
+    """A program's handle on a lease, as the parts behind it see it: an AsyncLease."""
+
+    async def connection(self) -> Connection:
+        """How to connect, attached."""
+        ...
+
+    async def release(self, message: str = "", *, everyone: bool = False, timeout: float = ...) -> bool:
+        """Give the lease back."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseContext:
     """See the module. ``held``: what is attached, to be released when the client is closed."""
@@ -32,7 +42,7 @@ class LeaseContext:
     rpc: Rpc
     keepalive: KeepAlive
     tasks: Tasks
-    held: "set[AsyncLease]"
+    held: set[Handle]
     callbacks: Callbacks
 
 

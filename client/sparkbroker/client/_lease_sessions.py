@@ -4,17 +4,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from sparkbroker.client._blocking import in_thread
 from sparkbroker.client._clock import utc
 from sparkbroker.client._current import CURRENT
 from sparkbroker.client._errors import SessionConflict, SparkbrokerError
+from sparkbroker.client._session_base import OpenSession
 from sparkbroker.client._tasks import Tasks
 from sparkbroker.client._values import Connection
-
-if TYPE_CHECKING:
-    from sparkbroker.client._session import OpenSession
 
 _log = logging.getLogger("sparkbroker.client")
 SOONEST: Final = 30.0
@@ -55,7 +53,7 @@ class LeaseSessions:
             raise SessionConflict(f"{self._lease()} has an open session; use its newSession(), or a shared lease")
         await self.close()
 
-    async def open(self, connection: Connection, *, api: Literal["classic", "connect"], app_name: str) -> "OpenSession":
+    async def open(self, connection: Connection, *, api: Literal["classic", "connect"], app_name: str) -> OpenSession:
         """Open one in a thread; if cancelled meanwhile it is closed again."""
         from sparkbroker.client import _session  # noqa: PLC0415  only who opens a session pays for it
 
@@ -68,7 +66,7 @@ class LeaseSessions:
         CURRENT.here(opened)
         return opened
 
-    def adopt(self, session: "OpenSession") -> None:
+    def adopt(self, session: OpenSession) -> None:
         """Close this one with the lease, interrupt it when the lease is lost, and explain its errors."""
         self._sessions = [*self._sessions, session]
         self.id_used = session.uses_session_id
@@ -78,7 +76,7 @@ class LeaseSessions:
         if session.expires is not None:
             self._renewal = self._tasks.start(self._renew(session), "credential")
 
-    async def _renew(self, session: "OpenSession") -> None:
+    async def _renew(self, session: OpenSession) -> None:
         """Get its credential anew in the middle of what is left of it."""
         while session.open and session.expires is not None:
             await asyncio.sleep(renewal_pause(session.expires, utc()))
@@ -115,11 +113,11 @@ def renewal_pause(expires: datetime, now: datetime) -> float:
     return max(SOONEST, (expires.replace(tzinfo=UTC) - now).total_seconds() / 2)
 
 
-def _close(sessions: "list[OpenSession]") -> None:
+def _close(sessions: list[OpenSession]) -> None:
     for session in sessions:
         session.close()
 
 
-def _abort(sessions: "list[OpenSession]", reason: str) -> None:
+def _abort(sessions: list[OpenSession], reason: str) -> None:
     for session in sessions:
         session.abort(reason)

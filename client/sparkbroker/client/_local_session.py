@@ -17,7 +17,7 @@ from sparkbroker.client._current import CURRENT
 from sparkbroker.client._errors import SessionConflict, SessionFailed, SparkMissing
 from sparkbroker.client._jvm import Jvm, start_jvm
 from sparkbroker.client._pyspark_hook import opening
-from sparkbroker.client._session import CONNECT_MODE, SessionBase, describe
+from sparkbroker.client._session_base import CONNECT_MODE, SessionBase, describe
 from sparkbroker.client._values import LocalConnection
 from sparkbroker.client.child_environment import TOKEN
 

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from sparkbroker.client._errors import AcquireFailed, AcquireTimeout, LeaseEnded, LeaseLost
-from sparkbroker.client._values import Progress, reason_name, state_name
+from sparkbroker.client._values import Progress
+from sparkbroker.client._words import reason_name, state_name
 from sparkbroker.client.visible import visible
 from sparkbroker.v1 import broker_pb2 as pb
 

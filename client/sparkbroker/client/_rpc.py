@@ -32,7 +32,8 @@ class Rpc:
     async def call(self, method: str, request: Message, reply: type[Reply], *, patience: float | None = None) -> Reply:
         """Call until it is answered, or ``patience`` is over; raise the last try's error.
 
-        Only for what may be repeated: reads, renewals, releases, and what carries a request id.
+        Only for what may be repeated: reads, renewals, releases, and what carries a request id. Promise 8: the tries of a call
+        are one request, under one id.
         """
         end = now() + (self.patience if patience is None else patience)
         attempt = 0
@@ -53,7 +54,7 @@ class Rpc:
     async def watch(
         self, name: str, after_revision: int, *, outages: bool = False
     ) -> AsyncGenerator[pb.WatchLeaseResponse | BrokerUnreachable, None]:
-        """Follow a lease to its terminal event, across broken connections, which it resumes by revision.
+        """Follow a lease to its terminal event, across broken connections, which it resumes by revision (promise 14).
 
         Raise BrokerUnreachable when the broker can't be reached for ``patience`` seconds, and EventsCompacted. With
         ``outages`` a failed try is also given out, as the error that it met.

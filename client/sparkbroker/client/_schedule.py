@@ -46,7 +46,10 @@ class Beat:
 
     @property
     def deadline(self) -> float:
-        """When the broker may end it, at the earliest."""
+        """When the broker may end it, at the earliest.
+
+        Promise 3: it counts from when the last renewal was sent, and so is never later than the broker's own.
+        """
         return self.sent + self.ttl
 
     @property
@@ -98,7 +101,7 @@ def overdue(beat: Beat, now: float) -> Beat:
 
 
 def unreachable(beat: Beat) -> Beat:
-    """SUSPECT: the broker can't be asked."""
+    """SUSPECT: the broker can't be asked. Promise 3: it is never LOST for that."""
     return replace(beat, state=BeatState.SUSPECT) if beat.state is BeatState.ATTACHED else beat
 
 

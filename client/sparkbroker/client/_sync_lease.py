@@ -6,14 +6,15 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from sparkbroker.client import _session
 from sparkbroker.client._async_lease import RELEASE_TIMEOUT, AsyncLease
 from sparkbroker.client._current import CURRENT
 from sparkbroker.client._error_texts import keep_texts
 from sparkbroker.client._errors import LeaseLost, WrongProcess
+from sparkbroker.client._lease_info import LeaseInfo
 from sparkbroker.client._portal import Portal
+from sparkbroker.client._session import open_session
+from sparkbroker.client._session_base import OpenSession
 from sparkbroker.client._values import Connection, Progress
-from sparkbroker.v1 import broker_pb2 as pb
 
 
 class Lease:
@@ -43,7 +44,7 @@ class Lease:
         return self._lease.name
 
     @property
-    def info(self) -> pb.Lease:
+    def info(self) -> LeaseInfo:
         """The lease as it was last seen; ``refresh`` reads it."""
         return self._lease.info
 
@@ -51,6 +52,11 @@ class Lease:
     def state(self) -> str:
         """Its state as it was last seen, such as QUEUED or READY."""
         return self._lease.state
+
+    @property
+    def live(self) -> bool:
+        """It was QUEUED, PROVISIONING or READY when it was last seen."""
+        return self._lease.live
 
     @property
     def attached(self) -> bool:
@@ -84,7 +90,7 @@ class Lease:
             )
         return self._portal
 
-    def refresh(self) -> pb.Lease:
+    def refresh(self) -> LeaseInfo:
         """Read the lease from the broker."""
         return self._own().call(self._lease.refresh())
 
@@ -115,7 +121,7 @@ class Lease:
         """
         connection = self._own().call(self._lease.session_connection())
         # In this thread, not in the loop's: Spark's "active session" belongs to the thread that made it.
-        opened = _session.open_session(connection, api=api, app_name=app_name or self.name)
+        opened = open_session(connection, api=api, app_name=app_name or self.name)
         try:
             self._own().call(_adopt(self._lease, opened))
         except BaseException:
@@ -171,6 +177,6 @@ class Lease:
             self._portal.call(self._lease.__aexit__(kind, error, trace))
 
 
-async def _adopt(lease: AsyncLease, session: _session.OpenSession) -> None:
+async def _adopt(lease: AsyncLease, session: OpenSession) -> None:
     lease.check()
     lease.adopt_session(session)

@@ -9,23 +9,6 @@ from urllib.parse import quote
 from sparkbroker.v1 import broker_pb2 as pb
 
 LIVE: Final = frozenset({"QUEUED", "PROVISIONING", "READY"})
-TERMINAL: Final = frozenset({"RELEASED", "EXPIRED", "FAILED", "PREEMPTED"})
-
-
-def state_name(state: int) -> str:
-    """QUEUED for LEASE_STATE_QUEUED; the number as text for a state that is newer than this client."""
-    try:
-        return pb.LeaseState.Name(state).removeprefix("LEASE_STATE_")
-    except ValueError:
-        return str(state)
-
-
-def reason_name(reason: int) -> str:
-    """Likewise for a LeaseReason."""
-    try:
-        return pb.LeaseReason.Name(reason).removeprefix("LEASE_REASON_")
-    except ValueError:
-        return str(reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +27,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectConnection:
-    """A Spark Connect endpoint, for one attachment. ``headers`` and ``url`` are secret."""
+    """A Spark Connect endpoint, for one attachment. ``headers`` and ``url`` are secret, and in no ``repr`` (promise 11)."""
 
     endpoint: str
     session_id: str

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from sparkbroker.client.ask_text import SPARK_KEYS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
@@ -120,16 +122,8 @@ ARGUMENTS: Final = (
 BY_NAME: Final = {argument.old: argument for argument in ARGUMENTS}
 
 CONF_ARGUMENTS: Final = {
+    **SPARK_KEYS,
     "spark.app.name": "app_name",
-    "spark.driver.cores": "cores",
-    "spark.driver.memory": "memory",
-    "spark.driver.memoryOverhead": "memory_overhead",
-    "spark.executor.instances": "executors",
-    "spark.executor.cores": "executor_cores",
-    "spark.executor.memory": "executor_memory",
-    "spark.executor.memoryOverhead": "executor_memory_overhead",
-    "spark.jars": "jars",
-    "spark.jars.packages": "packages",
     "spark.submit.pyFiles": "py_files",
     "spark.files": "files",
     "spark.archives": "archives",

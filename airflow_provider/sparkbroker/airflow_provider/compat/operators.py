@@ -8,7 +8,7 @@ from sparkbroker.airflow_provider import checks, client_mode, pod_override
 from sparkbroker.airflow_provider.compat.config import SparkBaseConf, SparkDriverConf, SparkExecutorConf
 from sparkbroker.airflow_provider.compat.mapping import Mapped, lease_arguments
 from sparkbroker.airflow_provider.operators.session import SparkSessionOperator
-from sparkbroker.client._own_pod import missing_variables
+from sparkbroker.client.own_pod import missing_variables
 
 _told: Final[set[str]] = set()
 

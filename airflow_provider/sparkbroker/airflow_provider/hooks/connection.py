@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from sparkbroker.airflow_provider._provider_info import CONN_FIELDS
-from sparkbroker.client import Address, BadAddress, resolve_address  # none of these brings gRPC
+from sparkbroker.airflow_provider._provider_info import CONN_FIELDS, DEFAULT_PORT
+from sparkbroker.client import DEFAULT_PATIENCE, Address, BadAddress, resolve_address  # none of these brings gRPC
 
-DEFAULT_PORT: Final = 7077
 _TRUE: Final = ("true", "1", "yes", "on")
 _FALSE: Final = ("false", "0", "no", "off", "")
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
@@ -43,7 +42,7 @@ class Settings:
     """What a connection says. ``patience`` is in seconds; the URLs are templates."""
 
     address: Address
-    patience: float = 60.0
+    patience: float = DEFAULT_PATIENCE
     lease_url: str = ""
     spark_ui_url: str = ""
 
@@ -180,7 +179,7 @@ def _flag(extra: Mapping[str, Any], name: str, source: str) -> bool:
 def _patience(extra: Mapping[str, Any], source: str) -> float:
     value = extra.get("patience")
     if value is None or value == "":
-        return 60.0
+        return DEFAULT_PATIENCE
     try:
         seconds = float(value)
     except (TypeError, ValueError) as error:

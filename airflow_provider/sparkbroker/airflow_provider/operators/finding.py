@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 def mode_of(lease: "Lease") -> str:
     """Such as LOCAL."""
-    from sparkbroker.v1 import broker_pb2  # noqa: PLC0415  parsing a DAG is to load little
-
-    return broker_pb2.LeaseMode.Name(lease.info.spec.mode).removeprefix("LEASE_MODE_")
+    return lease.info.spec.mode
 
 
 def is_here(lease: "Lease") -> bool:
@@ -41,7 +39,7 @@ def unspent(broker: Broker, name: str) -> "Lease":
     Airflow 3 runs a task that is cleared while it runs with the event of the earlier run, unless it began in the triggerer.
     """
     lease = broker.open(name)
-    if lease.info.generation and lease.state not in ("QUEUED", "PROVISIONING", "READY"):
+    if lease.info.generation and not lease.live:
         raise LeaseSpent(f"{name} was used by an earlier run of this task, and is {lease.state}")
     return lease
 

@@ -168,7 +168,7 @@ class SparkScriptOperator(SparkLeaseOperator):
     ) -> Iterator[dict[str, str]]:
         """What makes its pyspark open the lease's session; secret."""
         from sparkbroker.client import ClientConnection, ConnectConnection  # noqa: PLC0415  parsing a DAG is to load little
-        from sparkbroker.client._session import check_pyspark  # noqa: PLC0415  as above
+        from sparkbroker.client.installed_pyspark import check_pyspark  # noqa: PLC0415  as above
 
         if python.name == sys.executable:
             check_pyspark()

@@ -138,7 +138,7 @@ class LeaseTrigger(BaseTrigger):
                     raise
                 ask = another
                 continue
-            if lease.state in ("QUEUED", "PROVISIONING", "READY"):
+            if lease.live:
                 break
             # The answer of long ago, before the triggerer was away for too long, or the task was cleared.
             ask = {**ask, "request_id": identity.next_request_id(ask["request_id"], lease.name)}
