@@ -159,13 +159,14 @@ bench: .venv/.installed $(if $(filter airflow,$(BENCHMARKS)),.venv-airflow3/.ins
 # ---- checks
 
 .PHONY: lint
-lint: .venv/.installed ## Style, types, layers, the protocol, spelling, dependencies
+lint: .venv/.installed ## Style, types, layers, the protocol, spelling, wording, dependencies
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry .
 	$(BIN)/codespell
+	$(BIN)/python scripts/check-words
 	@$(MAKE) --no-print-directory protos-check
 
 .PHONY: format

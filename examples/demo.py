@@ -1,7 +1,7 @@
-"""The life of a lease, from an empty folder to an empty folder: what ``make demo`` runs.
+"""The life of a lease, from an empty folder to an empty folder. ``make demo`` runs this program.
 
-A broker is started, a program leases a Spark session from it, computes with it, and gives it back; then the broker is
-stopped. Each step says what happens. Needs nothing but this repository's environment: the Java runtime comes with it.
+It starts a broker, leases a Spark session from it, computes with it, gives it back, and stops the broker. It reports each
+step. It needs only this repository's environment, which has the Java runtime.
 """
 
 import json
@@ -24,7 +24,7 @@ STARTED = time.perf_counter()
 CORES = min(2, os.cpu_count() or 1)
 POINTS = 2_000_000
 PATIENCE = 60.0
-"""Seconds within which the broker has to serve, and to stop."""
+"""The longest time in seconds for the broker to serve, and to stop."""
 
 
 def say(text: str) -> None:
@@ -48,7 +48,7 @@ def running_broker(folder: Path) -> Iterator[str]:
     """A broker that keeps everything in ``folder``; its URL."""
     say(f"starting a broker that keeps everything in {folder}")
     command = [sys.executable, "-m", "sparkbroker.broker", "serve", "--state-folder", str(folder)]
-    # Settings of whoever runs this are not the demo's.
+    # The demo ignores the user's own settings.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SPARKBROKER")}
     environment |= {"SPARKBROKER__SERVER__LOG_FORMAT": "json", "XDG_CONFIG_HOME": str(folder / "config")}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
@@ -68,7 +68,7 @@ def running_broker(folder: Path) -> Iterator[str]:
 
 
 class BrokerLog:
-    """What the broker says on stderr, read in a thread of its own, so that it can always go on writing."""
+    """The broker's stderr, read in a separate thread, so that the broker can always go on writing."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process

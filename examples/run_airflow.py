@@ -1,7 +1,7 @@
-"""Airflow with this repository's example DAGs, and a broker that gives them Spark: what ``make airflow`` runs.
+"""Airflow with this repository's example DAGs, and a broker that gives them Spark. ``make airflow`` runs this program.
 
-Everything is kept in one temporary folder. Ctrl-C (or TERM) ends all of it: Airflow's whole session, every lease, the
-broker, the drivers; and removes the folder.
+Everything is in one temporary folder. Ctrl-C (or TERM) ends Airflow's whole session, every lease, the broker and the
+drivers, and removes the folder.
 """
 
 import json
@@ -28,7 +28,7 @@ ROOT: Final = Path(__file__).parents[1]
 BROKER_PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 BIN: Final = Path(sys.executable).parent
 START: Final = 300.0
-"""Seconds within which the broker, and then Airflow, has to be up."""
+"""The longest time in seconds for the broker, and then Airflow, to start."""
 CONFIG: Final = """\
 [queues.default]
 [profiles.default]
@@ -36,7 +36,7 @@ ui = true
 allowed_pod = ["*"]  # here without effect: it runs no pods
 """
 GRACE: Final = 10.0
-"""Seconds that Airflow gets to end by itself."""
+"""The time in seconds for Airflow to end by itself."""
 
 
 def say(text: str) -> None:
@@ -44,7 +44,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    # Both: what a script starts in the background begins with SIGINT ignored.
+    # Both signals, because a process that a script starts in the background ignores SIGINT.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _as_ctrl_c)
     folder = Path(tempfile.mkdtemp(prefix="sparkbroker-airflow-"))
@@ -91,7 +91,7 @@ def broker(folder: Path) -> Iterator[str]:
 
 
 def surroundings() -> dict[str, str]:
-    """The environment, without what is meant for another Airflow and another broker."""
+    """The environment, without variables for another Airflow and another broker."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "SPARKBROKER"))}
 
 
@@ -103,7 +103,7 @@ def answers(client: Broker) -> bool:
 
 
 def give_back(client: Broker) -> None:
-    """Release what is live, and wait (within a bound) until nothing is charged."""
+    """Release all live leases, and wait (within a limit) until no capacity is charged."""
     try:
         for lease in client.list():
             if not lease.timings.HasField("end_time"):
@@ -195,7 +195,7 @@ def tail(log: Path) -> str:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """TERM to its whole session, and KILL after a grace to what is left of it. A second Ctrl-C doesn't stop this."""
+    """Send TERM to its whole session, and KILL to the remaining processes after a grace. A second Ctrl-C doesn't stop this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     send(process.pid, signal.SIGTERM)

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* At most 50 characters: suffixes come after it, and names of services end at 63. */}}
+{{- /* At most 50 characters: suffixes follow, and names of services have at most 63. */}}
 {{- define "sparkbroker.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
@@ -44,8 +44,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- default (list .Release.Namespace) .Values.sparkNamespaces | uniq | toJson }}
 {{- end }}
 
-{{- /* By this value of the label sparkbroker.io/owner the broker finds its pods. No other release of a cluster has it, and
-       whoever loses the broker's volume still has it. */}}
+{{- /* The value of the label sparkbroker.io/owner, by which the broker finds its pods. It is unique among the releases of a
+       cluster, and survives the loss of the broker's volume. */}}
 {{- define "sparkbroker.owner" -}}
 {{- printf "%s-%s" (.Release.Name | trunc 46) (printf "%s/%s" .Release.Namespace .Release.Name | sha256sum | trunc 16) }}
 {{- end }}
@@ -58,7 +58,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- default (printf "%s-tls" (include "sparkbroker.fullname" .)) .Values.tls.secretName }}
 {{- end }}
 
-{{- /* Where an operator's token is; empty: nowhere. */}}
+{{- /* The Secret with an operator's token; empty if there is none. */}}
 {{- define "sparkbroker.operatorSecret" -}}
 {{- if .Values.tokens.operatorSecretName -}}
 {{ .Values.tokens.operatorSecretName }}
@@ -72,7 +72,7 @@ runAsNonRoot: true
 runAsUser: 10001
 runAsGroup: 10001
 fsGroup: 10001
-# Else every mount opens the state folder, which the broker wants closed, to the group.
+# Otherwise every mount opens the state folder to the group, and the broker requires it to be closed.
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
@@ -91,7 +91,7 @@ capabilities: {drop: [ALL]}
 - {name: HOME, value: /tmp}
 {{- end }}
 
-{{/* (list "k" patterns): a CEL expression, whether the string k is one of the patterns; a * at a pattern's end stands for any end. */}}
+{{/* (list "k" patterns): a CEL expression, whether the string k is one of the patterns; a * at a pattern's end matches any ending. */}}
 {{- define "sparkbroker.listed" -}}
 {{- $name := index . 0 }}
 {{- $parts := list "false" }}

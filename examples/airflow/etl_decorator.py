@@ -1,6 +1,6 @@
 """Extract, transform, load with ``@task.spark_session``: each task leases its own session, and gives it back.
 
-``spark`` is given by the decorator, wherever the function declares it; all else is passed as ever.
+The decorator provides ``spark``, at any place in the function's signature. All other arguments are passed as usual.
 """
 
 import os
@@ -12,7 +12,7 @@ try:
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
 
-# In a cluster: a folder that workers and drivers share.
+# In a cluster, use a folder that workers and drivers share.
 FOLDER = os.environ.get("EXAMPLES_FOLDER", "/tmp/examples")
 
 

@@ -1,4 +1,4 @@
-"""Extract, transform, load with ``SparkSessionOperator``, for who doesn't like decorators."""
+"""Extract, transform, load with ``SparkSessionOperator``, for users who don't like decorators."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ def transform(source, *, spark, lease):
     return {str(row["weekday"]): row["count"] for row in rows}
 
 
-# In a cluster: a folder that workers and drivers share.
+# In a cluster, use a folder that workers and drivers share.
 folder = os.environ.get("EXAMPLES_FOLDER", "/tmp/examples")
 with DAG("etl_operator", schedule=None, tags=["sparkbroker"], params={"folder": folder + "/etl_operator"}) as etl:
     extracted = SparkSessionOperator(

@@ -1,4 +1,4 @@
-"""How many executors a task gets is known only when another one has run: any argument of a lease may be an XCom."""
+"""The number of executors comes from another task: any argument of a lease may be an XCom."""
 
 try:
     from airflow.sdk import dag, task
@@ -10,7 +10,7 @@ except ImportError:  # Airflow 2
 def executors_from_xcom():
     @task
     def choose(rows: str) -> list[int]:
-        """The fewest and the most."""
+        """Minimum and maximum."""
         return [1, max(1, min(int(rows) // 2_500_000, 8))]
 
     chosen = choose("{{ params.rows }}")

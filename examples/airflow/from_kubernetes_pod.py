@@ -1,4 +1,4 @@
-"""In the style of KubernetesPodOperator with spark-submit in an image of one's own. It was:
+"""In the style of KubernetesPodOperator with spark-submit in your own image. It was:
 
     KubernetesPodOperator(
         task_id="classic", image="registry.example.com/etl:1.4", cmds=["spark-submit"],
@@ -17,7 +17,7 @@ except ImportError:  # Airflow 2
     from airflow.models import DAG
 from sparkbroker.airflow_provider.operators.script import SparkScriptOperator
 
-# The profile says which of them it takes (allowed_pod); one that runs no pods, such as on a laptop, takes them without effect.
+# The profile lists the allowed settings (allowed_pod). A profile that runs no pods, such as on a laptop, accepts them without effect.
 POD = {"image": "registry.example.com/etl:1.4", "tolerations": [{"key": "spark", "operator": "Exists"}]}
 
 with DAG("from_kubernetes_pod", schedule=None, tags=["sparkbroker"]) as the_dag:

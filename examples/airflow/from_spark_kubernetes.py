@@ -32,12 +32,12 @@ def from_spark_kubernetes():
         executor_memory="512m",
         conf={"spark.sql.shuffle.partitions": "2"},
         max_duration=3600,
-        # The driver's log, from this level on, while it runs.
+        # The driver's log at this level and above, while it runs.
         driver_log_level="WARN",
         deferrable=True,
     )
 
-    # What comes next needs no status to look at: a task that has failed has failed.
+    # The next task doesn't check a status: if the program fails, the task fails.
     @task
     def publish() -> str:
         return "published"

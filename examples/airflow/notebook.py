@@ -1,4 +1,4 @@
-"""A notebook, run with Papermill: its kernel is a child of the program's, and finds the lease as any PySpark does.
+"""A notebook, run with Papermill: its kernel is a child process of the program, and finds the lease like any PySpark program.
 
 Needs ``papermill`` and ``ipykernel`` on the worker.
 """

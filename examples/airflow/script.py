@@ -15,5 +15,5 @@ with DAG("script", schedule=None, tags=["sparkbroker"]) as the_dag:
         py_files=["programs/cleaning.py"],
         cores=1,
     )
-    # With RDDs and a sparkContext: the driver is the program's own, of the size that was leased.
+    # With RDDs and a sparkContext: the driver runs in the program, with the leased size.
     SparkScriptOperator(task_id="classic", script="programs/classic.py", mode="LOCAL", cores=1, memory="600m")

@@ -12,14 +12,16 @@ WRITE: Final = "WRITE_AIRFLOW_ENDS"
 HEAD: Final = """\
 # How tasks end
 
-Measured by `tests/airflow/test_ends.py` against the real scheduler, LocalExecutor and triggerer, a broker with the local
-provisioner, and a Spark job that writes the time again and again, so that its last beat shows when it stopped. Written by
-`make airflow-ends`; the ends of a single task went on four at a time, the others alone; the machine is named below each
-table. Seconds count from the end's cause: the click, the signal, the timeout, the function's return. *Job stopped* is the
-job's last beat; *lease free* is when the broker had confirmed that the driver is gone and counted its capacity as free.
-Nothing was left behind in any row: no lease, no charge, no process.
+`tests/airflow/test_ends.py` measured these ends with the real scheduler, LocalExecutor and triggerer, and a broker with the local
+provisioner. `make airflow-ends` measures them again and writes these tables.
 
-The broker's `ttl` was {ttl} s (its default is 30 s): an end that gives the task no time, such as SIGKILL, is found by it.
+- The Spark job writes the time repeatedly. Its last beat shows when it stopped.
+- The ends of a single task ran four at a time, the others alone. The machine is named below each table.
+- Seconds count from the cause of the end: the click, the signal, the timeout, the function's return.
+- *Job stopped after*: the job's last beat.
+- *Lease free after*: when the broker had confirmed that the driver is gone, and counted its capacity as free.
+- No row left a lease, a charge or a process behind.
+- The broker's `ttl` was {ttl} s (its default is 30 s). It ends the lease if the task had no time to act, such as after SIGKILL.
 """
 ENDS: Final = (
     "success", "failure", "marked failed", "marked success", "cleared", "`execution_timeout`", "DAG run timeout",

@@ -16,14 +16,17 @@ LONGEST: Final = 160
 HEAD: Final = """\
 # Faults on Kubernetes
 
-Measured by `tests/kubernetes` on the cluster of `make cluster`; written by `make kubernetes-faults`. Seconds count from the fault,
-for a pod that never starts from the request. *Told* is when the lease ended or said so, by the broker's clock; *free* is when the
-broker had confirmed that all pods are gone and counted their capacity as free. After each row nothing was left in the
-namespace, and nothing was charged. Pods that can't start are given up after the profile's `start_timeout`, here 5 to 20 s,
-unless no later try can help. A watch whose version the API server has forgotten (410) is no row: the broker lists everything
-anew, and no lease notices.
+`tests/kubernetes` measured these faults on the cluster of `make cluster`. `make kubernetes-faults` measures them again and writes this
+page.
 
-| fault | lease | reason | told after | free after | what the lease says |
+- Seconds count from the fault. For a pod that never starts, they count from the request.
+- *Reported after*: when the lease ended or had the message, by the broker's clock.
+- *Free after*: when the broker had confirmed that all pods are gone, and counted their capacity as free.
+- After each row, nothing was left in the namespace, and nothing was charged.
+- The broker gives up a pod that can't start after the profile's `start_timeout`, here 5 to 20 s, or earlier if no retry can help.
+- A watch whose version the API server has forgotten (410) has no row: the broker lists everything again, and no lease notices.
+
+| fault | lease | reason | reported after | free after | message |
 | --- | --- | --- | --- | --- | --- |
 """
 

@@ -1,4 +1,4 @@
-"""What words.py imports."""
+"""A module that words.py imports."""
 
 
 def clean(word: str) -> str:

@@ -1,4 +1,4 @@
-"""A program that knows nothing of Airflow and of leases."""
+"""A program without any code for Airflow or leases."""
 
 import argparse
 import os

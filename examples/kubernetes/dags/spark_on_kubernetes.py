@@ -1,4 +1,4 @@
-"""Two ways to Spark from Airflow on Kubernetes: a driver of the broker's, and the worker's own pod as the driver."""
+"""Two ways to Spark from Airflow on Kubernetes: the broker runs the driver, or the worker's own pod is the driver."""
 
 import socket
 
@@ -7,12 +7,12 @@ from airflow.sdk import dag, task
 
 @dag(schedule=None, tags=["sparkbroker"], params={"rows": 1000})
 def spark_on_kubernetes():
-    # The broker runs driver and executors: the worker is thin, and while the lease waits there is none.
+    # The broker runs driver and executors. The worker is small, and doesn't exist while the lease waits.
     @task.spark_session(executors=1, deferrable=True, driver_log_level="INFO")
     def total(rows: str, spark) -> int:
         return spark.range(int(rows)).selectExpr("sum(id) AS total").first().total
 
-    # The worker's own pod is the driver, made of the size that is said here: the classic API, with executors of its own.
+    # The worker's own pod is the driver, with the size given here. It has the classic API, and executors of its own.
     @task.spark_session(mode="CLIENT", cores=1, memory="600m", executors=2)
     def classic(given: int, spark) -> dict[str, int]:
         context = spark.sparkContext

@@ -47,12 +47,13 @@ class AdminServiceServicer(object):
     """
 
     def ForceRelease(self, request, context):
-        """Ends a lease and stops waiting for what can't be confirmed gone, such as
-        pods on a node that has died: these are removed from the record of the
-        cluster, and the capacity is free as soon as nothing is left in it. What
-        really runs on such a node may go on until the node is ended, so make
-        sure of that first. What can still be confirmed is only asked to end.
-        Told by two FORCED events: before, and what was done. May be repeated.
+        """Ends a lease, and stops waiting for pods that can't be confirmed gone,
+        such as those on a dead node. It removes these from the cluster's record.
+        The capacity is free as soon as none is left in the record. A process on
+        such a node may go on until the node is ended, so make sure that the node
+        is ended first. Pods that can still be confirmed are only asked to end.
+        Two FORCED events record the call: one before it, one with its results.
+        May be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,9 +28,9 @@ if _version_not_supported:
 class BrokerServiceStub(object):
     """Leases Spark driver and executor capacity to authenticated principals.
 
-    Every call needs a deadline shorter than a minute, but for the streams
-    (WatchLease, WatchLeases, KeepAlive, StreamLogs), which the server ends
-    with OK after its maximum stream age; a client resumes where it was.
+    Every call needs a deadline shorter than a minute, except for the streams
+    (WatchLease, WatchLeases, KeepAlive, StreamLogs). The server ends a stream
+    with OK after its maximum stream age. The client then resumes it.
     """
 
     def __init__(self, channel):
@@ -109,14 +109,14 @@ class BrokerServiceStub(object):
 class BrokerServiceServicer(object):
     """Leases Spark driver and executor capacity to authenticated principals.
 
-    Every call needs a deadline shorter than a minute, but for the streams
-    (WatchLease, WatchLeases, KeepAlive, StreamLogs), which the server ends
-    with OK after its maximum stream age; a client resumes where it was.
+    Every call needs a deadline shorter than a minute, except for the streams
+    (WatchLease, WatchLeases, KeepAlive, StreamLogs). The server ends a stream
+    with OK after its maximum stream age. The client then resumes it.
     """
 
     def AcquireLease(self, request, context):
-        """Asks for a lease and returns at once: the lease is QUEUED, or further.
-        The answer is durable. A repeated request_id gets the first answer.
+        """Asks for a lease and returns at once. The lease is QUEUED, or in a later
+        state. The answer is durable. A repeated request_id gets the first answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,7 +139,7 @@ class BrokerServiceServicer(object):
     def WatchLease(self, request, context):
         """Follows one lease: a snapshot, then every event in order, with coalesced
         progress between them. Ends with OK after the lease's terminal event.
-        Watching keeps a waiting lease wanted (see LeaseSpec.wait_ttl).
+        A watch keeps a waiting lease alive (see LeaseSpec.wait_ttl).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,8 +154,8 @@ class BrokerServiceServicer(object):
 
     def AttachLease(self, request, context):
         """Becomes a live user of a lease. For an exclusive lease this supersedes
-        the previous attachment, whose generation is from then on refused with
-        FAILED_PRECONDITION and whose Spark session is interrupted and released.
+        the previous attachment: its generation is refused with
+        FAILED_PRECONDITION, and its Spark session is interrupted and released.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,8 +170,8 @@ class BrokerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """Renews one attachment, or (without one) says that a waiting lease is
-        still wanted. For clients that can't hold a stream.
+        """Renews one attachment. Without an attachment it keeps a waiting lease
+        alive. For clients that can't hold a stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,23 +186,24 @@ class BrokerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetConnection(self, request, context):
-        """The secret part: how to connect, for a live attachment of a READY lease.
+        """Returns the connection, including its secrets, for a live attachment of
+        a READY lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamLogs(self, request, context):
-        """Streams the driver's log, and its executors' where asked for; also of a
-        lease that has ended, until its retention is over: the ends that were
-        saved.
+        """Streams the driver's log and, if requested, its executors' logs. For a
+        lease that has ended, streams the saved ends of the logs, until its
+        retention is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListQueues(self, request, context):
-        """Lists the queues that the caller may use, with what they hold.
+        """Lists the queues that the caller may use, with their current use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -294,9 +295,9 @@ def add_BrokerServiceServicer_to_server(servicer, server):
 class BrokerService(object):
     """Leases Spark driver and executor capacity to authenticated principals.
 
-    Every call needs a deadline shorter than a minute, but for the streams
-    (WatchLease, WatchLeases, KeepAlive, StreamLogs), which the server ends
-    with OK after its maximum stream age; a client resumes where it was.
+    Every call needs a deadline shorter than a minute, except for the streams
+    (WatchLease, WatchLeases, KeepAlive, StreamLogs). The server ends a stream
+    with OK after its maximum stream age. The client then resumes it.
     """
 
     @staticmethod
