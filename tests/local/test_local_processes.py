@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -304,7 +305,8 @@ async def test_closing_an_embedded_broker_ends_its_drivers(machine, small):
 
 @contextlib.contextmanager
 def no_descriptor_left():
-    """This process can't open another file."""
+    """This process can't open another file, and nothing left over gives it one."""
+    gc.collect()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)

@@ -161,20 +161,20 @@ class _Broker:
 
     async def run(self, parent_fd: int | None) -> None:
         stop = asyncio.Event()
-        try:
-            handlers = {signal.SIGTERM: stop.set, signal.SIGINT: stop.set, signal.SIGHUP: self._reload}
-            with _signals(handlers), _end_of(parent_fd, stop.set):
+        handlers = {signal.SIGTERM: stop.set, signal.SIGINT: stop.set, signal.SIGHUP: self._reload}
+        with _signals(handlers), _end_of(parent_fd, stop.set):
+            try:
                 log.info("broker.recovering", pid=os.getpid())
                 await self._core.lead()
                 self._serve_metrics()
                 await self._serve(stop)
-        except* StoreLost as group:
-            raise Unavailable(f"the store is lost ({_first(group)}); start the broker again") from group
-        except* BrokerError as group:
-            raise _first(group) from group
-        finally:
-            self._metrics.close()
-            await self._core.close()
+            except* StoreLost as group:
+                raise Unavailable(f"the store is lost ({_first(group)}); start the broker again") from group
+            except* BrokerError as group:
+                raise _first(group) from group
+            finally:
+                self._metrics.close()
+                await self._core.close()
 
     async def _serve(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,16 @@ def _run(broker: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(broker)
+        runner.run(_until_end(broker))
+
+
+async def _until_end(broker: Coroutine[Any, Any, None]) -> None:
+    """Then this process ends too, and another signal to end it changes nothing."""
+    try:
+        await broker
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _shared_cache(env: Mapping[str, str]) -> Path | None:
