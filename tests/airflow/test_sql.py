@@ -209,7 +209,7 @@ def test_pendulums_and_all_else_are_taken_as_they_are():
     pendulum = pytest.importorskip("pendulum")
     value = pendulum.datetime(2024, 10, 27, 2, 30, tz="Europe/Berlin", fold=1)
     assert as_literal(value, Numbers()) == ("timestamp", 1_729_992_600_000_000)
-    others: tuple[object, ...] = (None, 1, "2024-10-27", [], {"a": 1}, dt.time(1))
+    others: list[object] = [None, 1, "2024-10-27", [], {"a": 1}, dt.time(1)]
     for other in others:
         assert as_literal(other, Numbers()) is other
 
