@@ -75,7 +75,7 @@ airflow: .venv/.demo-installed .venv-airflow3/.installed ## Airflow with the exa
 test: test-core test-airflow test-kubernetes-most ## Everything that this machine can run; of Kubernetes all but the longest
 
 .PHONY: test-core
-test-core: .venv/.installed ## All tests but those of Airflow, Kubernetes and torture
+test-core: .venv/.installed class-archive ## All tests but those of Airflow, Kubernetes and torture
 	$(BIN)/python -m pytest -m "not slow and not kubernetes" $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-fast
@@ -86,7 +86,7 @@ test-fast: .venv/.installed ## Those that start no Spark
 test-airflow: test-airflow3 test-airflow2 ## The Airflow provider, in Airflow 3.3 and in 2.11
 
 .PHONY: test-airflow3
-test-airflow3: .venv-airflow3/.installed airflow-archive ## … in 3.3
+test-airflow3: .venv-airflow3/.installed class-archive ## … in 3.3
 	.venv-airflow3/bin/python -m pytest -m "not slow" tests/airflow $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-airflow2
@@ -95,15 +95,15 @@ test-airflow2: ## … in 2.11
 	else echo "SKIPPED: all tests in Airflow 2.11"; [ -z "$${CI:-}" ]; fi
 
 .PHONY: test-in-airflow2
-test-in-airflow2: .venv-airflow2/.installed airflow-archive
+test-in-airflow2: .venv-airflow2/.installed class-archive
 	.venv-airflow2/bin/python -m pytest -m "not slow" tests/airflow $(PARALLEL) $(PYTEST_ARGS)
 
-.PHONY: airflow-archive
-airflow-archive: .venv/.installed
-	$(BIN)/python -m tests.airflow.class_archive
+.PHONY: class-archive
+class-archive: .venv/.installed
+	$(BIN)/python -m tests.class_archive
 
 .PHONY: airflow-ends
-airflow-ends: .venv-airflow3/.installed .venv-airflow2/.installed airflow-archive ## Measure docs/reference/airflow-ends.md anew
+airflow-ends: .venv-airflow3/.installed .venv-airflow2/.installed class-archive ## Measure docs/reference/airflow-ends.md anew
 	WRITE_AIRFLOW_ENDS=1 .venv-airflow3/bin/python -m pytest tests/airflow/test_ends.py $(PYTEST_ARGS)
 	WRITE_AIRFLOW_ENDS=1 .venv-airflow2/bin/python -m pytest tests/airflow/test_ends.py $(PYTEST_ARGS)
 

@@ -16,8 +16,6 @@ from tests.airflow.processes import Service, until
 ROOT: Final = Path(__file__).parents[2]
 PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 SMALL: Final = ROOT / "tests" / "torture" / "small_broker.py"
-CACHE: Final = ROOT / ".cache" / "airflow-tests"
-"""Class archives are kept from run to run: they halve the start of each of a hundred drivers. The first run makes them."""
 CONF: Final = java.CONF | {"spark.sql.codegen.factoryMode": "NO_CODEGEN", "spark.sql.codegen.wholeStage": "false"}
 """Of the drivers: their queries are of a few rows, for which generating code takes longer than it saves."""
 TTL: Final = 10
@@ -70,7 +68,7 @@ class RealBroker:
         real = {
             "memory": "600m",
             "profile": "",
-            "archives": f'cache_folder = "{CACHE}"',
+            "archives": f'cache_folder = "{java.CACHE}"',
             "java": java.toml(CONF),
         }
         defaults = {"ttl": TTL, "cpu": 4, "server": "", "extra": ""} | (real if spark else small)

@@ -29,6 +29,7 @@ from sparkbroker.broker.domain.pods.settings import parse_pod
 from sparkbroker.broker.domain.units import DriverId, Principal
 from sparkbroker.broker.ports.provisioner import DriverRequest, Observation, Phase, Provisioner
 from tests import java
+from tests.class_archive import spark_launcher
 from tests.kubernetes.holder import idle, idle_pod
 from tests.kubernetes.small_api import SmallApi, small_api
 from tests.kubernetes.space import Space, check_needs, settings_of, space
@@ -145,7 +146,7 @@ def small(folder: Path) -> Setup:
 
 
 def spark(folder: Path) -> Setup:
-    return local(folder, lambda: SparkLauncher(folder / "cache", SystemClock(), archives=False))
+    return local(folder, lambda: spark_launcher(folder / "cache"))
 
 
 async def static(folder: Path) -> tuple[Setup, Callable[[], Awaitable[None]]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sparkbroker.broker.adapters.local_provisioner import Launcher, LocalProvisioner, SmallLauncher, SparkLauncher
+from sparkbroker.broker.adapters.local_provisioner import Launcher, LocalProvisioner, SmallLauncher
 from sparkbroker.broker.adapters.system_clock import SystemClock
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.asking.sizing import charge
@@ -18,6 +18,7 @@ from sparkbroker.broker.domain.lease.lease import ContainerSize, LeaseSpec
 from sparkbroker.broker.domain.units import DriverId
 from sparkbroker.broker.ports.provisioner import DriverRequest, Observation, Phase
 from tests import java
+from tests.class_archive import spark_launcher
 
 GONE = (Phase.ABSENT, Phase.EXITED)
 
@@ -55,7 +56,7 @@ class Machine:
         return made
 
     async def spark(self) -> LocalProvisioner:
-        return await self.provisioner(SparkLauncher(self.folder / "cache", SystemClock(), archives=False))
+        return await self.provisioner(spark_launcher(self.folder / "cache"))
 
     def request(self, driver_id: str, spec: LeaseSpec | None = None, **profile: Any) -> DriverRequest:
         spec = spec or size()

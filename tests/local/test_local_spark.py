@@ -18,6 +18,7 @@ import pytest
 from sparkbroker.broker.adapters import spark_connect
 from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec
 from sparkbroker.broker.ports.provisioner import ConnectEndpoint, Phase
+from tests import java
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(280)]
 
@@ -175,7 +176,7 @@ async def test_local_cluster_has_real_executors(machine, small):
     spec = small(1 << 30)
     executors = ExecutorSpec(size=ContainerSize(cores=1, memory=512 << 20), min_count=2, max_count=2)
     spec = msgspec.structs.replace(spec, executors=executors)
-    await machine.ready(local, machine.request("d1", spec, master="local-cluster"))
+    await machine.ready(local, machine.request("d1", spec, master="local-cluster", conf=java.WITH_EXECUTORS))
     endpoint = await local.endpoint("d1", {}, machine.ids["d1"])
     pids = "print(sorted(spark.range(8, numPartitions=8).mapInArrow(where, 'pid long').distinct().collect()))"
     code = """

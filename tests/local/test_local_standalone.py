@@ -19,6 +19,7 @@ from sparkbroker.broker.adapters.local_provisioner._conf import JVM_OPTIONS
 from sparkbroker.broker.domain.asking.profile import Profile
 from sparkbroker.broker.domain.lease.lease import ContainerSize, ExecutorSpec, LeaseSpec
 from sparkbroker.broker.ports.provisioner import ConnectEndpoint, Phase
+from tests import java
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(280)]
 
@@ -62,15 +63,22 @@ class Cluster:
         self._says(self.worker, r"(Successfully registered with master)")
 
     def _java(self, name: str, main: str, *arguments: str) -> subprocess.Popen[str]:
-        spark, java = self._tools.spark, self._tools.java
-        options = ["-Xmx256m", "-Dspark.master.rest.enabled=false", *JVM_OPTIONS, "-cp", ":".join(spark.jars)]
+        spark, jvm = self._tools.spark, self._tools.java
+        options = [
+            "-Xmx256m",
+            java.QUICK,
+            "-Dspark.master.rest.enabled=false",
+            *JVM_OPTIONS,
+            "-cp",
+            ":".join(spark.jars),
+        ]
         where = ["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"]
         environment = {
-            "PATH": os.environ["PATH"], "JAVA_HOME": java.home, "SPARK_HOME": spark.home, "SPARK_LOCAL_IP": "127.0.0.1",
+            "PATH": os.environ["PATH"], "JAVA_HOME": jvm.home, "SPARK_HOME": spark.home, "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_SCALA_VERSION": spark.scala, "TMPDIR": str(self._folder),
         }  # fmt: skip
         process = subprocess.Popen(
-            [java.executable, *options, main, *where, *arguments],
+            [jvm.executable, *options, main, *where, *arguments],
             env=environment, cwd=self._folder, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -136,7 +144,9 @@ async def output(endpoint: ConnectEndpoint) -> str:
 async def test_a_session_computes_on_the_clusters_executors_and_gives_them_back(machine, cluster):
     local = await machine.spark()
     executors = ExecutorSpec(size=ContainerSize(cores=1, memory=512 << 20), min_count=2, max_count=2)
-    request = machine.request("d1", msgspec.structs.replace(_defaults(), executors=executors), master=cluster.url)
+    request = machine.request(
+        "d1", msgspec.structs.replace(_defaults(), executors=executors), master=cluster.url, conf=java.WITH_EXECUTORS
+    )
     await machine.ready(local, request)
     text = await output(await local.endpoint("d1", {}, machine.ids["d1"]))
     assert "total 5050" in text, text
