@@ -33,12 +33,14 @@ async def slow_jars(victim: Victim) -> None:
                 await writer.drain()
                 await asyncio.sleep(5)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with victim.channel() as channel, server:
-        for number in range(LEASES):
-            await _acquire(victim, channel, jars=[f"http://127.0.0.1:{port}/{number}.jar"])
-        await asyncio.Event().wait()
+    async with asyncio.TaskGroup() as group, victim.channel() as channel:
+        # A task of ours: one of the library's own complains when it is cancelled.
+        server = await asyncio.start_server(lambda *streams: group.create_task(serve(*streams)), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            for number in range(LEASES):
+                await _acquire(victim, channel, jars=[f"http://127.0.0.1:{port}/{number}.jar"])
+            await asyncio.Event().wait()
 
 
 async def followed_logs(victim: Victim) -> None:
