@@ -50,10 +50,19 @@ async def test_the_watches_of_one_are_woken_a_few_at_a_time_and_hold_up_nobody_e
     assert order.index(BOB) <= 2 * AT_ONCE
 
 
+class Busy:
+    """Always wants its turn."""
+
+    principal = ANN
+
+    def go(self) -> bool:
+        return True
+
+
 async def test_a_watch_that_has_always_something_to_hear_waits_for_its_turn_all_the_same():
     subscription = Subscription(ANN, wakes := Wakes())
     for _ in range(2 * AT_ONCE):
-        wakes.add(Subscription(ANN, wakes))
+        wakes.add(Busy())
     subscription.wake()
     waiting = asyncio.create_task(subscription.wait())
     await asyncio.sleep(0)

@@ -99,10 +99,12 @@ class Subscription:
             if self._waiter is not None:
                 self._wakes.add(self)
 
-    def go(self) -> None:
+    def go(self) -> bool:
         """Its turn: called by ``Wakes``."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is None or self._waiter.done():
+            return False
+        self._waiter.set_result(None)
+        return True
 
     @property
     def idle(self) -> bool:

@@ -11,11 +11,11 @@ AT_ONCE: Final = 32
 
 
 class Sleeper(Protocol):
-    """Waits for its turn."""
+    """Waits for its turn. ``go`` returns whether it still does."""
 
     principal: Principal
 
-    def go(self) -> None: ...
+    def go(self) -> bool: ...
 
 
 class Wakes:
@@ -38,7 +38,7 @@ class Wakes:
             self._waiting.setdefault(sleeper.principal, deque()).append(sleeper)
 
     async def turn(self, principal: Principal) -> None:
-        """Wait for a turn of one's own; at once if few want one. The caller bounds it in time."""
+        """Wait for a turn of one's own; at once if few want one. The line is as long as its callers' limits allow."""
         if not self._go_at_once():
             waiter = _Waiter(principal)
             self._waiting.setdefault(principal, deque()).append(waiter)
@@ -56,10 +56,9 @@ class Wakes:
     def _turn(self) -> None:
         self._scheduled, self._left = False, self._at_once
         while self._left and self._waiting:
-            self._left -= 1
             principal = next(iter(self._waiting))
             sleepers = self._waiting.pop(principal)
-            sleepers.popleft().go()
+            self._left -= sleepers.popleft().go()
             if sleepers:
                 self._waiting[principal] = sleepers  # behind the others
         if self._waiting or self._left < self._at_once:
@@ -74,6 +73,8 @@ class _Waiter:
         self.principal = principal
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def go(self) -> None:
-        if not self.turn.done():
+    def go(self) -> bool:
+        wanted = not self.turn.done()
+        if wanted:
             self.turn.set_result(None)
+        return wanted

@@ -123,7 +123,7 @@ class Handlers:
                 async for update in updates:
                     if admit() != caller:
                         break
-                    await streams.write(caller.principal, context, convert(update).SerializeToString())
+                    await streams.write((call.line, "watch"), context, partial(_encode, convert, update))
 
         return grpc.stream_stream_rpc_method_handler(self._wrapped(name, serve), reader(kind))
 
@@ -135,16 +135,17 @@ class Handlers:
         Who calls is decided anew for each request, and when the tokens have changed: a token that was taken away ends
         the stream.
         """
-        bound = self._limits.unary_seconds
+        bound, streams = self._limits.unary_seconds, self._calls.streams
 
         async def serve(caller: Caller, call: Call, context: Context) -> None:
             admit = partial(self._authenticate, context)
             async with self._open(name, caller, call, admit):
                 while (request := await context.read()) is not END:
                     now = admit()
-                    await context.write(await _bounded(method(now, _checked(name, now, request)), bound))
+                    answer = await _bounded(method(now, _checked(name, now, request)), bound)
+                    await streams.write((call.line, "dialogue"), context, answer.SerializeToString)
 
-        return grpc.stream_stream_rpc_method_handler(self._wrapped(name, serve), reader(kind), _serialize)
+        return grpc.stream_stream_rpc_method_handler(self._wrapped(name, serve), reader(kind))
 
     def _wrapped(
         self, name: str, serve: Callable[[Caller, Call, Context], Awaitable[U]]
@@ -255,5 +256,5 @@ async def _bounded(answer: Awaitable[A], seconds: float) -> A:
         ) from error
 
 
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()
+def _encode(convert: Callable[[U], Message], update: U) -> bytes:
+    return convert(update).SerializeToString()

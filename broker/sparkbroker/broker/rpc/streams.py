@@ -1,6 +1,7 @@
 """The streams that are open: how many each principal has, how old they may get, and how they end when the broker does."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from time import perf_counter
 from types import TracebackType
@@ -11,12 +12,13 @@ from sparkbroker.broker.domain.units import Principal
 from sparkbroker.broker.ports.authenticator import Caller
 from sparkbroker.broker.ports.metrics import Metrics
 from sparkbroker.broker.rpc.limits import Limits
-from sparkbroker.broker.rpc.turns import Turns
 
 SENT_AT_ONCE: Final = 16
 """Messages of one principal's streams that are on their way into the network: a millisecond or two of work."""
 STALLED: Final = 0.25
-"""Seconds after which a message that isn't sent has a peer that doesn't read."""
+"""Seconds after which a message that isn't sent has a peer that doesn't read. It is looked for as often."""
+Line = tuple[str, str]
+"""Streams that send in turns: whose they are (see ``Call.line``), and which kind. Heartbeats don't wait behind watches."""
 STOPPING: Final = "the broker is stopping; sessions go on: connect again and resume"
 
 
@@ -28,7 +30,7 @@ class Streams:
         self._metrics = metrics
         self._open: set[Stream] = set()
         self._by_principal: dict[Principal, int] = {}
-        self._unsent: dict[Principal, _Unsent] = {}
+        self._unsent: dict[Line, _Unsent] = {}
         self.closing = False
 
     def __repr__(self) -> str:
@@ -56,41 +58,34 @@ class Streams:
         if self.closing:
             raise Unavailable(STOPPING, retry_after=1.0)
 
-    async def write(self, principal: Principal, context: Any, data: bytes) -> None:
-        """Send a message on one of the principal's streams, once it has room among the bytes that its clients haven't taken.
+    async def write(self, line: Line, context: Any, encode: Callable[[], bytes]) -> None:
+        """Send a message on one of the streams of a line, once it is its turn. ``encode`` makes it, perhaps twice.
 
-        gRPC keeps a message until the peer's flow control lets it go. Without this each stream that nobody reads would
-        hold one. And few are sent at a time: gRPC tells their ends in one line with new calls, a single one in each turn of
-        the loop once they are some hundreds, so that a thousand streams with news would hold up everybody's calls.
+        gRPC keeps a message until the peer's flow control lets it go. Without a bound on the bytes of a line, each stream that
+        nobody reads would hold one. And few are sent at a time: gRPC tells their ends in one line with new calls, a single
+        one in each turn of the loop once they are some hundreds, so that a thousand streams with news would hold up
+        everybody's calls.
         """
-        unsent = self._unsent.get(principal)
+        unsent = self._unsent.get(line)
         if unsent is None:
-            unsent = self._unsent[principal] = _Unsent()
+            unsent = self._unsent[line] = _Unsent(self.limits.answer_bytes_per_principal, self._metrics)
         unsent.streams += 1
         try:
-            while not self._has_room(unsent, len(data)):
-                await unsent.turns.wait()
-            unsent.size += len(data)
-            ticket = unsent.began()
+            data = encode()
+            size = len(data)
+            ticket = unsent.enter(size)
+            if ticket is None:
+                del data  # Hundreds may wait.
+                ticket = await unsent.turn(size)
+                data = encode()
             try:
                 await context.write(data)
             finally:
-                unsent.size -= len(data)
-                unsent.sending.pop(ticket, None)
-                unsent.turns.next()
+                unsent.leave(ticket, size)
         finally:
             unsent.streams -= 1
             if not unsent.streams:
-                self._unsent.pop(principal, None)
-
-    def _has_room(self, unsent: "_Unsent", size: int) -> bool:
-        if unsent.size and unsent.size + size > self.limits.answer_bytes_per_principal:
-            self._metrics.limited("answer_bytes_per_principal")
-            return False
-        if len(unsent.sending) < SENT_AT_ONCE:
-            return True
-        unsent.look_for_stalled()
-        return False
+                self._unsent.pop(line, None)
 
     def check_room(self, principal: Principal) -> None:
         """Raise TooMany if the principal may open no more."""
@@ -124,42 +119,84 @@ class Streams:
 
 
 class _Unsent:
-    """The messages that a principal's streams have given to gRPC and that aren't sent yet, and the streams that wait for room.
+    """The messages of a line that gRPC has and that aren't sent yet, and those that wait: first come, first served, but that
+    a small one passes those that wait for more bytes to be read.
 
-    One that isn't sent within STALLED has a peer that doesn't read: it is no longer among those that are ``sending``, and
-    keeps nothing of its principal's other streams from going on.
+    One that isn't sent when it is looked for after STALLED has a peer that doesn't read: it is no longer among those that are
+    being sent, and keeps nothing of its line's other streams from going on.
     """
 
-    __slots__ = ("_count", "_timer", "sending", "size", "streams", "turns")
+    __slots__ = ("_began", "_count", "_limit", "_metrics", "_size", "_timer", "_waiting", "streams")
 
-    def __init__(self) -> None:
-        self.size = 0
-        self.streams = 0
-        self.turns = Turns()
-        self.sending: dict[int, float] = {}
-        """When each began, by its ticket, in that order."""
+    def __init__(self, limit: int, metrics: Metrics) -> None:
+        self._limit = limit
+        self._metrics = metrics
+        self._size = 0
+        self._began: dict[int, float] = {}
+        """When each that is being sent began, by its ticket, in that order."""
         self._count = 0
+        self._waiting: deque[tuple[int, asyncio.Future[int]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self.streams = 0
 
-    def began(self) -> int:
-        """A message is given to gRPC; its ticket."""
+    def enter(self, size: int) -> int | None:
+        """A message's ticket, with which it ``leave``s; None: it has to wait for its ``turn``."""
+        if not self._has_bytes(size):
+            self._metrics.limited("answer_bytes_per_principal")
+        elif not self._waiting and len(self._began) < SENT_AT_ONCE:
+            return self._take(size)
+        return None
+
+    async def turn(self, size: int) -> int:
+        """Wait for a ticket."""
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        self._look_for_stalled()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(turn.result(), size)  # It was given, and isn't used.
+            raise
+
+    def leave(self, ticket: int, size: int) -> None:
+        """It is sent, or never will be."""
+        self._size -= size
+        self._began.pop(ticket, None)
+        self._grant()
+
+    def _has_bytes(self, size: int) -> bool:
+        return not self._size or self._size + size <= self._limit
+
+    def _take(self, size: int) -> int:
         self._count += 1
-        self.sending[self._count] = perf_counter()
+        self._size += size
+        self._began[self._count] = perf_counter()
         return self._count
 
-    def look_for_stalled(self) -> None:
-        """Soon, as somebody waits."""
-        if self._timer is None:
+    def _grant(self) -> None:
+        passed: list[tuple[int, asyncio.Future[int]]] = []
+        while self._waiting and len(self._began) < SENT_AT_ONCE:
+            size, turn = self._waiting.popleft()
+            if turn.done():
+                continue  # cancelled
+            if self._has_bytes(size):
+                turn.set_result(self._take(size))
+            else:
+                passed.append((size, turn))
+        self._waiting.extendleft(reversed(passed))
+
+    def _look_for_stalled(self) -> None:
+        if self._timer is None and self._waiting and self._began:
             self._timer = asyncio.get_running_loop().call_later(STALLED, self._pass_stalled)
 
     def _pass_stalled(self) -> None:
         self._timer = None
         now = perf_counter()
-        for ticket in [ticket for ticket, began in self.sending.items() if now - began >= STALLED]:
-            del self.sending[ticket]
-            self.turns.next()
-        if self.turns:
-            self.look_for_stalled()
+        for ticket in [ticket for ticket, began in self._began.items() if now - began >= STALLED]:
+            del self._began[ticket]
+        self._grant()
+        self._look_for_stalled()
 
 
 class Stream:
@@ -181,7 +218,8 @@ class Stream:
         self._timeout = asyncio.timeout(streams.limits.stream_seconds)
 
     def end(self) -> None:
-        self._timeout.reschedule(asyncio.get_running_loop().time())
+        if not self._timeout.expired():  # It is ending already, and may take a while.
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     def admit_again(self) -> None:
         try:

@@ -121,9 +121,11 @@ class _Reader:
         """Whose turn it is woken in: readers of one log hold up no other's."""
         self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def go(self) -> None:
-        if not self.woken.done():
+    def go(self) -> bool:
+        wanted = not self.woken.done()
+        if wanted:
             self.woken.set_result(None)
+        return wanted
 
 
 class _Follower:
