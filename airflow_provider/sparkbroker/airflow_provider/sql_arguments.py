@@ -75,8 +75,14 @@ def _texts(value: Any, name: str) -> Iterator[str]:
 
 
 def _kind(value: Any) -> str:
-    """Its type's name, or that of the type it is a kind of: pendulum's DateTime is a datetime."""
-    return next((kind.__name__ for kind in (*_LITERALS, list, tuple) if isinstance(value, kind)), type(value).__name__)
+    """Its type's name, or that of the type it is a kind of: pendulum's DateTime is a datetime. A list's and a Decimal's say what
+    Spark's type does: an array's items are of one."""
+    if isinstance(value, list | tuple):
+        kinds = sorted({_kind(item) for item in value})
+        return f"list of {' and '.join(kinds)}" if kinds else "empty list"
+    if isinstance(value, decimal.Decimal):
+        return "Decimal({}, {})".format(*_precision(value))
+    return next((kind.__name__ for kind in _LITERALS if isinstance(value, kind)), type(value).__name__)
 
 
 def _precision(value: decimal.Decimal) -> tuple[int, int]:
@@ -93,15 +99,11 @@ def _literal(value: Any, name: str) -> Any:
         kinds = sorted({_kind(item) for item in value})
         if len(kinds) > 1:
             problem = f"a list of {' and '.join(kinds)}, which Spark takes no array of"
-            raise InvalidArgument(name, problem, "give items of one type, and no None")
-        if kinds == ["Decimal"] and len(set(map(_precision, value))) > 1:
-            problem = "a list of Decimals with different numbers of digits, which Spark takes no array of"
-            raise InvalidArgument(name, problem, "give text, and cast it in the SQL")
-        if kinds == ["list"] and 0 < sum(map(bool, value)) < len(value):
-            raise InvalidArgument(name, "an empty list beside others, whose type Spark can't know", "leave it out")
+            expected = "give items of one type (Decimals of the same digits, no empty list beside others, no None), or text to cast"
+            raise InvalidArgument(name, problem, expected)
         return [_literal(item, f"{name}[{place}]") for place, item in enumerate(value)]
     if isinstance(value, decimal.Decimal) and _precision(value)[0] > _MOST_DIGITS:
-        problem = f"{shown(value)} is more than a DECIMAL holds, which has {_MOST_DIGITS} digits"
+        problem = f"{shown(value)} is not a DECIMAL of Spark's, which has at most {_MOST_DIGITS} digits"
         raise InvalidArgument(name, problem, "round it, or give text to cast")
     if isinstance(value, int) and value not in _BIGINT:
         raise InvalidArgument(name, f"{shown(value)} is more than a BIGINT holds", "give a Decimal, or text to cast")

@@ -60,7 +60,7 @@ async def resolve_packages(
 def _given_settings(path: str) -> str:
     try:
         return Path(path).read_text()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: it isn't UTF-8
         raise wrong(f"conf spark.jars.ivySettings: the file {path!r} can't be read on the broker's machine") from error
 
 
