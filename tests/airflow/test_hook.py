@@ -91,8 +91,8 @@ def test_a_token_file_is_read_at_each_call(settings, tmp_path):
         ({"host": "h?a=b"}, "the host 'h?a=b' is neither a name nor an address"),
         ({"host": "h i"}, "the host 'h i' is neither a name nor an address"),
         ({"host": "h", "port": 70000}, "the port is 70000; give a number from 1 to 65535"),
-        ({"host": "h", "login": "me"}, "has a login, which says nothing of a broker; leave it empty: the token"),
-        ({"host": "h", "schema": "grpcs"}, "has a schema, which says nothing of a broker; leave it empty: TLS is the"),
+        ({"host": "h", "login": "me"}, "has a login, which is not used; leave it empty: the token"),
+        ({"host": "h", "schema": "grpcs"}, "has a schema, which is not used; leave it empty: for TLS, use the"),
         ({"extra": {"url": "grpc://h"}}, "the extra url: 'grpc://h' must name host and port"),
         (
             {"host": "h", "password": "a-token", "extra": {"token_file": "/x"}},

@@ -216,7 +216,7 @@ async def test_who_makes_too_many_requests_is_refused_and_nothing_that_was_promi
     for _ in range(3):
         before = len(world.core.authority.leases)
         with pytest.raises(
-            TooMany, match=r"10 requests .*requests_per_principal\): the next is possible in [23][0-9] s"
+            TooMany, match=r"10 remembered requests .*requests_per_principal\): try again in [23][0-9] s"
         ) as caught:
             await request(world)
         assert 25 < (caught.value.retry_after or 0) <= 33

@@ -46,7 +46,7 @@ def test_this_machine_has_one_number_unless_the_broker_proves_its_name(host: str
     "host", ["ip6-localhost", "localhost6", "0x7f.1", "127.1", "0.0.0.0", "localhost.example", "[::]"]
 )
 def test_a_name_that_may_be_another_machines_gets_no_token_in_the_clear(host: str) -> None:
-    with pytest.raises(client.BadAddress, match=r"its number, such as 127\.0\.0\.1"):
+    with pytest.raises(client.BadAddress, match=r"its IP address, such as 127\.0\.0\.1"):
         address(f"grpc://{host}:7077", token="s3cret")
 
 

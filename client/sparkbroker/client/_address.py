@@ -125,7 +125,7 @@ def _with_credentials(
     if (text or path) and not (address.tls or address.loopback or allow_plaintext):
         raise BadAddress(
             f"{address.source}: a token would be sent unencrypted to {address.url!r}; use grpcs://, or for a broker on "
-            f"this machine its number, such as {ADDRESS}, or allow_plaintext=True if the network encrypts by itself"
+            f"this machine its IP address, such as {ADDRESS}, or allow_plaintext=True if the network encrypts by itself"
         )
     return Address(
         url=address.url,
@@ -227,7 +227,7 @@ def _read_settings(file: Path) -> dict[str, str]:
         if not isinstance(value, str):
             raise BadAddress(f"{file}: {key} must be a string")
     if settings.keys() & {"token", "token_file"} and "url" not in settings:
-        raise BadAddress(f"{file}: a token needs the url that it is for beside it")
+        raise BadAddress(f"{file}: a token without url; also give the url of its broker")
     return settings
 
 

@@ -14,8 +14,8 @@ _TRUE: Final = ("true", "1", "yes", "on")
 _FALSE: Final = ("false", "0", "no", "off", "")
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 _UNUSED: Final = {
-    "login": "the token, which says who you are, is the password",
-    "schema": "TLS is the extra use_tls, or a grpcs:// in the extra url",
+    "login": "the token goes into the field password",
+    "schema": "for TLS, use the extra use_tls, or a grpcs:// in the extra url",
 }
 """Fields of every connection that say nothing of a broker, and what is used instead."""
 _FIELDS: Final = {
@@ -131,7 +131,7 @@ def _port(port: Any, source: str) -> int:
 def _check_unused(connection: Any, source: str) -> None:
     for name, instead in _UNUSED.items():
         if (getattr(connection, name, None) or "").strip():
-            raise BadAddress(f"{source}: has a {name}, which says nothing of a broker; leave it empty: {instead}")
+            raise BadAddress(f"{source}: has a {name}, which is not used; leave it empty: {instead}")
 
 
 def _extra(connection: Any, source: str) -> Mapping[str, Any]:

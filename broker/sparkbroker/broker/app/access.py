@@ -102,8 +102,8 @@ class Answers:
         wait = max(0.0, oldest + self._request_age - self._authority.serving.now()) + SWEEP
         self._metrics.limited("requests_per_principal")
         raise TooMany(
-            f"{caller.principal} has made {self._allowance.requests} requests whose answers are still remembered, the most "
-            f"that are (store.requests_per_principal): the next is possible in {wait:.0f} s",
+            f"{caller.principal} has reached the limit of {self._allowance.requests} remembered requests "
+            f"(store.requests_per_principal): try again in {wait:.0f} s",
             retry_after=wait,
             limit=str(self._allowance.requests),
         )
@@ -139,7 +139,9 @@ def fenced(lease: Lease, generation: Generation) -> StaleGeneration | LeaseEnded
         return ended(lease)
     if generation > lease.generation:
         return InvalidField(
-            "generation", f"{generation} was never given out", f"the newest of leases/{lease.id} is an earlier one"
+            "generation",
+            f"leases/{lease.id} has no generation {generation}; its newest is {lease.generation}",
+            "attach, and use the generation that is returned",
         )
     if lease.spec.sharing is LeaseSharing.EXCLUSIVE and generation < lease.generation:
         newest = lease.attachment(lease.generation)

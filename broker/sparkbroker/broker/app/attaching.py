@@ -93,7 +93,9 @@ class Attaching:
             await self._authority.commits.settle(lease.revision)
             raise ended(lease)
         if len(lease.attachments) >= ATTACHMENTS:
-            raise TooMany(f"lease leases/{lease.id} has {ATTACHMENTS} attachments, the most that are allowed")
+            raise TooMany(
+                f"lease leases/{lease.id} has {ATTACHMENTS} attachments, the most that are allowed: detach some, or ask for another lease"
+            )
         if no_room:
             raise self._answers.too_many("disk", no_room)
         self._answers.check_room(caller, request_id)

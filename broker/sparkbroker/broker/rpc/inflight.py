@@ -92,13 +92,13 @@ class InFlight:
 
     def unread(self, account: "_Account") -> TooMany:
         """The refusal of a call whose answer would be one too many."""
-        what = f"{account.answer_bytes} bytes of answers wait for the clients of {account.principal} to take them"
+        what = f"the clients of {account.principal} have not read {account.answer_bytes} bytes of answers"
         return self._too_many("answer_bytes_per_principal", what)
 
     def _too_many(self, limit: Limit, what: str) -> TooMany:
         self._metrics.limited(limit)
         allowed = getattr(self.limits, limit)
-        return TooMany(f"{what}, and at most {allowed} may be", retry_after=_RETRY, limit=str(allowed))
+        return TooMany(f"{what} (the limit is {allowed}): try again later", retry_after=_RETRY, limit=str(allowed))
 
 
 class Place:

@@ -34,7 +34,7 @@ _CLASSIFIED: Final = re.compile(f"{_PART}(?:[:/]{_PART}){{3,4}}")
 _JAR_URL: Final = re.compile(r"(?:https?|s3a|gs|abfss?|hdfs|viewfs|file)://[^\s,]+")
 _JAR_PATH: Final = re.compile(r"/[^\s,]+")
 
-_SIZE: Final = "the broker sizes the driver and charges for it: use {}"
+_SIZE: Final = "the broker makes it from the size that was asked for: use {}"
 _BROKERS: Final = "the broker sets it itself"
 
 USE_INSTEAD: Final[tuple[tuple[str, str], ...]] = (
