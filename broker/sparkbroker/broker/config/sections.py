@@ -59,7 +59,8 @@ class Server(Section):
     max_calls_per_principal: int = Field(default=1_000, ge=1, le=1_000_000)
     """Calls of one principal at a time, watches excluded. A call whose answer its client hasn't taken yet counts."""
     max_answers_per_principal: Memory = 32 << 20
-    """Bytes of one principal's answers that its clients haven't taken yet, together. Beyond it, its calls are refused."""
+    """Bytes that one principal's clients haven't taken yet: of answers to calls, of watches and logs, and of heartbeats, each by
+    itself. Beyond it, its calls are refused, and its watches, logs and heartbeats wait."""
     max_anonymous_calls: int = Field(default=100, ge=1, le=100_000)
     """Calls without a token (health, reflection) at a time. One more ends the oldest one."""
     max_watches_per_principal: int = Field(default=2_000, ge=1, le=1_000_000)

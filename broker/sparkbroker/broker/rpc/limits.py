@@ -18,7 +18,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     requests_read_per_principal: int = 64
     """So many of a principal's calls read their request at once; more wait for their turn within ``request_seconds``."""
     answer_bytes_per_principal: int = 32 * 1024 * 1024
-    """Answers of unary calls that the principal's peers haven't taken yet; a call whose answer is one too many is TOO_MANY."""
+    """Bytes that the principal's peers haven't taken yet: of the answers of unary calls, of watches and logs, of heartbeats, each
+    by itself. A call whose answer is one too many is TOO_MANY; a stream waits."""
     anonymous_calls: int = 100
     """Calls without a token at once (health, reflection), on all listeners together. One more ends the oldest one of the
     connection that has most, so nobody can shut a health check out."""
