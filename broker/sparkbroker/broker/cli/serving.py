@@ -83,11 +83,11 @@ def _run(broker: Coroutine[Any, Any, None]) -> None:
 
 
 async def _until_end(broker: Coroutine[Any, Any, None]) -> None:
-    """Then this process ends too, and another signal to end it changes nothing."""
+    """Then this process ends too, and another SIGTERM changes nothing. Ctrl-C still ends it, if a thread of it hangs."""
     try:
         await broker
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
 
