@@ -248,9 +248,13 @@ async def test_one_stream_renews_all(broker: Any) -> None:
         others = {lease.name for lease in leases[1:]}
         await until(lambda: {each.name for each in broker.called("KeepAlive")[-1].renewals} <= others)
         seen = len(broker.called("KeepAlive"))
-        await until(lambda: len(broker.called("KeepAlive")) > seen + 2)
-        names = {each.name for request in broker.called("KeepAlive")[seen:] for each in request.renewals}
-        assert names == others, "what was released is renewed no more"
+
+        def renewed_since() -> set[str]:
+            return {each.name for request in broker.called("KeepAlive")[seen:] for each in request.renewals}
+
+        # Each has times of its own: one request needn't renew them all.
+        await until(lambda: len(broker.called("KeepAlive")) > seen + 2 and renewed_since() >= others)
+        assert renewed_since() == others, "what was released is renewed no more"
     assert not broker.live(), "closing the client releases what is attached"
 
 
